@@ -1,0 +1,52 @@
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/sft.smk"
+include: "rules/preferences.smk"
+include: "rules/alignment.smk"
+include: "rules/evaluation.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    """Everything that `runs:` in config.yaml asks for, and the summary table."""
+    default_target: True
+    input:
+        f"{RESULTS}/summary.csv",
+
+
+rule splits:
+    """The SFT, DPO and test splits."""
+    input:
+        SPLIT_FILES,
+
+
+rule sft:
+    """The fine-tuned tutors of all runs."""
+    input:
+        expand(f"{RESULTS}/{{model}}/sft/checkpoint.json", model=MODELS),
+
+
+rule preferences:
+    """The preference datasets of all runs."""
+    input:
+        expand(f"{RESULTS}/{{model}}/preferences.json", model=MODELS),
+
+
+rule align:
+    """The aligned tutors of all runs."""
+    input:
+        [f"{RESULTS}/{model}/{policy}/checkpoint.json" for model, policy in RUNS],
+
+
+rule evaluate:
+    """The metrics of all tutors, and each aligned tutor against its fine-tuned one."""
+    input:
+        [f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
+        [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
+
+
+onsuccess:
+    print_summary()

@@ -1,0 +1,36 @@
+rule optimize:
+    """Align the fine-tuned tutor by preference optimization; the policy's name says algorithm, beta and seed."""
+    input:
+        manifest=f"{RESULTS}/{{model}}/sft/checkpoint.json",
+        checkpoint=ancient(f"{RESULTS}/{{model}}/sft/checkpoint"),
+        preferences=f"{RESULTS}/{{model}}/preferences.json",
+        rubric=RUBRIC,
+        code=script("optimize"),
+    output:
+        checkpoint=directory(f"{RESULTS}/{{model}}/{{policy}}/checkpoint"),
+        manifest=f"{RESULTS}/{{model}}/{{policy}}/checkpoint.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/{{policy}}/checkpoint.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/checkpoint.tsv"
+    wildcard_constraints:
+        policy=r"(?!sft/)[^/]+",
+    threads: resource("alignment", "threads")
+    resources:
+        gpu=resource("alignment", "gpu"),
+        nodes=1,
+        mem_mb=resource("alignment", "mem_mb"),
+        runtime=resource("alignment", "runtime"),
+    params:
+        settings=lambda wildcards: settings(
+            rendering=rendering(wildcards),
+            training=training(wildcards, "alignment", policy(wildcards).seed),
+            algorithm=policy(wildcards).algorithm,
+            beta=policy(wildcards).beta,
+        ),
+    conda:
+        "../envs/training.yaml"
+    shell:
+        "python scripts/optimize.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
+        " 2>&1 | tee {log:q}"

@@ -1,0 +1,113 @@
+"""What the rules share: the checked config, names, and the questions they ask of it."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from pedalign.artifacts import read_csv
+from pedalign.config import model_entry, parse_policy, runs, script_sources, settings, validate
+from pedalign.errors import UserError
+from pedalign.splits import SPLITS, dataset_files
+from pedalign.summary import table
+
+
+def checked(question, *arguments):
+    """Ask; a user's mistake ends the workflow with its two lines."""
+    try:
+        return question(*arguments)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+checked(validate, config)
+
+RESULTS = config["results"].rstrip("/")
+RUBRIC = config["rubric"]
+DATASET = config["dataset"]
+SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
+RUNS = list(runs(config))
+MODELS = list(dict.fromkeys(model for model, _ in RUNS))
+TUTORS = [f"{model}/sft" for model in MODELS] + [f"{model}/{policy}" for model, policy in RUNS]
+
+
+wildcard_constraints:
+    model=r"[^/]+",
+    policy=r"[^/]+",
+    split="dpo|test",
+
+
+def script(name):
+    """A rule's script and the modules that it imports."""
+    return [os.path.relpath(source) for source in script_sources(ROOT / "scripts" / f"{name}.py")]
+
+
+def conversation_files():
+    """The conversation files to read; simulated ones need not be there yet."""
+    if config["source"] == "simulated":
+        numbers = range(1, config["simulation"]["files"] + 1)
+        return [f"datasets/simulated/{DATASET}-dataset-{number}.json" for number in numbers]
+    folder = "datasets/published" if config["source"] == "published" else config["source"]
+    return [str(path) for path in checked(dataset_files, Path(folder), DATASET)]
+
+
+def simulation_arguments():
+    """Numbers only, so nothing in them needs quoting."""
+    numbers = {name: value for name, value in sorted(config["simulation"].items()) if name != "problems"}
+    return " ".join(f"--{name} {value}" for name, value in numbers.items())
+
+
+def entry(wildcards):
+    return checked(model_entry, config, wildcards.model)
+
+
+def policy(wildcards):
+    return checked(parse_policy, wildcards.policy, config["seed"])
+
+
+def resource(stage, name):
+    """What a model's entry asks for one of its stages."""
+    return lambda wildcards: entry(wildcards)["resources"][stage][name]
+
+
+def base_inputs(wildcards):
+    """The manifest and the folder of a model made from scratch; nothing for a pretrained one."""
+    if "path" in entry(wildcards):
+        return []
+    return [f"{RESULTS}/{wildcards.model}/base.json", ancient(f"{RESULTS}/{wildcards.model}/base")]
+
+
+def base_model(wildcards):
+    return entry(wildcards).get("path", f"{RESULTS}/{wildcards.model}/base")
+
+
+def rendering(wildcards):
+    """The settings of the one renderer, for every stage that uses it."""
+    return {name: entry(wildcards)[name] for name in ("template", "instruction")}
+
+
+def architecture(wildcards):
+    return {name: entry(wildcards)[name] for name in ("architecture", "vocab_size")}
+
+
+def limits(wildcards):
+    return {name: entry(wildcards)[name] for name in ("max_length", "allow_truncation")}
+
+
+def training(wildcards, stage, seed):
+    """TrainingSettings of a model's stage."""
+    shared = {name: entry(wildcards)[name] for name in ("max_length", "dtype")}
+    return {**entry(wildcards)[stage], **shared, "seed": seed}
+
+
+def evaluation():
+    return settings(**config["evaluation"], seed=config["seed"])
+
+
+def print_summary():
+    """The summary table, at the end of a workflow that made it or found it up to date."""
+    path = Path(RESULTS, "summary.csv")
+    if path.exists():
+        print(f"\n{table(read_csv(path))}\n\n{path}")

@@ -1,0 +1,55 @@
+rule simulate:
+    """Simulated conversation files, where they are missing."""
+    input:
+        # ancient: the files are part of the repository; a changed bank or script does not replace them.
+        problems=ancient(config["simulation"]["problems"]),
+        rubric=ancient(RUBRIC),
+        phrases=ancient("datasets/simulation.yaml"),
+        code=ancient(script("simulate")),
+    output:
+        expand(
+            "datasets/simulated/{{dataset}}-dataset-{number}.json",
+            number=range(1, config["simulation"]["files"] + 1),
+        ),
+        "datasets/simulated/{dataset}-dataset-ppl.json",
+    log:
+        f"{RESULTS}/logs/simulate-{{dataset}}.log",
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        arguments=simulation_arguments(),
+    conda:
+        "../envs/data.yaml"
+    shell:
+        "python scripts/simulate.py {input.problems:q} --rubric {input.rubric:q} --script {input.phrases:q}"
+        " --dataset {wildcards.dataset:q} --output datasets/simulated {params.arguments} 2>&1 | tee {log:q}"
+
+
+rule split:
+    """Draw the splits, clean the replies, report cuts and leaks."""
+    input:
+        files=conversation_files(),
+        rubric=RUBRIC,
+        code=script("split"),
+    output:
+        SPLIT_FILES,
+        expand(f"{RESULTS}/data/{DATASET}-{{split}}_formatted.json", split=["dpo", "test"]),
+        f"{RESULTS}/data/splits.json",
+    log:
+        f"{RESULTS}/logs/data/splits.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/data/splits.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=settings(**config["splits"], seed=config["seed"]),
+        dataset=DATASET,
+    conda:
+        "../envs/data.yaml"
+    shell:
+        "python scripts/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q}"
+        f" --output {RESULTS}/data --settings {{params.settings:q}} 2>&1 | tee {{log:q}}"

@@ -1,0 +1,49 @@
+rule score:
+    """A tutor's labels against the gold ones, with 95% intervals."""
+    input:
+        responses=f"{RESULTS}/{{model}}/{{policy}}/test/responses.csv",
+        rubric=RUBRIC,
+        code=script("score"),
+    output:
+        f"{RESULTS}/{{model}}/{{policy}}/test/metrics.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/{{policy}}/test/metrics.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/test/metrics.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=evaluation(),
+    conda:
+        "../envs/data.yaml"
+    shell:
+        "python scripts/score.py {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
+        " --settings {params.settings:q} 2>&1 | tee {log:q}"
+
+
+rule compare:
+    """An aligned tutor against the fine-tuned one that it came from, paired."""
+    input:
+        reference=f"{RESULTS}/{{model}}/sft/test/responses.csv",
+        aligned=f"{RESULTS}/{{model}}/{{policy}}/test/responses.csv",
+        rubric=RUBRIC,
+        code=script("compare"),
+    output:
+        f"{RESULTS}/{{model}}/{{policy}}/test/comparison.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/{{policy}}/test/comparison.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/test/comparison.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=evaluation(),
+    conda:
+        "../envs/data.yaml"
+    shell:
+        "python scripts/compare.py {input.reference:q} {input.aligned:q} --rubric {input.rubric:q} --output {output:q}"
+        " --settings {params.settings:q} 2>&1 | tee {log:q}"

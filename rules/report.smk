@@ -1,0 +1,24 @@
+rule summarize:
+    """All runs in one table."""
+    input:
+        metrics=[f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
+        comparisons=[f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
+        rubric=RUBRIC,
+        code=script("summarize"),
+    output:
+        f"{RESULTS}/summary.csv",
+    log:
+        f"{RESULTS}/logs/summary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summary.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        data=DATASET + (" (simulated)" if config["source"] == "simulated" else ""),
+    conda:
+        "../envs/data.yaml"
+    shell:
+        "python scripts/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
+        " --rubric {input.rubric:q} --data {params.data:q} --output {output:q} 2>&1 | tee {log:q}"

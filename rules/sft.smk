@@ -1,0 +1,85 @@
+rule base:
+    """A base model from scratch, its tokenizer trained on the SFT split alone."""
+    input:
+        conversations=f"{RESULTS}/data/{DATASET}-sft.json",
+        rubric=RUBRIC,
+        code=script("base"),
+    output:
+        model=directory(f"{RESULTS}/{{model}}/base"),
+        manifest=f"{RESULTS}/{{model}}/base.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/base.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/base.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: settings(**rendering(wildcards), **architecture(wildcards), seed=config["seed"]),
+    conda:
+        "../envs/training.yaml"
+    shell:
+        "python scripts/base.py {input.conversations:q} --rubric {input.rubric:q} --output {output.model:q}"
+        " --manifest {output.manifest:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+
+
+rule audit:
+    """Count the SFT split's tokens; stop before training if a conversation would be cut."""
+    input:
+        base_inputs,
+        conversations=f"{RESULTS}/data/{DATASET}-sft.json",
+        rubric=RUBRIC,
+        code=script("audit"),
+    output:
+        f"{RESULTS}/{{model}}/sft/audit.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/sft/audit.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/sft/audit.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: settings(**rendering(wildcards), **limits(wildcards)),
+        model=base_model,
+    conda:
+        "../envs/training.yaml"
+    shell:
+        "python scripts/audit.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
+        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+
+
+rule finetune:
+    """Supervised fine-tuning on the tutor's turns."""
+    input:
+        base_inputs,
+        conversations=f"{RESULTS}/data/{DATASET}-sft.json",
+        audit=f"{RESULTS}/{{model}}/sft/audit.json",
+        rubric=RUBRIC,
+        code=script("finetune"),
+    output:
+        checkpoint=directory(f"{RESULTS}/{{model}}/sft/checkpoint"),
+        manifest=f"{RESULTS}/{{model}}/sft/checkpoint.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/sft/checkpoint.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/sft/checkpoint.tsv"
+    threads: resource("sft", "threads")
+    resources:
+        gpu=resource("sft", "gpu"),
+        nodes=1,
+        mem_mb=resource("sft", "mem_mb"),
+        runtime=resource("sft", "runtime"),
+    params:
+        settings=lambda wildcards: settings(
+            rendering=rendering(wildcards), training=training(wildcards, "sft", config["seed"])
+        ),
+        model=base_model,
+    conda:
+        "../envs/training.yaml"
+    shell:
+        "python scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
+        " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
+        " 2>&1 | tee {log:q}"

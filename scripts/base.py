@@ -1,0 +1,59 @@
+"""Make a base model with random weights, and a tokenizer trained on the SFT split alone.
+
+Reads   the SFT split and the rubric (for the instruction)
+Writes  a checkpoint folder that plain transformers loads, and its manifest, last
+
+    python scripts/base.py results/data/bio-sft.json --rubric datasets/rubrics/class.yaml --output results/tiny/base \
+        --manifest results/tiny/base.json --settings '{"template": "tutor", "instruction": "compact",
+        "vocab_size": 2048, "architecture": {"model_type": "llama", ...}, "seed": 42}'
+"""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pedalign.artifacts import whole_directory, write_manifest
+from pedalign.conversation import split_conversations
+from pedalign.errors import run
+from pedalign.models import save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.rubric import load_rubric
+from pedalign.settings import from_json
+from pedalign.template import instruction_text, renderer
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    template: str
+    instruction: str
+    vocab_size: int
+    architecture: dict[str, Any]
+    seed: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("conversations", type=Path)
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--settings", required=True)
+    args = parser.parse_args()
+
+    settings = from_json(BaseSettings, args.settings)
+    rubric = load_rubric(args.rubric)
+    tokenizer = scratch_tokenizer(
+        split_conversations(args.conversations),
+        settings.template,
+        instruction_text(rubric, settings.instruction),
+        settings.vocab_size,
+    )
+    model = scratch_model(settings.architecture, tokenizer, settings.seed)
+    with whole_directory(args.output) as folder:
+        save_checkpoint(model, renderer(tokenizer, settings.template, settings.instruction, rubric), tokenizer, folder)
+    write_manifest(args.manifest, args.output, settings=asdict(settings), parameters=model.num_parameters())
+    print(f"{args.output}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,31 @@
+"""Fine-tune a model on the tutor's turns of the SFT split (TRL's SFTTrainer).
+
+Reads   the SFT split, the base model's folder or hub id, the rubric, the audit (its being there is the proof)
+Writes  a checkpoint folder that plain transformers loads, and its manifest, last
+
+    python scripts/finetune.py results/data/bio-sft.json --model results/tiny/base \
+        --rubric datasets/rubrics/class.yaml --output results/tiny/sft/checkpoint \
+        --manifest results/tiny/sft/checkpoint.json --settings '{"rendering": {...}, "training": {...}}'
+"""
+
+import argparse
+from pathlib import Path
+
+from pedalign.conversation import split_conversations
+from pedalign.errors import run
+from pedalign.training import StageSettings, add_training_arguments, finetune, train_and_save
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("conversations", type=Path)
+    add_training_arguments(parser)
+    args = parser.parse_args()
+
+    settings = StageSettings.from_json(args.settings)
+    conversations = split_conversations(args.conversations)
+    train_and_save(args, settings, lambda *model: finetune(*model, conversations, settings.training))
+
+
+if __name__ == "__main__":
+    run(main)

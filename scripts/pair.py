@@ -1,0 +1,34 @@
+"""Build the preference dataset from the fine-tuned tutor's mistakes on the DPO split.
+
+Reads   the formatted DPO split, the SFT tutor's responses.csv on it, the rubric
+Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) with ids and reason
+
+    python scripts/pair.py results/data/bio-dpo_formatted.json results/tiny/sft/dpo/responses.csv \
+        --rubric datasets/rubrics/class.yaml --output results/tiny/preferences.json
+"""
+
+import argparse
+from pathlib import Path
+
+from pedalign.artifacts import read_csv, read_json, write_columns
+from pedalign.errors import run
+from pedalign.preferences import preference_pairs, reasons
+from pedalign.rubric import load_rubric
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path, help="the formatted DPO split")
+    parser.add_argument("responses", type=Path, help="responses.csv")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+
+    rows = read_json(args.rows)
+    pairs = preference_pairs(rows, read_csv(args.responses), load_rubric(args.rubric))
+    write_columns(args.output, pairs)
+    print(f"{args.output}: {len(pairs['prompt'])} pairs of {len(rows)} responses, by reason {reasons(pairs)}")
+
+
+if __name__ == "__main__":
+    run(main)

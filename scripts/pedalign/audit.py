@@ -1,0 +1,50 @@
+"""The token audit: what a model will be trained on, counted before the hours are spent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pedalign.conversation import Conversation
+from pedalign.errors import UserError
+from pedalign.template import Renderer
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    template: str
+    instruction: str
+    max_length: int
+    allow_truncation: bool
+
+
+def audit(conversations: Sequence[Conversation], renderer: Renderer, settings: AuditSettings) -> dict[str, Any]:
+    """Token lengths, share of trained tokens, and what `max_length` would cut.
+
+    Raises UserError where a conversation would be cut and the settings do not allow it.
+    """
+    encoded = [renderer.encode(conversation.messages) for conversation in conversations]
+    lengths = sorted(len(ids) for ids, _ in encoded)
+    limit = settings.max_length
+    cut = [
+        {"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])}
+        for conversation, (ids, trained) in zip(conversations, encoded, strict=True)
+        if len(ids) > limit
+    ]
+    if cut and not settings.allow_truncation:
+        raise UserError(
+            f"{len(cut)} of {len(lengths)} SFT conversations exceed max_length {limit} "
+            f"(longest: {lengths[-1]} tokens, id '{max(cut, key=lambda one: one['tokens'])['id']}')",
+            f"set the model's max_length to {lengths[-1]} or more, or allow_truncation: true, in config.yaml",
+        )
+    last = len(lengths) - 1
+    return {
+        "conversations": len(lengths),
+        "tokens": {
+            "total": sum(lengths),
+            "mean": round(sum(lengths) / len(lengths), 2),
+            **{name: lengths[round(share * last)] for name, share in (("min", 0), ("median", 0.5), ("p95", 0.95), ("max", 1))},
+        },
+        "trained_share": round(sum(sum(trained) for _, trained in encoded) / sum(lengths), 6),
+        "max_length": limit,
+        "truncated": cut,
+    }

@@ -1,0 +1,130 @@
+"""The configuration: checked against its schema, and the questions that rules ask of it."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from pedalign.errors import UserError, nearest
+
+SCHEMA = Path(__file__).parents[2] / "rules" / "config.schema.yaml"
+
+_POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s(?P<seed>[0-9]+))?")
+
+
+def validate(config: dict[str, Any]) -> None:
+    """Raises UserError with the first mistake: its key and place, what was found, what would be right."""
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+    if errors:
+        raise _explained(errors[0])
+    for number, run in enumerate(config["runs"]):
+        if run["model"] not in config["models"]:
+            raise _unknown_model(run["model"], config, f"runs[{number}]")
+
+
+def _explained(error: jsonschema.ValidationError) -> UserError:
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    place = f"config: {place or 'top level'}"
+    schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
+    match error.validator:
+        case "additionalProperties":
+            valid = schema.get("properties", {})
+            unknown = next(key for key in error.instance if key not in valid)
+            return UserError(f"{place}: unknown key '{unknown}'", nearest(unknown, valid))
+        case "required":
+            missing = next(key for key in schema["required"] if key not in error.instance)
+            return UserError(f"{place}: key '{missing}' is missing", f"add '{missing}:'{_meaning(schema, missing)}")
+        case "enum":
+            return UserError(f"{place}: is {error.instance!r}", nearest(str(error.instance), map(str, error.validator_value)))
+        case "propertyNames" | "pattern":
+            return UserError(f"{place}: {error.message}", "use letters, digits, '.', '_' and '-'")
+        case "type":
+            kind = type(error.instance).__name__
+            remedy = f"give a value of type {error.validator_value}"
+            if isinstance(error.instance, str):  # snakemake's --config reads what stands in braces as text
+                remedy += "; nested values of --config arrive as text, give them in a file: --configfile FILE"
+            return UserError(f"{place}: is {error.instance!r} ({kind})", remedy)
+        case "if" | "then" | "else" | "dependentRequired" | "oneOf" | "anyOf":
+            return UserError(f"{place}: {error.message}", schema.get("description", "see the comments in config.yaml"))
+        case _:
+            limits = ", ".join(f"{key} {schema[key]}" for key in _LIMITS if key in schema)
+            return UserError(f"{place}: is {error.instance!r}", f"allowed: {limits or error.message}")
+
+
+_LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minItems", "minProperties", "minLength")
+
+
+def _meaning(schema: dict[str, Any], key: str) -> str:
+    meaning = schema.get("properties", {}).get(key, {}).get("description")
+    return f" {meaning}" if meaning else ""
+
+
+def _unknown_model(name: str, config: dict[str, Any], place: str) -> UserError:
+    return UserError(f"{place}: model '{name}' is not in the catalogue", nearest(name, config["models"]))
+
+
+def model_entry(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A model's entry. Raises UserError with the nearest name where the catalogue has none of this name."""
+    if name not in config["models"]:
+        raise _unknown_model(name, config, "target")
+    return config["models"][name]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An aligned tutor: what its name says."""
+
+    algorithm: str
+    beta: float
+    seed: int
+
+
+def policy_name(run: dict[str, Any], seed: int) -> str:
+    """`<algorithm>-b<beta>`, with `-s<seed>` behind it where the run's seed is not the config's."""
+    suffix = f"-s{run['seed']}" if run.get("seed", seed) != seed else ""
+    return f"{run['algorithm']}-b{run['beta']:g}{suffix}"
+
+
+def parse_policy(name: str, seed: int) -> Policy:
+    """What a policy's name says; `seed` is the config's. Raises UserError for a name of another form."""
+    match = _POLICY.fullmatch(name)
+    if not match or float(match["beta"]) <= 0:
+        raise UserError(f"target: policy '{name}' is not known", "name it sft or <algorithm>-b<beta>, such as dpo-b0.1")
+    return Policy(match["algorithm"], float(match["beta"]), int(match["seed"] or seed))
+
+
+def runs(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(model, policy) of everything that `all` builds."""
+    for run in config["runs"]:
+        yield run["model"], policy_name(run, config["seed"])
+
+
+def settings(**values: Any) -> str:
+    """A rule's one parameter: a JSON object with sorted keys, so that equal settings are equal texts."""
+    return json.dumps(values, sort_keys=True)
+
+
+def script_sources(script: Path) -> list[str]:
+    """A script and the library modules that it imports, directly or not: what its results depend on.
+
+    Found by reading import statements, wherever in the file they stand; nothing is imported.
+    """
+    library = script.parent / "pedalign"
+    found: dict[Path, None] = {}
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found[path] = None
+        text = path.read_text(encoding="utf-8")
+        names = re.findall(r"^\s*(?:from|import)\s+pedalign\.(\w+)", text, re.MULTILINE)
+        waiting += [library / f"{name}.py" for name in names]
+    return [str(path) for path in sorted(found)]

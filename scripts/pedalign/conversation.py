@@ -1,0 +1,171 @@
+"""Conversation files: reading them, refusing what is wrong, cutting what cannot be used."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pedalign.artifacts import read_json
+from pedalign.errors import UserError
+from pedalign.rubric import Rubric
+
+SPEAKERS = ("human", "gpt")  # the student, the tutor
+Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, as TRL has it
+
+_INSTRUCTIONS_END = "Student: "
+_STRAY_QUOTE = re.compile(r"^[\"']\s*\n\s*(?=Q\.)")
+
+
+@dataclass(frozen=True)
+class RawConversation:
+    """A conversation as it stands in a file: texts that alternate, the student's first."""
+
+    id: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A usable conversation: every student turn has a valid, canonical reply of the tutor."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+    @property
+    def n_turns(self) -> int:
+        """Tutor turns."""
+        return len(self.messages) // 2
+
+    @property
+    def problem(self) -> str:
+        """What tells conversations about the same problem: the opening question, in plain words."""
+        question = self.messages[0]["content"].rpartition("Q.")[2]
+        return " ".join(re.findall(r"\w+", question.casefold()))
+
+    def record(self) -> dict[str, Any]:
+        """The conversation in the format of a conversation file."""
+        speakers = [SPEAKERS[at % 2] for at in range(len(self.messages))]
+        entries = [{"from": who, "value": m["content"]} for who, m in zip(speakers, self.messages, strict=True)]
+        return {"id": self.id, "conversations": entries}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a conversation was cut: at its tutor turn `turn` (from 0), for the rubric's `defect`."""
+
+    turn: int
+    defect: str
+    detail: str
+
+
+def read_conversations(path: Path) -> list[RawConversation]:
+    """All conversations of a file.
+
+    Raises UserError naming file, record and what was found, where the file is not a list of
+    `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
+    ids and turns that alternate, the student's first.
+    """
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise UserError(
+            f"{path}: a JSON {_kind(records)}, not a list of conversations",
+            'the format is [{"id": "...", "conversations": [{"from": "human", "value": "..."}, ...]}, ...]',
+        )
+    seen: dict[str, int] = {}
+    conversations = []
+    for number, record in enumerate(records):
+        conversation = _read_record(record, f"{path}: record {number}")
+        if conversation.id in seen:
+            raise UserError(
+                f"{path}: record {number}: id '{conversation.id}' is also the id of record {seen[conversation.id]}",
+                "give every conversation of a file an id of its own",
+            )
+        seen[conversation.id] = number
+        conversations.append(conversation)
+    return conversations
+
+
+def _read_record(record: Any, where: str) -> RawConversation:
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: a JSON {_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}')
+    identity = record.get("id")
+    if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
+        raise UserError(f"{where}: field 'id' is {identity!r}", "give the conversation an id, a string")
+    where = f"{where} (id '{identity}')"
+    entries = record.get("conversations")
+    if not isinstance(entries, list):
+        raise UserError(f"{where}: field 'conversations' is {_kind(entries)}, not a list", "list its turns there")
+    if not entries:
+        raise UserError(f"{where}: 'conversations' has no turns", "remove the record or add its turns")
+    texts = []
+    for at, entry in enumerate(entries):
+        place = f"{where}: turn {at}"
+        speaker = entry.get("from") if isinstance(entry, dict) else None
+        if speaker not in SPEAKERS:
+            raise UserError(f"{place}: unknown speaker {speaker!r} in field 'from'", "valid: human, gpt")
+        if speaker != SPEAKERS[at % 2]:
+            first = "the tutor ('gpt') speaks first" if at == 0 else f"'{speaker}' speaks twice in a row"
+            raise UserError(f"{place}: {first}", "turns alternate and the student ('human') opens")
+        value = entry.get("value")
+        if not isinstance(value, str):
+            raise UserError(f"{place}: field 'value' is {_kind(value)}, not text", "write the turn's text there")
+        texts.append(value.encode("utf-8", "replace").decode("utf-8"))  # half a surrogate pair cannot be written
+    return RawConversation(str(identity), tuple(texts))
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def clean(raw: RawConversation, rubric: Rubric) -> tuple[Conversation, Cut | None]:
+    """The usable part of a conversation, replies in canonical form, and where it was cut if it was.
+
+    A reply that is not valid drops itself, the student turn before it and all that follows.
+    A last student turn without a reply is dropped too.
+    """
+    messages: list[Message] = []
+    for turn in range(len(raw.texts) // 2):
+        student, tutor = raw.texts[2 * turn : 2 * turn + 2]
+        reply = rubric.parse(tutor)
+        if reply.defect:
+            return Conversation(raw.id, tuple(messages)), Cut(turn, reply.defect, reply.detail)
+        messages.append({"role": "user", "content": _opening(student) if turn == 0 else student})
+        messages.append({"role": "assistant", "content": rubric.serialize(reply.values)})
+    return Conversation(raw.id, tuple(messages)), None
+
+
+def _opening(text: str) -> str:
+    """The question of a first turn, without the instructions that may stand before it."""
+    _, mark, question = text.partition(_INSTRUCTIONS_END)
+    return _STRAY_QUOTE.sub("", question if mark else text)
+
+
+def split_conversations(path: Path) -> list[Conversation]:
+    """Read a split that the workflow wrote; its replies are canonical already."""
+    roles = ("user", "assistant")
+    return [
+        Conversation(
+            raw.id, tuple({"role": roles[at % 2], "content": text} for at, text in enumerate(raw.texts))
+        )
+        for raw in read_conversations(path)
+    ]
+
+
+def formatted_rows(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+    """One row per tutor turn: the history with the student's turn as prompt, the gold reply as chosen.
+
+    Conversations of a single tutor turn are left out, as in the paper's preprocess_dpo_data.py.
+    """
+    return [
+        {
+            "conversation_id": conversation.id,
+            "turn": turn,
+            "prompt": list(conversation.messages[: 2 * turn + 1]),
+            "chosen": [conversation.messages[2 * turn + 1]],
+        }
+        for conversation in conversations
+        if conversation.n_turns > 1
+        for turn in range(conversation.n_turns)
+    ]

@@ -1,0 +1,287 @@
+"""Answering every tutor turn of many conversations with one model.
+
+The prompt of a turn extends the prompt of the turn before it. So the keys and values of a conversation
+are computed once, and all its turns are answered from them at the same time: each decoding step reads
+the common history once per conversation, not once per turn, and the few tokens that a turn has of its
+own apart from it. The two parts are joined exactly, by their log-sum-exps. Rows that have ended leave
+the batch.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How replies are decoded. `temperature` 0 is greedy; `repetition_penalty` 1 is none.
+
+    `max_batch_tokens` bounds the history tokens (conversations × longest) held at a time.
+    """
+
+    max_new_tokens: int
+    min_new_tokens: int
+    temperature: float
+    repetition_penalty: float
+    max_batch_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class History:
+    """A conversation's token ids up to its last student turn, and where each of its prompts ends."""
+
+    id: str
+    ids: list[int]
+    prompt_lengths: list[int]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The new ids of one row, without the end token; `finish_reason` is "stop" or "length"."""
+
+    ids: list[int]
+    finish_reason: str
+
+
+class _SharedHistory:
+    """Keys and values of the conversations of a batch, and which of its rows reads which of them."""
+
+    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], slots: torch.Tensor, lengths: torch.Tensor):
+        """`layers`: keys and values (conversations, heads, tokens, size); `slots` (conversations, width):
+        the row that stands there or -1; `lengths` (rows): how many history tokens a row sees."""
+        self.layers = layers
+        self.slots = slots
+        self.rows = slots.clamp(min=0)
+        occupied = (slots >= 0).flatten().nonzero().squeeze(1)
+        self.places = torch.empty_like(occupied)
+        self.places[slots.flatten()[occupied]] = occupied
+        seen = lengths[self.rows]
+        tokens = layers[0][0].shape[2]
+        hidden = torch.arange(tokens, device=slots.device) >= seen[..., None]
+        dtype = layers[0][0].dtype
+        self.bias = torch.zeros(hidden.shape, dtype=dtype, device=slots.device).masked_fill(hidden, float("-inf"))
+
+    def attend(self, query: torch.Tensor, layer: int, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention of `query` (rows, kv heads, group, size) over the history: output and log-sum-exp."""
+        keys, values = self.layers[layer]
+        conversations, width = self.slots.shape
+        _, heads, group, size = query.shape
+        spread = query[self.rows.flatten()].view(conversations, width, heads, group, size)
+        spread = spread.transpose(1, 2).reshape(conversations, heads, width * group, size)
+        scores = (spread @ keys.transpose(-1, -2)).view(conversations, heads, width, group, -1)
+        scores = scores.mul_(scaling).add_(self.bias[:, None, :, None])
+        total = scores.logsumexp(-1)
+        weights = scores.sub_(total[..., None]).exp_().view(conversations, heads, width * group, -1)
+        output = (weights @ values).view(conversations, heads, width, group, size)
+        output = output.transpose(1, 2).reshape(-1, heads, group, size)[self.places]
+        return output, total.transpose(1, 2).reshape(-1, heads, group)[self.places]
+
+
+class _OwnTokens:
+    """Keys and values of what each row has generated; the part of transformers' Cache that models call."""
+
+    is_compileable = False
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any):
+        if layer not in self.layers:
+            shape = (*key.shape[:2], self.capacity, key.shape[3])
+            self.layers[layer] = (key.new_empty(shape), value.new_empty(shape))
+        keys, values = self.layers[layer]
+        keys[:, :, self.length] = key[:, :, 0]
+        values[:, :, self.length] = value[:, :, 0]
+        return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self.length
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
+
+
+def _attention(module, query, key, value, attention_mask, *, history: _SharedHistory | None = None, **kwargs):
+    """transformers' attention interface: plain SDPA, unless a shared history is given.
+
+    With one: query (rows, heads, 1, size), key and value (rows, kv heads, own tokens, size).
+    """
+    if history is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    rows, heads, _, size = query.shape
+    kv_heads = key.shape[1]
+    scaling = kwargs.get("scaling") or size**-0.5
+    query = query.view(rows, kv_heads, heads // kv_heads, size)
+    shared, shared_total = history.attend(query, module.layer_idx, scaling)
+    scores = (query @ key.transpose(-1, -2)) * scaling
+    own_total = scores.logsumexp(-1)
+    own = (scores - own_total[..., None]).exp() @ value
+    share = torch.sigmoid(shared_total - own_total)[..., None]
+    output = own + share * (shared - own)
+    return output.view(rows, 1, heads, size), None
+
+
+_NAME = "pedalign_shared_history"
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    histories: Sequence[History],
+    end_id: int,
+    settings: GenerationSettings,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[list[Completion]]:
+    """A completion for every prompt of every history, in their order.
+
+    The result of a row depends on its own prompt (and, when sampling, on its conversation's id, its
+    turn and the seed), not on the rows that share its batch, but for rounding in the last bits.
+    `progress` is called with (rows done, rows in all).
+    """
+    model.eval()
+    model.set_attn_implementation(_NAME)
+    results: list[list[Completion]] = [[] for _ in histories]
+    total = sum(len(history.prompt_lengths) for history in histories)
+    done = 0
+    for batch in _batches(histories, settings.max_batch_tokens):
+        for at, completions in zip(batch, _answer(model, [histories[at] for at in batch], end_id, settings), strict=True):
+            results[at] = completions
+            done += len(completions)
+        progress(done, total)
+    return results
+
+
+def _batches(histories: Sequence[History], max_tokens: int) -> Iterator[list[int]]:
+    """Positions of histories of like length, the longest first, so that memory fails early if at all."""
+    order = sorted(range(len(histories)), key=lambda at: -len(histories[at].ids))
+    while order:
+        size = max(1, max_tokens // len(histories[order[0]].ids))
+        yield order[:size]
+        order = order[size:]
+
+
+def _answer(
+    model: PreTrainedModel, histories: Sequence[History], end_id: int, settings: GenerationSettings
+) -> list[list[Completion]]:
+    device = model.device
+    conversation = torch.tensor([at for at, h in enumerate(histories) for _ in h.prompt_lengths], device=device)
+    lengths = torch.tensor([length for h in histories for length in h.prompt_lengths], device=device)
+    layers, logits = _read(model, histories, conversation, lengths)
+
+    n_rows = len(lengths)
+    chooser = _Chooser(histories, settings, end_id, device, logits.shape[-1])
+    written: list[list[int]] = [[] for _ in range(n_rows)]
+    stopped = [False] * n_rows
+    active = torch.arange(n_rows, device=device)  # the rows still in the batch
+    own = _OwnTokens(settings.max_new_tokens)
+    shared = _SharedHistory(layers, _slots(conversation), lengths)
+    for step in range(settings.max_new_tokens):
+        tokens = chooser.choose(logits, active, step)
+        for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
+            if not stopped[row]:
+                stopped[row] = token == end_id
+                if token != end_id:
+                    written[row].append(token)
+        going = torch.tensor([not stopped[row] for row in active.tolist()], device=device)
+        n_going = int(going.sum())
+        if n_going == 0 or step + 1 == settings.max_new_tokens:
+            break
+        if n_going <= 0.8 * len(active):
+            kept = going.nonzero().squeeze(1)
+            active, tokens = active[kept], tokens[kept]
+            own.keep(kept)
+            members, renumbered = conversation[active].unique(return_inverse=True)
+            longest = int(lengths[active].max())
+            now = [(k[members, :, :longest], v[members, :, :longest]) for k, v in layers]
+            shared = _SharedHistory(now, _slots(renumbered), lengths[active])
+        logits = _step(model, tokens, lengths[active] + step, own, shared)
+    answers: list[list[Completion]] = [[] for _ in histories]
+    for row, at in enumerate(conversation.tolist()):
+        answers[at].append(Completion(written[row], "stop" if stopped[row] else "length"))
+    return answers
+
+
+def _read(model, histories: Sequence[History], conversation: torch.Tensor, lengths: torch.Tensor):
+    """Keys and values of whole conversations, and the logits behind every prompt's last token."""
+    longest = max(len(history.ids) for history in histories)
+    ids = torch.tensor([history.ids + [0] * (longest - len(history.ids)) for history in histories], device=model.device)
+    # Padding stands behind the text, where causal attention never looks; so no mask is needed.
+    output = model.base_model(input_ids=ids, use_cache=True)
+    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+    last = output.last_hidden_state[conversation, lengths - 1]
+    return layers, model.get_output_embeddings()(last).float()
+
+
+def _step(model, tokens: torch.Tensor, positions: torch.Tensor, own: _OwnTokens, shared: _SharedHistory):
+    """Feed one token per row; logits (rows, vocabulary) for the next."""
+    output = model.base_model(
+        input_ids=tokens[:, None],
+        position_ids=positions[:, None],
+        attention_mask=torch.empty(1, 1, 1, 1, device=tokens.device),  # four dimensions: taken as it is, and not used
+        past_key_values=own,
+        history=shared,
+        use_cache=True,
+    )
+    own.length += 1
+    return model.get_output_embeddings()(output.last_hidden_state[:, 0]).float()
+
+
+def _slots(conversation: torch.Tensor) -> torch.Tensor:
+    """(conversations, most rows of one) → the row that stands there, -1 for none. Input is sorted."""
+    counts = conversation.bincount()
+    starts = counts.cumsum(0) - counts
+    slots = starts[:, None] + torch.arange(int(counts.max()), device=conversation.device)
+    return slots.masked_fill(slots >= (starts + counts)[:, None], -1)
+
+
+class _Chooser:
+    """Picks the next token of each row from its logits."""
+
+    def __init__(self, histories, settings: GenerationSettings, end_id: int, device: torch.device, vocabulary: int):
+        self.settings = settings
+        self.end_id = end_id
+        rows = [(history, turn) for history in histories for turn in range(len(history.prompt_lengths))]
+        self.draws = None
+        if settings.temperature > 0:
+            self.draws = torch.stack([_draws(settings, history.id, turn) for history, turn in rows]).to(device)
+        self.seen = None
+        if settings.repetition_penalty != 1:
+            self.seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool, device=device)
+            for row, (history, turn) in enumerate(rows):
+                self.seen[row, history.ids[: history.prompt_lengths[turn]]] = True
+
+    def choose(self, logits: torch.Tensor, active: torch.Tensor, step: int) -> torch.Tensor:
+        settings = self.settings
+        if self.seen is not None:
+            penalty = settings.repetition_penalty
+            punished = torch.where(logits < 0, logits * penalty, logits / penalty)
+            logits = torch.where(self.seen[active], punished, logits)
+        if step < settings.min_new_tokens:
+            logits[:, self.end_id] = float("-inf")
+        if self.draws is None:
+            tokens = logits.argmax(-1)
+        else:
+            cumulated = (logits / settings.temperature).softmax(-1).cumsum(-1)
+            draws = self.draws[active, step, None] * cumulated[:, -1:]
+            tokens = torch.searchsorted(cumulated, draws, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+        if self.seen is not None:
+            self.seen[active, tokens] = True
+        return tokens
+
+
+def _draws(settings: GenerationSettings, identity: str, turn: int) -> torch.Tensor:
+    """The uniform numbers that decide a row's sampling: its own, whatever the batch."""
+    digest = hashlib.sha256(f"{settings.seed}\0{identity}\0{turn}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.rand(settings.max_new_tokens, generator=generator)

@@ -1,0 +1,158 @@
+"""A scanner for one mapping, written as a Python literal or as JSON, in text that no one can trust.
+
+Nothing is evaluated. Time is linear in the length of the text; length and depth are bounded, so a
+hundred thousand brackets or quotes cost milliseconds and raise nothing but `NotALiteral`.
+"""
+
+import re
+from typing import Any
+
+MAX_CHARACTERS = 20_000
+MAX_DEPTH = 8
+
+_SPACE = re.compile(r"\s*")
+_ATOM = re.compile(r"[+-]?[0-9][0-9._eE+-]{0,40}|[A-Za-z]+")
+_WORDS = {"None": None, "null": None, "True": True, "true": True, "False": False, "false": False}
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": "", "/": "/"}
+_HEX = {"x": 2, "u": 4, "U": 8}
+
+
+class NotALiteral(ValueError):
+    """The text holds no mapping that can be read; the message says why."""
+
+
+def scan_mapping(text: str) -> dict[str, Any]:
+    """The first mapping in `text`, from its first `{` to the brace that closes it.
+
+    Words before and after it are allowed (models like to talk), a second mapping is not.
+    Raises NotALiteral where there is no mapping, it is broken, too long or too deep.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise NotALiteral(f"longer than {MAX_CHARACTERS} characters")
+    start = text.find("{")
+    if start < 0:
+        raise NotALiteral("no '{'")
+    value, end = _value(text, start, 0)
+    if "{" in text[end:]:
+        raise NotALiteral("more than one mapping")
+    if not isinstance(value, dict):
+        raise NotALiteral("a set, not a mapping")
+    return value
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
+    at = _skip(text, at)
+    first = text[at : at + 1]
+    if first in ("'", '"'):
+        return _strings(text, at)
+    if first in ("{", "[", "("):
+        if depth >= MAX_DEPTH:
+            raise NotALiteral(f"nested deeper than {MAX_DEPTH}")
+        return _mapping(text, at + 1, depth) if first == "{" else _sequence(text, at + 1, depth)
+    match = _ATOM.match(text, at)
+    if not match:
+        raise NotALiteral(f"unexpected {first!r} at character {at}" if first else "ends too early")
+    word = match.group()
+    if word in _WORDS:
+        return _WORDS[word], match.end()
+    if word[0].isalpha():
+        raise NotALiteral(f"unquoted word {word[:20]!r} at character {at}")
+    return float("nan"), match.end()  # a number is no text field's value; which number does not matter
+
+
+def _mapping(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
+    found: dict[str, Any] = {}
+    while True:
+        at = _skip(text, at)
+        if text[at : at + 1] == "}":
+            return found, at + 1
+        key, at = _value(text, at, depth + 1)
+        at = _expect(text, at, ":")
+        value, at = _value(text, at, depth + 1)
+        if isinstance(key, str):
+            found[key] = value
+        at = _separator(text, at, "}")
+
+
+def _sequence(text: str, at: int, depth: int) -> tuple[list[Any], int]:
+    found: list[Any] = []
+    while True:
+        at = _skip(text, at)
+        if text[at : at + 1] in ("]", ")"):
+            return found, at + 1
+        value, at = _value(text, at, depth + 1)
+        found.append(value)
+        at = _separator(text, at, "])")
+
+
+def _expect(text: str, at: int, mark: str) -> int:
+    at = _skip(text, at)
+    if text[at : at + 1] != mark:
+        raise NotALiteral(f"'{mark}' expected at character {at}" if at < len(text) else "ends too early")
+    return at + 1
+
+
+def _separator(text: str, at: int, closing: str) -> int:
+    at = _skip(text, at)
+    following = text[at : at + 1]
+    if following == ",":
+        return at + 1
+    if following and following in closing:
+        return at
+    raise NotALiteral(f"',' expected at character {at}" if following else "ends too early")
+
+
+def _strings(text: str, at: int) -> tuple[str, int]:
+    """One string, or several side by side, which Python joins."""
+    parts = []
+    while text[at : at + 1] in ("'", '"'):
+        part, at = _string(text, at)
+        parts.append(part)
+        after = _skip(text, at)
+        if text[after : after + 1] in ("'", '"'):
+            at = after
+    return "".join(parts), at
+
+
+_PLAIN = {quote: re.compile(rf"[^\\{quote}]*") for quote in ("'", '"')}
+
+
+def _string(text: str, at: int) -> tuple[str, int]:
+    quote = text[at]
+    at += 1
+    parts = []
+    while True:
+        match = _PLAIN[quote].match(text, at)
+        if match:
+            parts.append(match.group())
+            at = match.end()
+        if at >= len(text):
+            raise NotALiteral("a string is not closed")
+        if text[at] == quote:
+            return _join_surrogates("".join(parts)), at + 1
+        escaped = text[at + 1 : at + 2]
+        if escaped in _HEX:
+            digits = text[at + 2 : at + 2 + _HEX[escaped]]
+            if not re.fullmatch(f"[0-9a-fA-F]{{{_HEX[escaped]}}}", digits) or int(digits, 16) > 0x10FFFF:
+                raise NotALiteral(f"bad escape at character {at}")
+            parts.append(chr(int(digits, 16)))
+            at += 2 + _HEX[escaped]
+        elif escaped in ("\\", "'", '"'):
+            parts.append(escaped)
+            at += 2
+        elif escaped in _ESCAPES:
+            parts.append(_ESCAPES[escaped])
+            at += 2
+        else:
+            parts.append("\\")
+            at += 1
+
+
+def _join_surrogates(text: str) -> str:
+    """JSON writes some characters as two escapes; half of such a pair becomes a replacement mark."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

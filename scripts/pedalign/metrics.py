@@ -1,0 +1,147 @@
+"""How well a tutor judges and acts: its labels against the gold ones, and one tutor against another."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+
+from pedalign.errors import UserError
+from pedalign.rubric import Field, Rubric
+from pedalign.statistics import accuracy, confusions, interval, macro_f1, permutation_p, resampled
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """`first_turn`: also score the first tutor turn of each conversation, where there is nothing to judge yet.
+    `resamples`: draws of the bootstrap and of the permutation test."""
+
+    first_turn: bool
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows of a responses.csv as labels: for each label field's key the gold and the predicted ones.
+
+    A reply without a valid label in a field has "" there, which is always wrong.
+    """
+
+    conversations: list[str]
+    turns: list[int]
+    valid: list[bool]
+    gold: dict[str, list[str]]
+    predicted: dict[str, list[str]]
+
+
+def read_labels(responses: Sequence[dict[str, str]], rubric: Rubric, first_turn: bool) -> Scored:
+    """Parse gold replies and responses. Raises UserError where nothing is left to score."""
+    rows = [row for row in responses if first_turn or row["turn"] != "0"]
+    if not rows:
+        raise UserError("responses.csv has no row to score", "draw more test conversations ('splits' in config.yaml)")
+    gold = [rubric.parse(row["gpt"]) for row in rows]
+    replies = [rubric.parse(row["response"]) for row in rows]
+
+    def label(values: dict[str, str], field: Field) -> str:
+        value = values.get(field.key, "")
+        return value if value in field.labels else ""
+
+    return Scored(
+        conversations=[row["conversation_id"] for row in rows],
+        turns=[int(row["turn"]) for row in rows],
+        valid=[reply.defect is None for reply in replies],
+        gold={field.key: [reply.values[field.key] for reply in gold] for field in rubric.label_fields},
+        predicted={field.key: [label(reply.values, field) for reply in replies] for field in rubric.label_fields},
+    )
+
+
+def metrics(responses: Sequence[dict[str, str]], rubric: Rubric, settings: EvaluationSettings) -> dict[str, Any]:
+    """metrics.json: for each label field accuracy and macro-F1 with 95% intervals, and per label.
+
+    Macro-F1 is the mean over the labels that occur in the gold replies. `majority_baseline` is the accuracy
+    of always giving the gold replies' most frequent label.
+    """
+    scored = read_labels(responses, rubric, settings.first_turn)
+    report: dict[str, Any] = {}
+    majority = {}
+    for field in rubric.label_fields:
+        gold, predicted = scored.gold[field.key], scored.predicted[field.key]
+        labels = [label for label in field.labels if label in set(gold)]
+        counts, _ = confusions(gold, predicted, scored.conversations, labels)
+        draws = resampled(counts, settings.resamples, settings.seed)
+        precision, recall, f1, support = precision_recall_fscore_support(
+            gold, predicted, labels=labels, average=None, zero_division=0
+        )
+        report[field.key] = {
+            "accuracy": _rounded(accuracy_score(gold, predicted)),
+            "accuracy_ci95": interval(accuracy(draws)),
+            "macro_f1": _rounded(f1_score(gold, predicted, labels=labels, average="macro", zero_division=0)),
+            "macro_f1_ci95": interval(macro_f1(draws)),
+            "support": len(gold),
+            "per_label": {
+                label: {
+                    "precision": _rounded(precision[at]),
+                    "recall": _rounded(recall[at]),
+                    "f1": _rounded(f1[at]),
+                    "support": int(support[at]),
+                }
+                for at, label in enumerate(labels)
+            },
+        }
+        majority[field.key] = _rounded(Counter(gold).most_common(1)[0][1] / len(gold))
+    return {
+        **report,
+        "valid_format": _rounded(np.mean(scored.valid)),
+        "n_rows": len(scored.turns),
+        "n_conversations": len(set(scored.conversations)),
+        "majority_baseline": majority,
+    }
+
+
+def comparison(
+    reference: Sequence[dict[str, str]],
+    aligned: Sequence[dict[str, str]],
+    rubric: Rubric,
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    """comparison.json: aligned minus reference on the same rows, by label field, paired.
+
+    `p_value` is that of a permutation test over conversations for the difference of accuracies.
+    Raises UserError where the two answered different rows.
+    """
+    one = read_labels(reference, rubric, settings.first_turn)
+    other = read_labels(aligned, rubric, settings.first_turn)
+    if (one.conversations, one.turns, one.gold) != (other.conversations, other.turns, other.gold):
+        raise UserError(
+            "the two responses.csv answer different rows", "delete both and run again: the workflow makes them anew"
+        )
+    report: dict[str, Any] = {}
+    for field in rubric.label_fields:
+        gold = one.gold[field.key]
+        labels = [label for label in field.labels if label in set(gold)]
+        before, _ = confusions(gold, one.predicted[field.key], one.conversations, labels)
+        after, _ = confusions(gold, other.predicted[field.key], one.conversations, labels)
+        draws_before = resampled(before, settings.resamples, settings.seed)
+        draws_after = resampled(after, settings.resamples, settings.seed)
+        right = np.trace((after - before)[..., :-1], axis1=-2, axis2=-1)
+        was = np.array(one.predicted[field.key]) == np.array(gold)
+        now = np.array(other.predicted[field.key]) == np.array(gold)
+        report[field.key] = {
+            "reference": _rounded(accuracy(before.sum(0))),
+            "aligned": _rounded(accuracy(after.sum(0))),
+            "difference": _rounded(accuracy(after.sum(0)) - accuracy(before.sum(0))),
+            "difference_ci95": interval(accuracy(draws_after) - accuracy(draws_before)),
+            "p_value": _rounded(permutation_p(right, settings.resamples, settings.seed)),
+            "macro_f1_difference": _rounded(macro_f1(after.sum(0)) - macro_f1(before.sum(0))),
+            "macro_f1_difference_ci95": interval(macro_f1(draws_after) - macro_f1(draws_before)),
+            "mended": int((now & ~was).sum()),
+            "spoiled": int((was & ~now).sum()),
+        }
+    return {**report, "n_rows": len(one.turns), "n_conversations": len(set(one.conversations))}
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 6)

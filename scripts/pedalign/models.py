@@ -1,0 +1,86 @@
+"""Models and tokenizers: made from scratch, loaded, and saved so that plain transformers loads them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from pedalign.conversation import Conversation
+from pedalign.errors import UserError
+from pedalign.template import Renderer, load_template
+
+PAD = "<|pad|>"
+
+# GPT-2's way of cutting text into words, but a JSON key with its quotes, or the end of an object, is one
+# word: replies are JSON with few, fixed keys, and each key becomes a single token.
+_WORDS = r'\{"[^"]*": "|", "[^"]*": "|"\}| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}"]+| ?"|\s+(?!\S)|\s+'
+
+
+def scratch_tokenizer(
+    conversations: Sequence[Conversation], template: str, instruction: str, vocab_size: int
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on the conversations' texts; equal texts give equal tokenizers."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    pieces = load_template(template)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, *pieces.markers()],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [message["content"] for conversation in conversations for message in conversation.messages]
+    tokenizer.train_from_iterator([instruction, *texts], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=pieces.end)
+
+
+def scratch_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A model with random weights of the `architecture` (arguments of a transformers config, `model_type` included)."""
+    try:
+        config = AutoConfig.for_model(
+            **architecture,
+            vocab_size=len(tokenizer),
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"config.yaml: 'architecture': {error}", "see transformers' config class of this model_type for the arguments"
+        ) from None
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint folder or hub id."""
+    return _load(AutoTokenizer, source)
+
+
+def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
+    """The model of a checkpoint folder or hub id, on the GPU if there is one."""
+    model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True)
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
+    try:
+        return auto.from_pretrained(str(source), trust_remote_code=False, **arguments)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{source}: no usable checkpoint: {str(error).splitlines()[0]}",
+            "check 'path' in the model's entry of config.yaml; a gated model needs `hf auth login`",
+        ) from None
+
+
+def save_checkpoint(model: PreTrainedModel, renderer: Renderer, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
+    """Weights, tokenizer and the chat template that renders as the workflow does."""
+    tokenizer.chat_template = renderer.jinja()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)

@@ -1,0 +1,70 @@
+"""Intervals and tests for replies that come in conversations.
+
+Replies of one conversation are not independent, so conversations are resampled, never replies
+(the cluster bootstrap; Davison & Hinkley 1997, section 3.8).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def confusions(
+    gold: list[str], predicted: list[str], conversations: list[str], labels: list[str]
+) -> tuple[Array, list[str]]:
+    """Counts (conversations, labels, labels + 1): gold × predicted, the last column for anything else.
+
+    Also the conversations' ids in the order of the first axis. Every gold label must be one of `labels`.
+    """
+    order = {identity: at for at, identity in enumerate(dict.fromkeys(conversations))}
+    place = {label: at for at, label in enumerate(labels)}
+    counts = np.zeros((len(order), len(labels), len(labels) + 1))
+    for one, other, identity in zip(gold, predicted, conversations, strict=True):
+        counts[order[identity], place[one], place.get(other, len(labels))] += 1
+    return counts, list(order)
+
+
+def accuracy(counts: Array) -> Array:
+    """Share of replies on the diagonal, for counts (..., labels, labels + 1)."""
+    right = np.trace(counts[..., :-1], axis1=-2, axis2=-1)
+    return right / counts.sum((-2, -1))
+
+
+def macro_f1(counts: Array) -> Array:
+    """Mean F1 over the labels that occur in the gold replies, for counts (..., labels, labels + 1).
+
+    Equals scikit-learn's f1_score(average="macro", labels=<gold labels>, zero_division=0).
+    """
+    right = np.diagonal(counts[..., :-1], axis1=-2, axis2=-1)
+    support = counts.sum(-1)
+    f1 = 2 * right / np.maximum(support + counts[..., :-1].sum(-2), 1)
+    occurs = support > 0
+    return (f1 * occurs).sum(-1) / occurs.sum(-1)
+
+
+def resampled(counts: Array, resamples: int, seed: int) -> Array:
+    """`resamples` draws of as many conversations with replacement: counts (resamples, ...).
+
+    Equal arguments draw the same conversations, so two tutors on the same test are resampled in pairs.
+    """
+    clusters = counts.shape[0]
+    weights = np.random.default_rng(seed).multinomial(clusters, [1 / clusters] * clusters, size=resamples)
+    return np.tensordot(weights.astype(float), counts, axes=1)
+
+
+def interval(values: Array) -> list[float]:
+    """The 95% percentile interval of resampled values."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [round(float(low), 6), round(float(high), 6)]
+
+
+def permutation_p(differences: Array, resamples: int, seed: int) -> float:
+    """Two-sided p of a paired permutation test: (conversations,) differences, signs flipped at random.
+
+    The observed one is counted among the permutations, so the test is valid (Phipson & Smyth 2010).
+    """
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(resamples, len(differences)))
+    observed = abs(differences.sum())
+    extreme = np.abs(signs @ differences) >= observed - 1e-9
+    return float((extreme.sum() + 1) / (resamples + 1))

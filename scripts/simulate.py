@@ -1,0 +1,54 @@
+"""Play student and tutor over a problem bank and write simulated conversation files.
+
+Reads   a problem bank: YAML like datasets/bio-problems.yaml, or a CSV as published with CLASS
+Writes  <output>/<dataset>-dataset-<n>.json, <output>/<dataset>-dataset-ppl.json, and on request a report
+
+    python scripts/simulate.py datasets/bio-problems.yaml --dataset bio --output datasets/simulated
+"""
+
+import argparse
+from pathlib import Path
+
+from pedalign.artifacts import write_json, write_records
+from pedalign.errors import UserError, run
+from pedalign.problems import read_problems
+from pedalign.rubric import load_rubric
+from pedalign.simulation import Simulator, load_script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problems", type=Path, help="the problem bank")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the conversation files")
+    parser.add_argument("--dataset", required=True, help="first part of the files' names")
+    parser.add_argument("--files", type=int, default=3, help="how many conversation files")
+    parser.add_argument("--conversations", type=int, default=400, help="conversations per file")
+    parser.add_argument("--pairs", type=int, default=240, help="perplexity pairs")
+    parser.add_argument("--malformed", type=float, default=0.02, help="share of malformed replies")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--rubric", type=Path, default=Path("datasets/rubrics/class.yaml"))
+    parser.add_argument("--script", type=Path, default=Path("datasets/simulation.yaml"), help="what they say")
+    parser.add_argument("--report", type=Path, help="JSON with the count of problems used and rejected by reason")
+    args = parser.parse_args()
+    if not (args.files > 0 and args.conversations > 0 and args.pairs >= 0 and 0 <= args.malformed < 1):
+        raise UserError("a count is not positive, or --malformed is not in [0, 1)", "see --help")
+
+    problems, rejected = read_problems(args.problems)
+    reasons = "".join(f"; {count} rejected: {reason}" for reason, count in sorted(rejected.items()))
+    print(f"{args.problems}: {len(problems)} usable problems{reasons}")
+    simulator = Simulator(load_script(args.script), load_rubric(args.rubric), args.malformed)
+    for number in range(1, args.files + 1):
+        records = simulator.conversations(problems, args.conversations, f"{args.dataset}{number}-s{args.seed}")
+        path = args.output / f"{args.dataset}-dataset-{number}.json"
+        write_records(path, records)
+        print(f"{path}: {len(records)} simulated conversations")
+    if args.pairs:
+        path = args.output / f"{args.dataset}-dataset-ppl.json"
+        write_records(path, simulator.pairs(problems, args.pairs, f"{args.dataset}-ppl-s{args.seed}"))
+        print(f"{path}: {args.pairs} simulated perplexity pairs")
+    if args.report:
+        write_json(args.report, {"bank": str(args.problems), "usable": len(problems), "rejected": rejected})
+
+
+if __name__ == "__main__":
+    run(main)

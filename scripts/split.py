@@ -1,0 +1,46 @@
+"""Draw the SFT, DPO and test splits from conversation files.
+
+Reads   <dataset>-dataset-<n>.json, in the order given, and the rubric
+Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatted.json, -test_formatted.json
+        (one row per tutor turn) and splits.json (what was drawn, dropped and shared) into the output folder
+
+    python scripts/split.py datasets/simulated/bio-dataset-[123].json --rubric datasets/rubrics/class.yaml \
+        --dataset bio --output results/data --settings '{"sft": 120, "dpo": 100, "test": 120, "seed": 42}'
+"""
+
+import argparse
+from pathlib import Path
+
+from pedalign.artifacts import write_json, write_records
+from pedalign.conversation import formatted_rows
+from pedalign.errors import run
+from pedalign.rubric import load_rubric
+from pedalign.settings import from_json
+from pedalign.splits import SplitSettings, draw
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("conversations", type=Path, nargs="+")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--settings", required=True, help="JSON: conversations per file and split, and the seed")
+    args = parser.parse_args()
+
+    settings = from_json(SplitSettings, args.settings)
+    splits, report = draw(args.conversations, load_rubric(args.rubric), settings)
+    for split, conversations in splits.items():
+        write_records(args.output / f"{args.dataset}-{split}.json", [one.record() for one in conversations])
+        turns = sum(one.n_turns for one in conversations)
+        print(f"{split}: {len(conversations)} conversations, {turns} tutor turns")
+    for split in ("dpo", "test"):
+        write_records(args.output / f"{args.dataset}-{split}_formatted.json", formatted_rows(splits[split]))
+    write_json(args.output / "splits.json", report)
+    print(f"cut at a reply that is not valid: {report['cut_by_reason'] or 'none'}; details in splits.json")
+    for name, shared in report["leaks"].items():
+        print(f"{name}: {shared['conversations']} of {shared['of']} test conversations")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+"""Put all runs into one table.
+
+Reads   metrics.json and comparison.json files, found by their paths <results>/<model>/<policy>/test/
+Writes  summary.csv, and prints it
+
+    python scripts/summarize.py --metrics results/tiny/*/test/metrics.json \
+        --comparisons results/tiny/*/test/comparison.json --rubric datasets/rubrics/class.yaml \
+        --data 'bio (simulated)' --output results/summary.csv
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pedalign.artifacts import read_json, write_csv
+from pedalign.errors import run
+from pedalign.rubric import load_rubric
+from pedalign.summary import Key, summary_rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--metrics", type=Path, nargs="+", required=True)
+    parser.add_argument("--comparisons", type=Path, nargs="*", default=[])
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--data", required=True, help="what the tutors were tested on")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+
+    header, rows = summary_rows(_read(args.metrics), _read(args.comparisons), load_rubric(args.rubric), args.data)
+    write_csv(args.output, header, rows)
+
+
+def _read(paths: list[Path]) -> dict[Key, Any]:
+    """(model, policy) → the file's content, by the path .../<model>/<policy>/test/<file>."""
+    return {(path.parts[-4], path.parts[-3]): read_json(path) for path in paths}
+
+
+if __name__ == "__main__":
+    run(main)
