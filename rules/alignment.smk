@@ -15,6 +15,8 @@ rule optimize:
         f"{RESULTS}/benchmarks/{{model}}/{{policy}}/checkpoint.tsv"
     wildcard_constraints:
         policy=r"(?!sft/)[^/]+",
+    conda:
+        "../envs/training.yaml"
     threads: resource("alignment", "threads")
     resources:
         gpu=resource("alignment", "gpu"),
@@ -28,8 +30,6 @@ rule optimize:
             algorithm=policy(wildcards).algorithm,
             beta=policy(wildcards).beta,
         ),
-    conda:
-        "../envs/training.yaml"
     shell:
         "python scripts/optimize.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"

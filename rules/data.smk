@@ -14,14 +14,14 @@ rule simulate:
         "datasets/simulated/{dataset}-dataset-ppl.json",
     log:
         f"{RESULTS}/logs/simulate-{{dataset}}.log",
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         arguments=simulation_arguments(),
-    conda:
-        "../envs/data.yaml"
     shell:
         "python scripts/simulate.py {input.problems:q} --rubric {input.rubric:q} --script {input.phrases:q}"
         " --dataset {wildcards.dataset:q} --output datasets/simulated {params.arguments} 2>&1 | tee {log:q}"
@@ -41,6 +41,8 @@ rule split:
         f"{RESULTS}/logs/data/splits.log",
     benchmark:
         f"{RESULTS}/benchmarks/data/splits.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -48,8 +50,6 @@ rule split:
     params:
         settings=settings(**config["splits"], seed=config["seed"]),
         dataset=DATASET,
-    conda:
-        "../envs/data.yaml"
     shell:
         "python scripts/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q}"
         f" --output {RESULTS}/data --settings {{params.settings:q}} 2>&1 | tee {{log:q}}"

@@ -10,14 +10,14 @@ rule score:
         f"{RESULTS}/logs/{{model}}/{{policy}}/test/metrics.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/{{policy}}/test/metrics.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
         settings=evaluation(),
-    conda:
-        "../envs/data.yaml"
     shell:
         "python scripts/score.py {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
         " --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -36,14 +36,14 @@ rule compare:
         f"{RESULTS}/logs/{{model}}/{{policy}}/test/comparison.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/{{policy}}/test/comparison.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
         settings=evaluation(),
-    conda:
-        "../envs/data.yaml"
     shell:
         "python scripts/compare.py {input.reference:q} {input.aligned:q} --rubric {input.rubric:q} --output {output:q}"
         " --settings {params.settings:q} 2>&1 | tee {log:q}"

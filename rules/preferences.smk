@@ -12,6 +12,8 @@ rule respond:
         f"{RESULTS}/logs/{{model}}/{{policy}}/{{split}}/responses.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/{{policy}}/{{split}}/responses.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: resource("generation", "threads")
     resources:
         gpu=resource("generation", "gpu"),
@@ -24,8 +26,6 @@ rule respond:
             dtype=entry(wildcards)["dtype"],
             generation={**entry(wildcards)["generation"], "seed": config["seed"]},
         ),
-    conda:
-        "../envs/training.yaml"
     shell:
         "python scripts/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -44,12 +44,12 @@ rule pair:
         f"{RESULTS}/logs/{{model}}/preferences.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/preferences.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../envs/data.yaml"
     shell:
         "python scripts/pair.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -11,14 +11,14 @@ rule summarize:
         f"{RESULTS}/logs/summary.log",
     benchmark:
         f"{RESULTS}/benchmarks/summary.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         data=DATASET + (" (simulated)" if config["source"] == "simulated" else ""),
-    conda:
-        "../envs/data.yaml"
     shell:
         "python scripts/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
         " --rubric {input.rubric:q} --data {params.data:q} --output {output:q} 2>&1 | tee {log:q}"

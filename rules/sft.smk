@@ -11,14 +11,14 @@ rule base:
         f"{RESULTS}/logs/{{model}}/base.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/base.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
     params:
         settings=lambda wildcards: settings(**rendering(wildcards), **architecture(wildcards), seed=config["seed"]),
-    conda:
-        "../envs/training.yaml"
     shell:
         "python scripts/base.py {input.conversations:q} --rubric {input.rubric:q} --output {output.model:q}"
         " --manifest {output.manifest:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -37,6 +37,8 @@ rule audit:
         f"{RESULTS}/logs/{{model}}/sft/audit.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/sft/audit.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -44,8 +46,6 @@ rule audit:
     params:
         settings=lambda wildcards: settings(**rendering(wildcards), **limits(wildcards)),
         model=base_model,
-    conda:
-        "../envs/training.yaml"
     shell:
         "python scripts/audit.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -66,6 +66,8 @@ rule finetune:
         f"{RESULTS}/logs/{{model}}/sft/checkpoint.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/sft/checkpoint.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: resource("sft", "threads")
     resources:
         gpu=resource("sft", "gpu"),
@@ -77,8 +79,6 @@ rule finetune:
             rendering=rendering(wildcards), training=training(wildcards, "sft", config["seed"])
         ),
         model=base_model,
-    conda:
-        "../envs/training.yaml"
     shell:
         "python scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"

@@ -9,6 +9,7 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from pedalign.conversation import split_conversations
@@ -24,7 +25,7 @@ def main() -> None:
 
     settings = StageSettings.from_json(args.settings)
     conversations = split_conversations(args.conversations)
-    train_and_save(args, settings, lambda *model: finetune(*model, conversations, settings.training))
+    train_and_save(args, settings, partial(finetune, conversations=conversations, settings=settings.training))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from pedalign.artifacts import read_json
@@ -29,11 +30,8 @@ def main() -> None:
         (prompt, chosen[0]["content"], rejected[0]["content"])
         for prompt, chosen, rejected in zip(columns["prompt"], columns["chosen"], columns["rejected"], strict=True)
     ]
-    train_and_save(
-        args,
-        settings,
-        lambda *model: optimize(*model, pairs, settings.algorithm, settings.beta, settings.training),
-    )
+    how = partial(optimize, algorithm=settings.algorithm, beta=settings.beta, settings=settings.training)
+    train_and_save(args, settings, partial(how, pairs=pairs))
 
 
 if __name__ == "__main__":

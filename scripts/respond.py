@@ -12,6 +12,7 @@ Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gol
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +24,7 @@ from pedalign.generation import GenerationSettings, History, generate
 from pedalign.models import load_model, load_tokenizer
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
-from pedalign.template import renderer
+from pedalign.template import Renderer, renderer
 
 HEADER = ("prompt", "response", "gpt", "conversation_id", "turn", "prompt_tokens", "response_tokens", "finish_reason")
 
@@ -76,13 +77,13 @@ def main() -> None:
     print(f"{args.output}: {len(records)} responses in {time.monotonic() - started:.0f} s")
 
 
-def _history(group: list[dict[str, Any]], rendering) -> History:
+def _history(group: list[dict[str, Any]], rendering: Renderer) -> History:
     """A conversation's rows as one history: each prompt's ids are a prefix of the last one's."""
     lengths = [len(rendering.encode(row["prompt"])[0]) for row in group]
     return History(group[0]["conversation_id"], rendering.encode(group[-1]["prompt"])[0], lengths)
 
 
-def _progress(started: float):
+def _progress(started: float) -> Callable[[int, int], None]:
     def report(done: int, total: int) -> None:
         seconds = time.monotonic() - started
         left = seconds / done * (total - done)

@@ -25,7 +25,7 @@ def audit(conversations: Sequence[Conversation], renderer: Renderer, settings: A
     encoded = [renderer.encode(conversation.messages) for conversation in conversations]
     lengths = sorted(len(ids) for ids, _ in encoded)
     limit = settings.max_length
-    cut = [
+    cut: list[dict[str, Any]] = [
         {"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])}
         for conversation, (ids, trained) in zip(conversations, encoded, strict=True)
         if len(ids) > limit
@@ -42,7 +42,10 @@ def audit(conversations: Sequence[Conversation], renderer: Renderer, settings: A
         "tokens": {
             "total": sum(lengths),
             "mean": round(sum(lengths) / len(lengths), 2),
-            **{name: lengths[round(share * last)] for name, share in (("min", 0), ("median", 0.5), ("p95", 0.95), ("max", 1))},
+            **{
+                name: lengths[round(share * last)]
+                for name, share in (("min", 0), ("median", 0.5), ("p95", 0.95), ("max", 1))
+            },
         },
         "trained_share": round(sum(sum(trained) for _, trained in encoded) / sum(lengths), 6),
         "max_length": limit,

@@ -33,21 +33,22 @@ def _explained(error: jsonschema.ValidationError) -> UserError:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
     place = f"config: {place or 'top level'}"
     schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
+    wanted: Any = error.validator_value
     match error.validator:
         case "additionalProperties":
             valid = schema.get("properties", {})
-            unknown = next(key for key in error.instance if key not in valid)
+            unknown = next(key for key in _keys(error) if key not in valid)
             return UserError(f"{place}: unknown key '{unknown}'", nearest(unknown, valid))
         case "required":
-            missing = next(key for key in schema["required"] if key not in error.instance)
+            missing = next(key for key in wanted if key not in _keys(error))
             return UserError(f"{place}: key '{missing}' is missing", f"add '{missing}:'{_meaning(schema, missing)}")
         case "enum":
-            return UserError(f"{place}: is {error.instance!r}", nearest(str(error.instance), map(str, error.validator_value)))
+            return UserError(f"{place}: is {error.instance!r}", nearest(str(error.instance), map(str, wanted)))
         case "propertyNames" | "pattern":
             return UserError(f"{place}: {error.message}", "use letters, digits, '.', '_' and '-'")
         case "type":
             kind = type(error.instance).__name__
-            remedy = f"give a value of type {error.validator_value}"
+            remedy = f"give a value of type {wanted}"
             if isinstance(error.instance, str):  # snakemake's --config reads what stands in braces as text
                 remedy += "; nested values of --config arrive as text, give them in a file: --configfile FILE"
             return UserError(f"{place}: is {error.instance!r} ({kind})", remedy)
@@ -56,6 +57,10 @@ def _explained(error: jsonschema.ValidationError) -> UserError:
         case _:
             limits = ", ".join(f"{key} {schema[key]}" for key in _LIMITS if key in schema)
             return UserError(f"{place}: is {error.instance!r}", f"allowed: {limits or error.message}")
+
+
+def _keys(error: jsonschema.ValidationError) -> list[str]:
+    return list(error.instance) if isinstance(error.instance, dict) else []
 
 
 _LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minItems", "minProperties", "minLength")

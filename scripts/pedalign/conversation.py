@@ -146,9 +146,7 @@ def split_conversations(path: Path) -> list[Conversation]:
     """Read a split that the workflow wrote; its replies are canonical already."""
     roles = ("user", "assistant")
     return [
-        Conversation(
-            raw.id, tuple({"role": roles[at % 2], "content": text} for at, text in enumerate(raw.texts))
-        )
+        Conversation(raw.id, tuple({"role": roles[at % 2], "content": text} for at, text in enumerate(raw.texts)))
         for raw in read_conversations(path)
     ]
 

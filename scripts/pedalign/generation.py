@@ -22,7 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 class GenerationSettings:
     """How replies are decoded. `temperature` 0 is greedy; `repetition_penalty` 1 is none.
 
-    `max_batch_tokens` bounds the history tokens (conversations × longest) held at a time.
+    `max_batch_tokens` bounds the history tokens (conversations times longest) held at a time.
     """
 
     max_new_tokens: int
@@ -94,7 +94,9 @@ class _OwnTokens:
         self.length = 0
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any):
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if layer not in self.layers:
             shape = (*key.shape[:2], self.capacity, key.shape[3])
             self.layers[layer] = (key.new_empty(shape), value.new_empty(shape))
@@ -110,7 +112,16 @@ class _OwnTokens:
         self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
 
 
-def _attention(module, query, key, value, attention_mask, *, history: _SharedHistory | None = None, **kwargs):
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    history: _SharedHistory | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """transformers' attention interface: plain SDPA, unless a shared history is given.
 
     With one: query (rows, heads, 1, size), key and value (rows, kv heads, own tokens, size).
@@ -155,7 +166,9 @@ def generate(
     total = sum(len(history.prompt_lengths) for history in histories)
     done = 0
     for batch in _batches(histories, settings.max_batch_tokens):
-        for at, completions in zip(batch, _answer(model, [histories[at] for at in batch], end_id, settings), strict=True):
+        for at, completions in zip(
+            batch, _answer(model, [histories[at] for at in batch], end_id, settings), strict=True
+        ):
             results[at] = completions
             done += len(completions)
         progress(done, total)
@@ -212,7 +225,9 @@ def _answer(
     return answers
 
 
-def _read(model, histories: Sequence[History], conversation: torch.Tensor, lengths: torch.Tensor):
+def _read(
+    model: PreTrainedModel, histories: Sequence[History], conversation: torch.Tensor, lengths: torch.Tensor
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
     """Keys and values of whole conversations, and the logits behind every prompt's last token."""
     longest = max(len(history.ids) for history in histories)
     ids = torch.tensor([history.ids + [0] * (longest - len(history.ids)) for history in histories], device=model.device)
@@ -223,7 +238,13 @@ def _read(model, histories: Sequence[History], conversation: torch.Tensor, lengt
     return layers, model.get_output_embeddings()(last).float()
 
 
-def _step(model, tokens: torch.Tensor, positions: torch.Tensor, own: _OwnTokens, shared: _SharedHistory):
+def _step(
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    own: _OwnTokens,
+    shared: _SharedHistory,
+) -> torch.Tensor:
     """Feed one token per row; logits (rows, vocabulary) for the next."""
     output = model.base_model(
         input_ids=tokens[:, None],
@@ -248,7 +269,14 @@ def _slots(conversation: torch.Tensor) -> torch.Tensor:
 class _Chooser:
     """Picks the next token of each row from its logits."""
 
-    def __init__(self, histories, settings: GenerationSettings, end_id: int, device: torch.device, vocabulary: int):
+    def __init__(
+        self,
+        histories: Sequence[History],
+        settings: GenerationSettings,
+        end_id: int,
+        device: torch.device,
+        vocabulary: int,
+    ) -> None:
         self.settings = settings
         self.end_id = end_id
         rows = [(history, turn) for history in histories for turn in range(len(history.prompt_lengths))]

@@ -25,7 +25,10 @@ def scratch_tokenizer(
     """A byte-level BPE tokenizer trained on the conversations' texts; equal texts give equal tokenizers."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     pieces = load_template(template)
@@ -54,7 +57,8 @@ def scratch_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFa
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"config.yaml: 'architecture': {error}", "see transformers' config class of this model_type for the arguments"
+            f"config.yaml: 'architecture': {error}",
+            "see transformers' config class of this model_type for the arguments",
         ) from None
 
 

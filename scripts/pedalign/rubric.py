@@ -1,7 +1,8 @@
 """The rubric: which fields a tutor's reply has, and the parser for replies that no one can trust.
 
 Everything about fields and labels is data (`datasets/rubrics/*.yaml`). A reply is text that holds one
-mapping, as a Python literal or as JSON; fields that the rubric does not name are dropped. It is scanned by `pedalign.literal`, never evaluated.
+mapping, as a Python literal or as JSON; it is scanned by `pedalign.literal`, never evaluated, and fields
+that the rubric does not name are dropped.
 """
 
 import json

@@ -63,7 +63,14 @@ def draw(
     sizes = settings.sizes
     wanted = sum(sizes.values())
     splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
-    report: dict[str, Any] = {"seed": settings.seed, "wanted_per_file": sizes, "files": [], "splits": {}, "cut": [], "dropped": []}
+    report: dict[str, Any] = {
+        "seed": settings.seed,
+        "wanted_per_file": sizes,
+        "files": [],
+        "splits": {},
+        "cut": [],
+        "dropped": [],
+    }
     for number, path in enumerate(files, start=1):
         conversations = read_conversations(path)
         eligible = [raw for raw in conversations if len(raw.texts) > 2]
@@ -89,8 +96,9 @@ def draw(
                     report["dropped"].append({"split": split, "id": conversation.id, "reason": "no valid reply"})
     for split, members in splits.items():
         if not members:
+            drawn_here = sizes[split] * len(files)
             raise UserError(
-                f"the {split} split is empty: none of {sizes[split] * len(files)} drawn conversations opens with a valid reply",
+                f"the {split} split is empty: none of {drawn_here} drawn conversations opens with a valid reply",
                 f"look at the replies in {files[0]}: they must hold the fields of the rubric {rubric.name}",
             )
         report["splits"][split] = {

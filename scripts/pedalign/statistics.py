@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 def confusions(
     gold: list[str], predicted: list[str], conversations: list[str], labels: list[str]
 ) -> tuple[Array, list[str]]:
-    """Counts (conversations, labels, labels + 1): gold × predicted, the last column for anything else.
+    """Counts (conversations, labels, labels + 1): gold by predicted, the last column for anything else.
 
     Also the conversations' ids in the order of the first axis. Every gold label must be one of `labels`.
     """

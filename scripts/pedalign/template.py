@@ -124,7 +124,11 @@ class Renderer:
         turn follows: what a model is prompted with.
         """
         template = self.template
-        parts = [("piece", self._bos + template.before_system), ("text", self.instruction), ("piece", template.after_system)]
+        parts = [
+            ("piece", self._bos + template.before_system),
+            ("text", self.instruction),
+            ("piece", template.after_system),
+        ]
         for at, message in enumerate(messages):
             if message["role"] == "user":
                 if at:
@@ -172,11 +176,13 @@ class Renderer:
         return (
             "{%- if messages[0]['role'] == 'system' -%}"
             "{%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}"
-            f"{{%- else -%}}{{%- set system = {quote(self.instruction)} -%}}{{%- set turns = messages -%}}{{%- endif -%}}"
+            f"{{%- else -%}}{{%- set system = {quote(self.instruction)} -%}}"
+            "{%- set turns = messages -%}{%- endif -%}"
             f"{{{{- {quote(self._bos + template.before_system)} + system + {quote(template.after_system)} -}}}}"
             "{%- for message in turns -%}{%- if message['role'] == 'user' -%}"
-            f"{{{{- message['content'] -}}}}"
-            f"{{%- if add_generation_prompt or not loop.last -%}}{{{{- {quote(template.after_student)} -}}}}{{%- endif -%}}"
+            "{{- message['content'] -}}"
+            "{%- if add_generation_prompt or not loop.last -%}"
+            f"{{{{- {quote(template.after_student)} -}}}}{{%- endif -%}}"
             "{%- else -%}{%- generation -%}"
             f"{{{{- message['content'] + {quote(template.end)} -}}}}"
             "{%- endgeneration -%}"
@@ -188,7 +194,9 @@ class Renderer:
 def instruction_text(rubric: Rubric, wording: str) -> str:
     """The rubric's instruction in one of its wordings. Raises UserError for a wording it does not have."""
     if wording not in rubric.instructions:
-        raise UserError(f"the rubric {rubric.name} has no instruction '{wording}'", nearest(wording, rubric.instructions))
+        raise UserError(
+            f"the rubric {rubric.name} has no instruction '{wording}'", nearest(wording, rubric.instructions)
+        )
     return rubric.instructions[wording]
 
 

@@ -16,9 +16,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import Conversation, Message
 from pedalign.errors import UserError, nearest
-from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -242,7 +242,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint folder")
     parser.add_argument("--manifest", type=Path, required=True, help="the checkpoint's manifest, written last")
-    parser.add_argument("--settings", required=True, help="JSON: rendering, training, and for alignment algorithm, beta")
+    parser.add_argument(
+        "--settings", required=True, help="JSON: rendering, training, and for alignment algorithm, beta"
+    )
 
 
 def train_and_save(
