@@ -19,14 +19,22 @@ _POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s
 
 def validate(config: dict[str, Any]) -> None:
     """Raises UserError with the first mistake: its key and place, what was found, what would be right."""
-    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = jsonschema.Draft202012Validator(_schema())
     errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
         raise _explained(errors[0])
     for number, run in enumerate(config["runs"]):
         if run["model"] not in config["models"]:
             raise _unknown_model(run["model"], config, f"runs[{number}]")
+
+
+def _schema() -> dict[str, Any]:
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def algorithms() -> list[str]:
+    """The alignment algorithms that a run may name."""
+    return _schema()["properties"]["runs"]["items"]["properties"]["algorithm"]["enum"]
 
 
 def _explained(error: jsonschema.ValidationError) -> UserError:
@@ -102,6 +110,11 @@ def parse_policy(name: str, seed: int) -> Policy:
     match = _POLICY.fullmatch(name)
     if not match or float(match["beta"]) <= 0:
         raise UserError(f"target: policy '{name}' is not known", "name it sft or <algorithm>-b<beta>, such as dpo-b0.1")
+    if match["algorithm"] not in algorithms():
+        raise UserError(
+            f"target: algorithm '{match['algorithm']}' of policy '{name}' is not known",
+            nearest(match["algorithm"], algorithms()),
+        )
     return Policy(match["algorithm"], float(match["beta"]), int(match["seed"] or seed))
 
 

@@ -1,0 +1,25 @@
+# The two commands: `make run` does the set-up and the main job, `make test` the set-up and the tests.
+PYTHON ?= python3
+SHELL := /bin/bash
+ACTIVATE := source .venv/bin/activate
+
+.PHONY: run test lint clean
+
+run: .venv/installed
+	$(ACTIVATE) && snakemake --cores all
+
+test: .venv/installed
+	$(ACTIVATE) && pytest
+
+lint: .venv/installed
+	$(ACTIVATE) && ruff format --check . && ruff check . && snakefmt --check Snakefile rules && mypy && snakemake --lint
+
+# Removes what the workflow made, its checkpoints included; the environment stays.
+clean:
+	rm -rf results .snakemake .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("error: Python %d.%d found, 3.11 is needed\n  mend: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@

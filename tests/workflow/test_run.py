@@ -1,0 +1,100 @@
+"""The whole workflow, cut down but real."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pedalign.artifacts import sha256
+
+pytestmark = pytest.mark.slow
+
+DETERMINED = [
+    "data/bio-sft.json",
+    "data/bio-dpo.json",
+    "data/bio-test.json",
+    "data/bio-dpo_formatted.json",
+    "data/bio-test_formatted.json",
+    "data/splits.json",
+    "tiny/sft/audit.json",
+    "tiny/sft/dpo/responses.csv",
+    "tiny/sft/test/responses.csv",
+    "tiny/preferences.json",
+    "tiny/dpo-b0.1/test/responses.csv",
+    "tiny/sft/test/metrics.json",
+    "tiny/dpo-b0.1/test/metrics.json",
+    "tiny/dpo-b0.1/test/comparison.json",
+    "summary.csv",
+]
+
+
+def test_two_runs_from_clean_give_the_same_bytes(finished, checkout):
+    answer = checkout.snakemake("--cores", "2")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    for artifact in DETERMINED:
+        one, other = (where.path / "results" / artifact for where in (finished, checkout))
+        assert one.read_bytes() == other.read_bytes(), artifact
+    weights = "tiny/dpo-b0.1/checkpoint/model.safetensors"
+    assert sha256(finished.path / "results" / weights) == sha256(checkout.path / "results" / weights)
+
+
+def test_responses_stand_in_the_order_of_the_split(finished):
+    results = finished.path / "results"
+    rows = json.loads((results / "data/bio-test_formatted.json").read_text())
+    with (results / "tiny/sft/test/responses.csv").open(newline="") as file:
+        responses = list(csv.DictReader(file))
+    assert list(responses[0])[:3] == ["prompt", "response", "gpt"]
+    for row, response in zip(rows, responses, strict=True):
+        assert (row["conversation_id"], str(row["turn"])) == (response["conversation_id"], response["turn"])
+        assert row["chosen"][0]["content"] == response["gpt"]
+
+
+def test_a_manifest_names_every_file_of_its_checkpoint(finished):
+    for policy in ("sft", "dpo-b0.1"):
+        folder = finished.path / "results/tiny" / policy
+        manifest = json.loads((folder / "checkpoint.json").read_text())
+        files = {file.name: file for file in (folder / "checkpoint").iterdir()}
+        assert set(manifest["files"]) == set(files)
+        for name, facts in manifest["files"].items():
+            assert facts["sha256"] == hashlib.sha256(files[name].read_bytes()).hexdigest()
+        assert manifest["settings"]["training"]["global_batch_size"] == 8
+        assert manifest["final_loss"] > 0
+        assert manifest["versions"]["trl"]
+
+
+def test_a_checkpoint_loads_with_plain_transformers_and_renders_as_the_workflow_does(finished):
+    results = finished.path / "results"
+    with (results / "tiny/dpo-b0.1/test/responses.csv").open(newline="") as file:
+        prompt = next(csv.DictReader(file))["prompt"]
+    row = json.loads((results / "data/bio-test_formatted.json").read_text())[0]
+    code = (
+        "import sys, json; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
+        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "messages = json.loads(sys.argv[2])\n"
+        "print(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), end='')"
+    )
+    checkpoint = results / "tiny/dpo-b0.1/checkpoint"
+    command = [sys.executable, "-c", code, str(checkpoint), json.dumps(row["prompt"])]
+    answer = subprocess.run(command, cwd=results, capture_output=True, text=True)
+    assert answer.stdout == prompt, answer.stderr
+
+
+def test_one_artifact_can_be_named_and_made(finished, tmp_path):
+    checkout = finished.copy(tmp_path / "checkout")
+    artifact = checkout.path / "results/tiny/sft/test/metrics.json"
+    before = artifact.read_bytes()
+    artifact.unlink()
+    answer = checkout.snakemake("--cores", "2", "results/tiny/sft/test/metrics.json")
+    assert answer.returncode == 0, answer.stderr
+    assert artifact.read_bytes() == before
+
+
+def test_every_named_target_is_listed_with_its_meaning(checkout):
+    answer = checkout.snakemake("--list-target-rules")
+    for target in ("all", "splits", "sft", "preferences", "align", "evaluate"):
+        line = next(line for line in answer.stdout.splitlines() if line.split()[:1] == [target])
+        assert len(line.split()) > 3, f"no meaning: {line}"
