@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 
-.PHONY: run test lint clean
+.PHONY: run test lint readme clean
 
 run: .venv/installed
 	$(ACTIVATE) && snakemake --cores all
@@ -15,6 +15,10 @@ lint: .venv/installed
 	$(ACTIVATE) && ruff format --check . && ruff check . && snakefmt --check Snakefile rules && mypy && snakemake --lint
 
 # Removes what the workflow made, its checkpoints included; the environment stays.
+# The picture of the workflow and the results table in README.md: drawn by the workflow, read from its last run.
+readme: .venv/installed
+	$(ACTIVATE) && python docs/update_readme.py
+
 clean:
 	rm -rf results .snakemake .pytest_cache .hypothesis .mypy_cache .ruff_cache
 

@@ -13,7 +13,6 @@ from pedalign.errors import UserError
 from pedalign.splits import SPLITS, dataset_files
 from pedalign.summary import table
 
-
 # Keep freed memory instead of handing it back to the system: with the large, short-lived tensors of training on the
 # CPU, glibc's defaults spend a third of the time on fetching it again.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))

@@ -3,6 +3,7 @@ rule summarize:
     input:
         metrics=[f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
         comparisons=[f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
+        splits=f"{RESULTS}/data/splits.json",
         rubric=RUBRIC,
         code=script("summarize"),
     output:
@@ -18,7 +19,7 @@ rule summarize:
         mem_mb=1000,
         runtime=10,
     params:
-        data=DATASET + (" (simulated)" if config["source"] == "simulated" else ""),
+        dataset=DATASET,
     shell:
         "python scripts/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
-        " --rubric {input.rubric:q} --data {params.data:q} --output {output:q} 2>&1 | tee {log:q}"
+        " --rubric {input.rubric:q} --splits {input.splits:q} --dataset {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -1,11 +1,12 @@
 """Put all runs into one table.
 
-Reads   metrics.json and comparison.json files, found by their paths <results>/<model>/<policy>/test/
-Writes  summary.csv, and prints it
+Reads   metrics.json and comparison.json files, told apart by their paths <results>/<model>/<policy>/test/,
+        and splits.json, which says whether the conversations are simulated
+Writes  summary.csv
 
     python scripts/summarize.py --metrics results/tiny/*/test/metrics.json \
         --comparisons results/tiny/*/test/comparison.json --rubric datasets/rubrics/class.yaml \
-        --data 'bio (simulated)' --output results/summary.csv
+        --splits results/data/splits.json --dataset bio --output results/summary.csv
 """
 
 import argparse
@@ -23,11 +24,13 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, nargs="+", required=True)
     parser.add_argument("--comparisons", type=Path, nargs="*", default=[])
     parser.add_argument("--rubric", type=Path, required=True)
-    parser.add_argument("--data", required=True, help="what the tutors were tested on")
+    parser.add_argument("--splits", type=Path, required=True, help="splits.json")
+    parser.add_argument("--dataset", required=True, help="name of the conversation files")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
-    header, rows = summary_rows(_read(args.metrics), _read(args.comparisons), load_rubric(args.rubric), args.data)
+    data = f"{args.dataset} (simulated)" if read_json(args.splits)["simulated"] else args.dataset
+    header, rows = summary_rows(_read(args.metrics), _read(args.comparisons), load_rubric(args.rubric), data)
     write_csv(args.output, header, rows)
 
 

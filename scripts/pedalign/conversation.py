@@ -23,6 +23,7 @@ class RawConversation:
 
     id: str
     texts: tuple[str, ...]
+    simulated: bool = False  # the simulator says so of what it writes
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Conversation:
 
     @property
     def problem(self) -> str:
-        """What tells conversations about the same problem: the opening question, in plain words."""
-        question = self.messages[0]["content"].rpartition("Q.")[2]
+        """What tells conversations about the same problem: the opening question up to a blank line, in plain words."""
+        question = self.messages[0]["content"].rpartition("Q.")[2].partition("\n\n")[0]
         return " ".join(re.findall(r"\w+", question.casefold()))
 
     def record(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def _read_record(record: Any, where: str) -> RawConversation:
         if not isinstance(value, str):
             raise UserError(f"{place}: field 'value' is {_kind(value)}, not text", "write the turn's text there")
         texts.append(value.encode("utf-8", "replace").decode("utf-8"))  # half a surrogate pair cannot be written
-    return RawConversation(str(identity), tuple(texts))
+    return RawConversation(str(identity), tuple(texts), record.get("simulated") is True)
 
 
 def _kind(value: Any) -> str:

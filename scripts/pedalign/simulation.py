@@ -59,7 +59,7 @@ class Simulator:
             for turn in self._talk(problem, rng):
                 entries.append({"from": "human", "value": turn.student})
                 entries.append({"from": "gpt", "value": self._written(turn.reply, rng)})
-            records.append({"id": f"{seed}-{number:0{width}}", "conversations": entries})
+            records.append({"id": f"{seed}-{number:0{width}}", "simulated": True, "conversations": entries})
         return records
 
     def pairs(self, problems: Sequence[Problem], count: int, seed: str) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ class Simulator:
                 entries.append({"from": "human", "value": turn.student})
                 entries.append({"from": "gpt", "value": self._canonical(turn.reply)})
             entries.append({"from": "gpt", "value": self._canonical(turns[end].alternative or {})})
-            records.append({"id": f"{seed}-{len(records):0{width}}", "conversations": entries})
+            records.append({"id": f"{seed}-{len(records):0{width}}", "simulated": True, "conversations": entries})
         return records
 
     def _talk(self, problem: Problem, rng: random.Random) -> Iterator[_Turn]:

@@ -66,6 +66,7 @@ def draw(
     report: dict[str, Any] = {
         "seed": settings.seed,
         "wanted_per_file": sizes,
+        "simulated": 0,
         "files": [],
         "splits": {},
         "cut": [],
@@ -83,7 +84,9 @@ def draw(
         report["files"].append(
             {"file": path.name, "sha256": sha256(path), "conversations": len(conversations), "eligible": len(eligible)}
         )
-        drawn = iter(rng.sample(eligible, wanted))
+        sample = rng.sample(eligible, wanted)
+        report["simulated"] += sum(raw.simulated for raw in sample)
+        drawn = iter(sample)
         for split in SPLITS:
             for raw in (next(drawn) for _ in range(sizes[split])):
                 conversation, cut = clean(raw, rubric)

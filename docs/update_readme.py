@@ -1,0 +1,43 @@
+"""Put the workflow's own picture, and the table of its last default run, into README.md.
+
+python docs/update_readme.py
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from pedalign.artifacts import read_csv, write_text
+from pedalign.summary import table
+
+ROOT = Path(__file__).parents[1]
+
+
+def dag() -> str:
+    """The rule graph of the default run as a Mermaid chart, without colours (a reader's theme chooses them)."""
+    command = ["snakemake", "--rulegraph", "mermaid-js"]
+    chart = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line.strip() for line in chart[chart.index("flowchart") :].splitlines()]
+    nodes = [line for line in lines[1:] if "[" in line]
+    edges = sorted(line for line in lines[1:] if "-->" in line)
+    return "\n".join(["```mermaid", "flowchart TB", *nodes, *edges, "```"])
+
+
+def results() -> str:
+    path = ROOT / "results/summary.csv"
+    return f"```\n{table(read_csv(path))}\n```"
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(\n<!-- /{name} -->)"
+    return re.sub(pattern, lambda match: match[1] + content + match[2], text, flags=re.DOTALL)
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    write_text(readme, replaced(replaced(text, "dag", dag()), "results", results()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Data that no one here wrote, by the commands of the README's section on one's own conversations."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def real(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+def run(checkout, *command: str) -> None:
+    answer = subprocess.run(command, cwd=checkout.path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def metrics(checkout, policy: str) -> dict:
+    return json.loads((checkout.path / "results/tiny" / policy / "test/metrics.json").read_text())
+
+
+def test_published_problems_are_simulated_and_go_through_the_whole_workflow(checkout):
+    bank = real("class-biology-problems.csv")
+    command = ["python", "scripts/simulate.py", str(bank), "--dataset", "class", "--output", "my-data"]
+    run(checkout, *command, "--conversations", "40", "--report", "my-data/report.json")
+    report = json.loads((checkout.path / "my-data/report.json").read_text())
+    with bank.open(newline="", encoding="utf-8") as file:
+        rows = len(list(csv.DictReader(file)))
+    assert report["usable"] + sum(report["rejected"].values()) == rows
+    assert report["rejected"]["not JSON"] > 0
+
+    answer = checkout.snakemake("--cores", "2", "--config", "source=my-data", "dataset=class")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "class (simulated)" in answer.stdout + answer.stderr
+    for policy in ("sft", "dpo-b0.1"):
+        assert set(metrics(checkout, policy)) > {"evaluation", "action", "state"}
+
+
+def test_mathdial_is_imported_and_goes_through_the_whole_workflow_with_its_rubric(checkout):
+    lines = real("mathdial-400.jsonl")
+    run(checkout, "python", "scripts/import_mathdial.py", str(lines), "--output", "my-data/mathdial-dataset-1.json")
+    config = ["source=my-data", "dataset=mathdial", "rubric=datasets/rubrics/mathdial.yaml"]
+    answer = checkout.snakemake("--cores", "2", "--config", *config)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "simulated" not in answer.stdout + answer.stderr
+    for policy in ("sft", "dpo-b0.1"):
+        measured = metrics(checkout, policy)
+        assert "move" in measured
+        assert "action" not in measured
