@@ -14,9 +14,10 @@ from pedalign.template import Renderer, load_template
 
 PAD = "<|pad|>"
 
-# GPT-2's way of cutting text into words, but a JSON key with its quotes, or the end of an object, is one
-# word: replies are JSON with few, fixed keys, and each key becomes a single token.
-_WORDS = r'\{"[^"]*": "|", "[^"]*": "|"\}| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}"]+| ?"|\s+(?!\S)|\s+'
+# Merges may run over words, up to the end of a clause (superwords, arXiv 2503.13423), and a JSON key with its
+# quotes is one piece: replies are JSON with few, fixed keys and a problem's sentences come again and again, so a
+# conversation has little more than half the tokens that merges within words would give it.
+_PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[^.?!:;"{}]+[.?!:;]*'
 
 
 def scratch_tokenizer(
@@ -26,7 +27,7 @@ def scratch_tokenizer(
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
