@@ -99,17 +99,11 @@ def load_rubric(path: Path) -> Rubric:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}", "mend the file at that place") from None
     try:
-        rubric = _from_data(data)
+        return _from_data(data)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path}: not a rubric: {type(error).__name__} {error}", "compare with datasets/rubrics/class.yaml"
         ) from None
-    for left, right in rubric.scaffold_tell:
-        field = rubric.field(rubric.scaffold_field or "")
-        for label in (left, right):
-            if label not in field.labels:
-                raise UserError(f"{path}: scaffold_tell names label '{label}'", f"labels: {', '.join(field.labels)}")
-    return rubric
 
 
 def _from_data(data: dict[str, Any]) -> Rubric:
@@ -125,15 +119,25 @@ def _from_data(data: dict[str, Any]) -> Rubric:
                 not_applicable_values=frozenset(str(v).casefold() for v in not_applicable.get("written_as", [])),
             )
         )
-    scaffold = data.get("scaffold_tell") or {}
+        if not_applicable and fields[-1].not_applicable not in fields[-1].labels:
+            raise ValueError(f"'not_applicable' names '{fields[-1].not_applicable}', no label of '{entry['name']}'")
+    for names in ([field.key for field in fields], [field.name for field in fields]):
+        if len(set(names)) < len(names):
+            raise ValueError(f"a field occurs twice in {names}")
     spoken = data["spoken"]
     if spoken not in [field.key for field in fields if not field.is_label]:
         raise ValueError(f"'spoken: {spoken}' is no text field")
+    scaffold = data.get("scaffold_tell") or {"field": None, "pairs": []}
+    labels = {field.key: field.labels for field in fields}
+    pairs = tuple((str(left), str(right)) for left, right in scaffold["pairs"])
+    for label in (label for pair in pairs for label in pair):
+        if label not in labels.get(scaffold["field"], {}):
+            raise ValueError(f"'scaffold_tell' names '{label}', no label of '{scaffold['field']}'")
     return Rubric(
         name=data["name"],
         fields=tuple(fields),
         spoken=spoken,
         instructions={str(wording): " ".join(text.split()) for wording, text in data["instructions"].items()},
-        scaffold_field=scaffold.get("field"),
-        scaffold_tell=tuple((str(left), str(right)) for left, right in scaffold.get("pairs", [])),
+        scaffold_field=scaffold["field"],
+        scaffold_tell=pairs,
     )

@@ -73,7 +73,7 @@ class TrainingSettings:
             "max_length": self.max_length,
             "bf16": self.dtype == "bfloat16",
             "tf32": True if on_gpu else None,
-            "gradient_checkpointing": self.gradient_checkpointing,
+            "activation_checkpointing": self.gradient_checkpointing,  # transformers 5 renames it
             "train_sampling_strategy": "group_by_length",
             "seed": self.seed,
             "use_cpu": not on_gpu,

@@ -9,7 +9,7 @@ from pedalign.conversation import clean, read_conversations
 from pedalign.mathdial import conversations
 from pedalign.rubric import load_rubric
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUBRIC = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")
 
 
@@ -26,7 +26,8 @@ def test_the_student_opens_with_the_problem_and_the_wrong_solution():
 
 
 def test_a_persona_speaks_as_the_student_and_turns_of_one_speaker_merge():
-    talk = "Teacher: (probing)Why?|EOM|Teacher: (telling)Say.|EOM|Mariana: So.|EOM|Student: Well.|EOM|Teacher: (generic)Ok."
+    teacher, student = "Teacher: (probing)Why?|EOM|Teacher: (telling)Say.", "Mariana: So.|EOM|Student: Well."
+    talk = f"{teacher}|EOM|{student}|EOM|Teacher: (generic)Ok."
     (record,), _ = conversations([row(talk)], RUBRIC)
     speakers = [entry["from"] for entry in record["conversations"]]
     assert speakers == ["human", "gpt", "human", "gpt"]

@@ -1,0 +1,165 @@
+"""Conversations, splits and preference pairs."""
+
+import json
+import random
+
+import pytest
+
+from pedalign.conversation import Conversation, RawConversation, clean, formatted_rows, read_conversations
+from pedalign.errors import UserError
+from pedalign.preferences import preference_pairs
+from pedalign.splits import SplitSettings, dataset_files, draw, leaks
+
+VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
+
+
+def reply(rubric, **changed) -> str:
+    return rubric.serialize({**VALUES, **changed})
+
+
+def record(rubric, identity: str, turns: int = 2, question: str = "Why?") -> dict:
+    texts = [f"Q. {question}", reply(rubric)] * turns
+    entries = [{"from": ("human", "gpt")[at % 2], "value": text} for at, text in enumerate(texts)]
+    return {"id": identity, "conversations": entries}
+
+
+def test_a_conversation_is_cut_before_the_student_turn_of_its_first_bad_reply(rubric):
+    raw = RawConversation("1", ("one", reply(rubric), "two", "no reply", "three", reply(rubric)))
+    conversation, cut = clean(raw, rubric)
+    assert [message["content"] for message in conversation.messages] == ["one", reply(rubric)]
+    assert (cut.turn, cut.defect) == (1, "unparseable")
+
+
+def test_instructions_before_the_first_question_go(rubric):
+    published = 'You are a tutor. Be kind. Student: "\n\nQ. Why do leaves fall?'
+    conversation, _ = clean(RawConversation("1", (published, reply(rubric))), rubric)
+    assert conversation.messages[0]["content"] == "Q. Why do leaves fall?"
+    assert conversation.problem == "why do leaves fall"
+
+
+def test_replies_come_out_in_one_canonical_form(rubric):
+    values = {field.name: VALUES[field.key] for field in rubric.fields}
+    conversation, cut = clean(RawConversation("1", ("Why?", f"Sure!\n{values!r}")), rubric)
+    assert cut is None
+    assert conversation.messages[1]["content"] == reply(rubric)
+
+
+def test_every_tutor_turn_becomes_a_row_but_those_of_single_turn_conversations(rubric, tmp_path):
+    file = tmp_path / "d-dataset-1.json"
+    file.write_text(json.dumps([record(rubric, "a", turns=3), record(rubric, "b", turns=1)]))
+    rows = formatted_rows([clean(raw, rubric)[0] for raw in read_conversations(file)])
+    assert [(row["conversation_id"], row["turn"], len(row["prompt"])) for row in rows] == [
+        ("a", 0, 1),
+        ("a", 1, 3),
+        ("a", 2, 5),
+    ]
+    assert all(row["chosen"] == [{"role": "assistant", "content": reply(rubric)}] for row in rows)
+
+
+def test_half_a_surrogate_pair_can_be_read_and_written(rubric, tmp_path):
+    file = tmp_path / "d-dataset-1.json"
+    file.write_text(json.dumps([{"id": "a", "conversations": [{"from": "human", "value": "\ud800 ok"}]}]))
+    assert read_conversations(file)[0].texts[0].encode("utf-8")
+
+
+def test_the_draw_is_the_papers(rubric, tmp_path):
+    files = []
+    for number in (1, 2, 3):
+        files.append(tmp_path / f"d-dataset-{number}.json")
+        records = [record(rubric, f"{number}-{at}", turns=1 + at % 3) for at in range(60)]
+        files[-1].write_text(json.dumps(records))
+    splits, report = draw(files, rubric, SplitSettings(sft=10, dpo=8, test=6, seed=42))
+
+    expected = {"sft": [], "dpo": [], "test": []}
+    random.seed(42)
+    for number, file in enumerate(files, start=1):
+        data = [one for one in json.loads(file.read_text()) if len(one["conversations"]) > 2]
+        sample = random.sample(data, 24)
+        for split, part in (("sft", sample[:10]), ("dpo", sample[10:18]), ("test", sample[18:])):
+            expected[split] += [f"{number}:{one['id']}" for one in part]
+    assert {split: [one.id for one in members] for split, members in splits.items()} == expected
+    assert len({identity for members in expected.values() for identity in members}) == 72
+    assert report["files"][0]["eligible"] == 40
+
+
+def test_what_was_cut_and_dropped_is_listed(rubric, tmp_path):
+    records = [record(rubric, str(at)) for at in range(6)]
+    records[0]["conversations"][1]["value"] = "{'Tutorbot': 'hm'}"
+    records[1]["conversations"][3]["value"] = "hm"
+    file = tmp_path / "d-dataset-1.json"
+    file.write_text(json.dumps(records))
+    splits, report = draw([file], rubric, SplitSettings(sft=2, dpo=2, test=2, seed=1))
+    assert {(cut["id"], cut["turn"], cut["defect"]) for cut in report["cut"]} == {
+        ("1:0", 0, "incomplete"),
+        ("1:1", 1, "unparseable"),
+    }
+    assert [dropped["id"] for dropped in report["dropped"]] == ["1:0"]
+    assert sum(len(members) for members in splits.values()) == 5
+    assert report["cut_by_reason"] == {"incomplete": 1, "unparseable": 1}
+
+
+def test_leaks_count_test_conversations_on_problems_of_a_training_split():
+    def about(question):
+        return Conversation(question, ({"role": "user", "content": f"Hello. Q. {question}"},))
+
+    splits = {
+        "sft": [about("A?"), about("B?")],
+        "dpo": [about("C?")],
+        "test": [about(" a ?"), about("C"), about("D?"), about("B?")],
+    }
+    assert leaks(splits) == {
+        "test_shares_problem_with_sft": {"conversations": 2, "of": 4},
+        "test_shares_problem_with_dpo": {"conversations": 1, "of": 4},
+    }
+
+
+def test_dataset_files_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("d-dataset-10.json", "d-dataset-2.json", "d-dataset-ppl.json", "e-dataset-1.json"):
+        (tmp_path / name).write_text("[]")
+    assert [path.name for path in dataset_files(tmp_path, "d")] == ["d-dataset-2.json", "d-dataset-10.json"]
+
+
+def answered(rubric, *responses: str) -> tuple[list[dict], list[dict]]:
+    gold = reply(rubric)
+    prompt = [{"role": "user", "content": "Q. Why?"}]
+    rows = [
+        {"conversation_id": "a", "turn": at, "prompt": prompt, "chosen": [{"role": "assistant", "content": gold}]}
+        for at in range(len(responses))
+    ]
+    given = [{"conversation_id": "a", "turn": str(at), "response": text} for at, text in enumerate(responses)]
+    return rows, given
+
+
+def test_a_pair_is_made_of_each_mistake_and_says_its_reason(rubric):
+    rows, responses = answered(
+        rubric,
+        reply(rubric),  # right
+        reply(rubric, tutorbot="Other words, same labels."),  # right as well
+        "hm",
+        '{"Tutorbot": "hm"}',
+        reply(rubric, state="y", action="2"),
+        reply(rubric, evaluation="zz"),
+        repr(json.loads(reply(rubric, state="z"))),
+    )
+    pairs = preference_pairs(rows, responses, rubric)
+    assert pairs["turn"] == [2, 3, 4, 5, 6]
+    assert pairs["reason"] == ["unparseable", "incomplete", "action", "evaluation", "state"]
+    assert {chosen[0]["content"] for chosen in pairs["chosen"]} == {reply(rubric)}
+    assert pairs["rejected"][4][0]["content"] == reply(rubric, state="z")  # canonical, not as the model spaced it
+
+
+def test_responses_that_do_not_belong_to_the_split_are_refused(rubric):
+    rows, responses = answered(rubric, "x", "y")
+    for wrong in (
+        responses[:1],
+        [*responses, responses[0]],
+        responses[::-1],
+        [responses[0], {**responses[1], "turn": "9"}],
+    ):
+        with pytest.raises(UserError, match=r"responses\.csv has"):
+            preference_pairs(rows, wrong, rubric)
+
+
+def test_a_tutor_without_mistakes_cannot_be_aligned(rubric):
+    with pytest.raises(UserError, match="no preference pair"):
+        preference_pairs(*answered(rubric, reply(rubric)), rubric)

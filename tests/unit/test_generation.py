@@ -1,0 +1,103 @@
+"""The fast way of answering gives what the plain way gives."""
+
+import random
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from pedalign.generation import GenerationSettings, History, generate
+
+END, VOCABULARY = 1, 120
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "head_dim": 8,
+    "initializer_range": 0.3,
+}
+MODELS = {
+    "one key-value head": (LlamaForCausalLM, LlamaConfig(**SHAPE, num_key_value_heads=1, tie_word_embeddings=True)),
+    "two key-value heads": (LlamaForCausalLM, LlamaConfig(**SHAPE, num_key_value_heads=2)),
+    "all heads": (LlamaForCausalLM, LlamaConfig(**SHAPE, num_key_value_heads=4)),
+    "mistral": (MistralForCausalLM, MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=None)),
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    kind, config = MODELS[request.param]
+    torch.manual_seed(0)
+    return kind(config).eval()
+
+
+def histories(count: int = 6) -> list[History]:
+    rng = random.Random(0)
+    made = []
+    for number in range(count):
+        ids, lengths = [], []
+        for _ in range(rng.randint(1, 6)):
+            ids = ids + [rng.randrange(2, VOCABULARY) for _ in range(rng.randint(3, 30))]
+            lengths.append(len(ids))
+        made.append(History(f"c{number}", ids, lengths))
+    return made
+
+
+def settings(**changed) -> GenerationSettings:
+    plain = {"max_new_tokens": 40, "min_new_tokens": 0, "temperature": 0.0, "repetition_penalty": 1.0}
+    return GenerationSettings(**{**plain, "max_batch_tokens": 400, "seed": 7, **changed})
+
+
+@pytest.mark.parametrize("changed", [{}, {"repetition_penalty": 1.2}, {"min_new_tokens": 10}])
+def test_greedy_replies_equal_transformers_one_prompt_at_a_time(model, changed):
+    wanted = settings(**changed)
+    answers = generate(model, histories(), END, wanted)
+    model.set_attn_implementation("sdpa")
+    for history, completions in zip(histories(), answers, strict=True):
+        for length, completion in zip(history.prompt_lengths, completions, strict=True):
+            prompt = torch.tensor([history.ids[:length]])
+            output = model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=wanted.max_new_tokens,
+                min_new_tokens=wanted.min_new_tokens,
+                repetition_penalty=wanted.repetition_penalty,
+                eos_token_id=END,
+                pad_token_id=0,
+            )[0, length:].tolist()
+            stopped = END in output
+            assert completion.ids == (output[: output.index(END)] if stopped else output)
+            assert completion.finish_reason == ("stop" if stopped else "length")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_reply_does_not_depend_on_what_else_is_answered(model, temperature):
+    wanted = settings(temperature=temperature)
+    together = generate(model, histories(), END, wanted)
+    one_by_one = [
+        generate(model, [history], END, settings(temperature=temperature, max_batch_tokens=1))[0]
+        for history in histories()
+    ]
+    assert together == one_by_one
+    backwards = generate(model, histories()[::-1], END, settings(temperature=temperature, max_batch_tokens=10_000))
+    assert together == backwards[::-1]
+
+
+def test_another_seed_samples_other_replies(model):
+    assert generate(model, histories(), END, settings(temperature=1.0)) == generate(
+        model, histories(), END, settings(temperature=1.0)
+    )
+    assert generate(model, histories(), END, settings(temperature=1.0)) != generate(
+        model, histories(), END, settings(temperature=1.0, seed=8)
+    )
+
+
+def test_progress_counts_up_to_all_rows(model):
+    seen = []
+    generate(model, histories(), END, settings(max_new_tokens=2), lambda done, total: seen.append((done, total)))
+    rows = sum(len(history.prompt_lengths) for history in histories())
+    assert seen[-1] == (rows, rows)
+    assert len(seen) > 1

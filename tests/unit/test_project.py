@@ -1,0 +1,139 @@
+"""The configuration, the pins, and files that appear whole or not at all."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pedalign import config as configuration
+from pedalign.artifacts import read_csv, read_json, whole_directory, write_columns, write_csv, write_text
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def test_the_shipped_config_is_valid(config):
+    configuration.validate(config)
+
+
+def test_a_policys_name_says_algorithm_beta_and_seed():
+    for run, name in (
+        ({"algorithm": "dpo", "beta": 0.1}, "dpo-b0.1"),
+        ({"algorithm": "dpo", "beta": 1}, "dpo-b1"),
+        ({"algorithm": "dpo", "beta": 0.05, "seed": 7}, "dpo-b0.05-s7"),
+        ({"algorithm": "dpo", "beta": 0.5, "seed": 42}, "dpo-b0.5"),
+    ):
+        assert configuration.policy_name(run, 42) == name
+        policy = configuration.parse_policy(name, 42)
+        assert (policy.algorithm, policy.beta, policy.seed) == (run["algorithm"], run["beta"], run.get("seed", 42))
+
+
+def test_the_algorithms_of_the_schema_are_those_that_can_be_trained():
+    from pedalign.training import ALGORITHMS
+
+    assert set(configuration.algorithms()) == set(ALGORITHMS)
+
+
+def test_the_templates_of_the_schema_are_those_that_can_be_rendered():
+    from pedalign.template import END_TOKENS
+
+    schema = yaml.safe_load(configuration.SCHEMA.read_text())
+    assert set(schema["$defs"]["model"]["properties"]["template"]["enum"]) == set(END_TOKENS)
+
+
+def test_a_scripts_sources_are_all_modules_that_it_imports_and_no_others():
+    def modules(script: str) -> set[str]:
+        return {Path(path).stem for path in configuration.script_sources(ROOT / "scripts" / f"{script}.py")}
+
+    assert modules("pair") == {"pair", "artifacts", "errors", "literal", "preferences", "rubric"}
+    assert "training" in modules("finetune") and "metrics" not in modules("finetune")
+    assert "statistics" in modules("score") and "template" not in modules("score")
+
+
+def test_a_source_is_found_wherever_the_import_stands(tmp_path):
+    (tmp_path / "pedalign").mkdir()
+    (tmp_path / "pedalign/a.py").write_text("def f():\n    from pedalign.b import x\n")
+    (tmp_path / "pedalign/b.py").write_text("import pedalign.c\n")
+    for name in ("c", "d"):
+        (tmp_path / f"pedalign/{name}.py").write_text("")
+    (tmp_path / "s.py").write_text("from pedalign.a import f\n")
+    found = configuration.script_sources(tmp_path / "s.py")
+    assert [Path(path).name for path in found] == ["a.py", "b.py", "c.py", "s.py"]
+
+
+def requirements(lines: list[str]) -> dict[str, str]:
+    pins = (re.fullmatch(r"([A-Za-z0-9_.-]+)==(\S+)", line) for line in lines)
+    return {match[1].lower(): match[2] for match in pins if match}
+
+
+def test_the_pins_of_the_environments_and_constraints_agree_with_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    pins = requirements(listed)
+    assert len(pins) == len(listed), "every dependency is pinned exactly"
+    constraints = requirements((ROOT / "constraints.txt").read_text().splitlines())
+    assert {name: constraints.get(name) for name in pins} == pins
+    environments = sorted((ROOT / "envs").glob("*.yaml"))
+    assert environments
+    for path in environments:
+        pip = next(one["pip"] for one in yaml.safe_load(path.read_text())["dependencies"] if isinstance(one, dict))
+        for name, version in requirements(pip).items():
+            assert pins[name] == version, f"{path.name}: {name}"
+
+
+def test_the_readmes_picture_is_the_workflows_own():
+    import sys
+
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from update_readme import dag
+    finally:
+        sys.path.pop(0)
+    assert dag() in (ROOT / "README.md").read_text(), "run `make readme`"
+
+
+def test_every_make_target_that_the_readme_names_exists():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for name in re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()):
+        assert name in targets
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(file, "new \ud800")
+    assert file.read_text() == "old"
+    folder = tmp_path / "folder"
+    with whole_directory(folder) as temporary:
+        (temporary / "x").write_text("old")
+    with pytest.raises(RuntimeError), whole_directory(folder) as temporary:
+        (temporary / "x").write_text("new")
+        raise RuntimeError
+    assert (folder / "x").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+def test_tables_and_columns_come_back_as_they_were_written(tmp_path):
+    texts = ['"quoted", and\nnew line', "=SUM(A1)", "é\u2028ü", "", "a\r\nb"]
+    write_csv(tmp_path / "a.csv", ("text", "number"), [(text, 1) for text in texts])
+    assert [row["text"] for row in read_csv(tmp_path / "a.csv")] == texts
+    write_columns(tmp_path / "a.json", {"text": texts, "none": []})
+    assert read_json(tmp_path / "a.json") == {"text": texts, "none": []}
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_tells_how_it_is_called(script):
+    import sys
+
+    answer = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
+    assert answer.returncode == 0
+    for word in ("Reads", "Writes", f"python scripts/{script.name}"):
+        assert word in answer.stdout

@@ -1,0 +1,147 @@
+"""A tutor's reply is text that no one can trust: it is read the same way however it is written, and never hurts."""
+
+import ast
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pedalign.literal import MAX_CHARACTERS, scan_mapping
+from pedalign.rubric import Reply, Rubric, load_rubric
+
+FOLDER = Path(__file__).parents[2] / "datasets/rubrics"
+CLASS, MATHDIAL = (load_rubric(FOLDER / f"{name}.yaml") for name in ("class", "mathdial"))
+RUBRICS = pytest.mark.parametrize("rubric", [CLASS, MATHDIAL], ids=lambda rubric: rubric.name)
+DEFECTS = {None, "unparseable", "incomplete", "unknown_label"}
+
+SYNTAX = [
+    "{",
+    "}",
+    "[",
+    "]",
+    "(",
+    ")",
+    ":",
+    ",",
+    "'",
+    '"',
+    "\\",
+    "\\u",
+    "\\ud83d",
+    "\\x4",
+    "\0",
+    "\ud800",
+    "\n",
+    "None",
+]
+SYNTAX += ["1e9", "nan", "Tutorbot", '{"Tutorbot": "', "é", " "]
+
+
+def some_values(rubric: Rubric) -> st.SearchStrategy[dict[str, str]]:
+    """Values of a valid reply: labels of the rubric, and any text that does not begin or end in a blank."""
+    text = st.text().map(str.strip)
+    return st.fixed_dictionaries({f.key: st.sampled_from(list(f.labels)) if f.labels else text for f in rubric.fields})
+
+
+def named(rubric: Rubric, **changed: object) -> dict[str, object]:
+    """A valid reply by field names, as a language model writes it; what is given replaces its values."""
+    values = {field.key: next(iter(field.labels), "Go on.") for field in rubric.fields} | changed
+    return {field.name: values[field.key] for field in rubric.fields}
+
+
+@pytest.mark.parametrize("length", [MAX_CHARACTERS, 100_000])
+@pytest.mark.parametrize(
+    "unit", [*SYNTAX, '{"a":', "{'a':[", "'' ", '{"', "{'\\", '{"a": "b",', "{ ", "{9", "{" * 7 + "'"]
+)
+def test_no_text_takes_a_second_or_raises(unit: str, length: int) -> None:
+    started = time.perf_counter()
+    for text in ((unit * length)[:length], ("{" + unit * length)[:length], ("{'" + unit * length)[:length]):
+        assert CLASS.parse(text).defect == "unparseable"
+    assert time.perf_counter() - started < 1
+
+
+@given(st.lists(st.sampled_from(SYNTAX) | st.text(st.characters(), max_size=5), max_size=40).map("".join))
+def test_any_text_gives_a_reply(text: str) -> None:
+    for start in ("", "{", json.dumps(named(CLASS))[:-2]):
+        assert CLASS.parse(start + text).defect in DEFECTS
+
+
+@RUBRICS
+@given(data=st.data())
+def test_a_canonical_reply_is_read_back_as_it_was(rubric: Rubric, data: st.DataObject) -> None:
+    values = data.draw(some_values(rubric))
+    assert rubric.parse(rubric.serialize(values)) == Reply(values)
+
+
+@RUBRICS
+@given(data=st.data())
+def test_python_and_json_forms_are_the_same_reply(rubric: Rubric, data: st.DataObject) -> None:
+    mapping = named(rubric, **data.draw(some_values(rubric)))
+    forms = (repr(mapping), json.dumps(mapping), json.dumps(mapping, ensure_ascii=False, indent=2))
+    replies = [rubric.parse(f"Sure, here it is:\n{form}\nAnything else?") for form in forms]
+    assert replies[0] == replies[1] == replies[2]
+    assert replies[0].defect is None
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_mappings_of_texts_read_as_python_and_json_read_them(mapping: dict[str, str]) -> None:
+    assert scan_mapping(repr(mapping)) == ast.literal_eval(repr(mapping)) == mapping
+    assert scan_mapping(json.dumps(mapping)) == json.loads(json.dumps(mapping)) == mapping
+
+
+@RUBRICS
+def test_what_is_wrong_is_named(rubric: Rubric) -> None:
+    label, text = rubric.label_fields[0], rubric.field(rubric.spoken)
+    two_labels = ", ".join(list(label.labels)[:2])
+    without = {name: value for name, value in named(rubric).items() if name != text.name}
+
+    assert rubric.parse(json.dumps(named(rubric))[:-1]).defect == "unparseable"
+    assert rubric.parse(json.dumps(named(rubric)) * 2).defect == "unparseable"
+    assert rubric.parse("I would rather not say.").defect == "unparseable"
+    for missing in (named(rubric, **{text.key: ["Go on."]}), named(rubric, **{label.key: None}), without):
+        assert rubric.parse(json.dumps(missing)).defect == "incomplete"
+    assert rubric.parse(json.dumps(named(rubric, **{label.key: two_labels}))).defect == "unknown_label"
+    both = named(rubric, **{label.key: two_labels, text.key: 3})
+    assert rubric.parse(json.dumps(both)).defect == "incomplete"
+
+
+@pytest.mark.parametrize("spelling", ["N/A", "n/a", " na ", "None", "NONE", ""])
+def test_spellings_of_not_applicable_become_its_label(spelling: str) -> None:
+    for field in CLASS.label_fields:
+        reply = CLASS.parse(json.dumps(named(CLASS, **{field.key: spelling})))
+        assert (reply.defect, reply.values[field.key]) == (None, field.not_applicable)
+
+
+@RUBRICS
+def test_fields_that_the_rubric_does_not_name_are_dropped(rubric: Rubric) -> None:
+    more = {"Thoughts of Tutorbot": "The student is wrong.", **named(rubric), "Mood": ["calm", {"deep": None}], "n": 1}
+    assert rubric.parse(repr(more)) == rubric.parse(repr(named(rubric)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("fields:", "fields: [", "not YAML"),
+        ("fields:", "felder:", "'fields'"),
+        ("key: action", "kay: action", "'key'"),
+        ("spoken: tutorbot", "spoken: action", "spoken: action"),
+        ("spoken: tutorbot", "", "'spoken'"),
+        ('[["1", "2"]', '[["1", "99"]', "99"),
+        ('[["1", "2"]', '[["1", "2", "3"]', "rubric"),
+        ("field: action", "field: acton", "acton"),
+        ("{label: g,", "{label: q,", "'q'"),
+        ("key: state", "key: action", "action"),
+    ],
+)
+def test_a_broken_rubric_is_refused_with_the_file_and_the_reason(
+    tmp_path, refused, old: str, new: str, word: str
+) -> None:
+    text = (FOLDER / "class.yaml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "broken.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with refused(str(path), word):
+        load_rubric(path)
