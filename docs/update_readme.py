@@ -17,10 +17,9 @@ def dag() -> str:
     """The rule graph of the default run as a Mermaid chart, without colours (a reader's theme chooses them)."""
     command = ["snakemake", "--rulegraph", "mermaid-js"]
     chart = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    lines = [line.strip() for line in chart[chart.index("flowchart") :].splitlines()]
-    nodes = [line for line in lines[1:] if "[" in line]
-    edges = sorted(line for line in lines[1:] if "-->" in line)
-    return "\n".join(["```mermaid", "flowchart TB", *nodes, *edges, "```"])
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", chart))
+    edges = sorted(f"{names[one]} --> {names[other]}" for one, other in re.findall(r"(id\d+) --> (id\d+)", chart))
+    return "\n".join(["```mermaid", "flowchart TB", *edges, "```"])
 
 
 def results() -> str:

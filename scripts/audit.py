@@ -5,7 +5,7 @@ Writes  audit.json; fails where a conversation would be cut, unless the settings
 
     python scripts/audit.py results/data/bio-sft.json --model results/tiny/base --rubric datasets/rubrics/class.yaml \
         --output results/tiny/sft/audit.json --settings '{"template": "tutor", "instruction": "compact",
-        "max_length": 1536, "allow_truncation": false}'
+        "max_length": 4096, "allow_truncation": false}'
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Turn MathDial's JSON lines into a conversation file.
 
 Reads   MathDial's JSON lines (arXiv 2305.14536) and a rubric of one label field, the teacher's move
-Writes  a conversation file, and on request a report; prints how many rows were used and why others were not
+Writes  a conversation file, and on request a report; prints how many rows were used, rejected and cut, and why
 
     python scripts/import_mathdial.py mathdial.jsonl --output my-data/mathdial-dataset-1.json
 """
@@ -29,14 +29,19 @@ def main() -> None:
             f"{args.rubric}: MathDial has one label, the move, and the text; the rubric {rubric.name} has other fields",
             "use datasets/rubrics/mathdial.yaml",
         )
-    records, rejected = conversations(read_text(args.lines).split("\n"), rubric)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items())) or "none"
-    if not records:
-        raise UserError(f"{args.lines}: no usable row; rejected: {reasons}", "the format is MathDial's JSON lines")
-    write_records(args.output, records)
+    imported = conversations(read_text(args.lines).split("\n"), rubric)
+    rejected, cut = _counted(imported.rejected), _counted(imported.cut)
+    if not imported.records:
+        raise UserError(f"{args.lines}: no usable row; rejected: {rejected}", "the format is MathDial's JSON lines")
+    write_records(args.output, imported.records)
     if args.report:
-        write_json(args.report, {"source": str(args.lines), "conversations": len(records), "rejected": rejected})
-    print(f"{args.output}: {len(records)} conversations; rows rejected: {reasons}")
+        counts = {"conversations": len(imported.records), "rejected": imported.rejected, "cut": imported.cut}
+        write_json(args.report, {"source": str(args.lines), **counts})
+    print(f"{args.output}: {len(imported.records)} conversations; rows rejected: {rejected}; cut short: {cut}")
+
+
+def _counted(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
 
 
 if __name__ == "__main__":

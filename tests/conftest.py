@@ -1,9 +1,12 @@
 """What the tests share."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pedalign.errors import UserError
 from pedalign.rubric import Rubric, load_rubric
 
 ROOT = Path(__file__).parents[1]
@@ -27,3 +30,19 @@ def mathdial() -> Rubric:
 @pytest.fixture(scope="session")
 def mathdial_rubric(mathdial: Rubric) -> Rubric:
     return mathdial
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable:
+    """`with refused("a", "b"):` asserts that the block ends in a UserError of two lines that hold these words."""
+
+    @contextmanager
+    def check(*words: str) -> Iterator[None]:
+        with pytest.raises(UserError) as caught:
+            yield
+        message = str(caught.value)
+        assert len(message.splitlines()) == 2, message
+        for word in words:
+            assert word in message
+
+    return check

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pedalign.literal import MAX_CHARACTERS, scan_mapping
@@ -59,10 +59,11 @@ def named(rubric: Rubric, **changed: object) -> dict[str, object]:
 def test_no_text_takes_a_second_or_raises(unit: str, length: int) -> None:
     started = time.perf_counter()
     for text in ((unit * length)[:length], ("{" + unit * length)[:length], ("{'" + unit * length)[:length]):
-        assert CLASS.parse(text).defect == "unparseable"
+        assert CLASS.parse(text).defect in ("unparseable", "incomplete")
     assert time.perf_counter() - started < 1
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(SYNTAX) | st.text(st.characters(), max_size=5), max_size=40).map("".join))
 def test_any_text_gives_a_reply(text: str) -> None:
     for start in ("", "{", json.dumps(named(CLASS))[:-2]):
@@ -70,6 +71,7 @@ def test_any_text_gives_a_reply(text: str) -> None:
 
 
 @RUBRICS
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_a_canonical_reply_is_read_back_as_it_was(rubric: Rubric, data: st.DataObject) -> None:
     values = data.draw(some_values(rubric))
@@ -77,6 +79,7 @@ def test_a_canonical_reply_is_read_back_as_it_was(rubric: Rubric, data: st.DataO
 
 
 @RUBRICS
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_python_and_json_forms_are_the_same_reply(rubric: Rubric, data: st.DataObject) -> None:
     mapping = named(rubric, **data.draw(some_values(rubric)))
@@ -86,6 +89,7 @@ def test_python_and_json_forms_are_the_same_reply(rubric: Rubric, data: st.DataO
     assert replies[0].defect is None
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.dictionaries(st.text(), st.text()))
 def test_mappings_of_texts_read_as_python_and_json_read_them(mapping: dict[str, str]) -> None:
     assert scan_mapping(repr(mapping)) == ast.literal_eval(repr(mapping)) == mapping

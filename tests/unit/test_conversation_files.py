@@ -1,0 +1,124 @@
+"""What a conversation file may hold, and what is said where it holds something else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pedalign.artifacts import write_records
+from pedalign.conversation import RawConversation, clean, read_conversations
+from pedalign.splits import SplitSettings, dataset_files, draw
+
+STUDENT, TUTOR = {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}
+
+
+def talk(*entries: object, identity: object = "a") -> dict:
+    return {"id": identity, "conversations": list(entries)}
+
+
+def written(folder: Path, content: object) -> Path:
+    path = folder / "bio-dataset-1.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([talk(STUDENT), talk()], ["record 1", "id 'a'", "no turns"]),
+        ([talk(TUTOR, STUDENT)], ["record 0", "turn 0", "the tutor ('gpt') speaks first"]),
+        ([talk(STUDENT, TUTOR, TUTOR)], ["record 0", "turn 2", "'gpt' speaks twice"]),
+        ([talk(STUDENT, {"from": "system", "value": "x"})], ["record 0", "turn 1", "'system'", "human, gpt"]),
+        ([talk(STUDENT, "Because.")], ["record 0", "turn 1", "speaker"]),
+        ([talk(STUDENT), talk(STUDENT)], ["record 1", "id 'a'", "record 0"]),
+        ([talk(STUDENT, identity=1), talk(STUDENT, identity="1")], ["record 1", "id '1'", "record 0"]),
+        ([talk({"from": "human", "value": 7})], ["record 0", "turn 0", "'value'", "number"]),
+        ([talk({"from": "human"})], ["record 0", "turn 0", "'value'", "null"]),
+        ([{"conversations": [STUDENT]}], ["record 0", "'id'", "None"]),
+        ([talk(STUDENT, identity="")], ["record 0", "'id'"]),
+        ([talk(STUDENT, identity=True)], ["record 0", "'id'", "True"]),
+        ([talk(identity="a\nb")], ["record 0", "no turns"]),
+        ([{"id": "a", "conversations": {}}], ["record 0", "'conversations'", "object"]),
+        ([[STUDENT]], ["record 0", "list"]),
+        ({"a": talk(STUDENT)}, ["a JSON object", "list of conversations"]),
+        ('[\n  {"id": }\n]', ["not JSON", "line 2", "column 10"]),
+        ("", ["not JSON", "line 1, column 1"]),
+        ("[" * 100_000, ["nested"]),
+        ("[" + "1" * 5000 + "]", ["not JSON"]),
+    ],
+)
+def test_a_bad_record_is_refused_with_file_place_and_what_was_found(tmp_path, refused, content, words) -> None:
+    path = written(tmp_path, content)
+    with refused(str(path), *words):
+        read_conversations(path)
+
+
+def test_a_file_that_is_missing_a_folder_or_not_utf8_is_refused_by_name(tmp_path, refused) -> None:
+    (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
+    for name, word in (
+        ("no.json", "no such file"),
+        ("", "folder"),
+        ("latin.json", "byte 2"),
+        ("latin.json/x", "no such"),
+    ):
+        with refused(str(tmp_path / name), word):
+            read_conversations(tmp_path / name)
+
+
+def test_whatever_a_file_holds_can_be_written_again(tmp_path, rubric) -> None:
+    path = written(tmp_path, '[{"id": "\\ud800", "conversations": [{"from": "human", "value": "\\udfff \\u0000"}]}]')
+    (raw,) = read_conversations(path)
+    write_records(path, [{"id": raw.id, "conversations": [{"from": "human", "value": raw.texts[0]}]}])
+    assert read_conversations(path) == [raw]
+
+
+@pytest.mark.parametrize(
+    ("opening", "question"),
+    [
+        ("Q. Why?", "Q. Why?"),
+        ("Be kind. Student: Q. Why?", "Q. Why?"),
+        ('Be kind. Student: "\n\nQ. Why?', "Q. Why?"),
+        ("Student: Why? Student: Why?", "Why? Student: Why?"),
+        ('Student: "Why?" he said', '"Why?" he said'),
+    ],
+)
+def test_only_instructions_and_the_stray_quote_go_from_a_first_turn(rubric, opening: str, question: str) -> None:
+    values = {"evaluation": "g", "action": "12", "state": "w", "subproblem": "", "tutorbot": "Well."}
+    conversation, _ = clean(RawConversation("a", (opening, rubric.serialize(values)) * 2), rubric)
+    assert [message["content"] for message in conversation.messages[::2]] == [question, opening]
+
+
+@pytest.fixture
+def files(tmp_path: Path, rubric) -> list[Path]:
+    """Two files of 30 conversations, 20 of them of more than two turns."""
+    gpt = rubric.serialize(
+        {"evaluation": "b", "action": "3", "state": "x", "subproblem": "", "tutorbot": "Right."},
+    )
+    for number in (1, 2):
+        records = [talk(*[STUDENT, {**TUTOR, "value": gpt}] * (1 + (at % 3 > 0)), identity=str(at)) for at in range(30)]
+        (tmp_path / f"bio-dataset-{number}.json").write_text(json.dumps(records))
+    return dataset_files(tmp_path, "bio")
+
+
+def test_a_draw_depends_on_the_seed_alone_and_no_conversation_is_drawn_twice(files, rubric) -> None:
+    def ids(seed: int) -> dict[str, list[str]]:
+        return {
+            name: [one.id for one in split]
+            for name, split in draw(files, rubric, SplitSettings(8, 6, 6, seed))[0].items()
+        }
+
+    assert ids(42) == ids(42)
+    assert ids(42) != ids(43)
+    drawn = [identity for split in ids(42).values() for identity in split]
+    assert len(set(drawn)) == len(drawn) == 2 * 20
+
+
+def test_sizes_that_are_too_large_are_refused_with_how_many_are_missing(files, rubric, refused) -> None:
+    with refused(str(files[0]), "25 conversations wanted (sft 10, dpo 8, test 7)", "20 have", "5 are missing"):
+        draw(files, rubric, SplitSettings(10, 8, 7, 42))
+
+
+def test_missing_dataset_files_are_refused_with_the_name_that_is_looked_for(tmp_path, refused) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with refused(str(folder), "bio-dataset-<n>.json", "'source'"):
+            dataset_files(folder, "bio")

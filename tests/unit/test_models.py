@@ -1,0 +1,106 @@
+"""Base models from scratch are the same everywhere, and what cannot be used is refused in two lines."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pedalign.conversation import Conversation
+from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.template import Renderer
+
+TALK = (
+    {"role": "user", "content": "Q. Why is the sky blue? Größe, 空."},
+    {"role": "assistant", "content": '{"Move": "focus", "Tutorbot": "What do you know?"}'},
+)
+ARCHITECTURE = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
+
+
+def make(folder: Path, seed: int = 1) -> Renderer:
+    tokenizer = scratch_tokenizer([Conversation("1", TALK)], "tutor", "Teach.", 320)
+    rendering = Renderer(tokenizer, "tutor", "Teach.")
+    save_checkpoint(scratch_model(ARCHITECTURE, tokenizer, seed), rendering, tokenizer, folder)
+    return rendering
+
+
+def test_equal_texts_and_seeds_make_equal_files_in_another_process_too(tmp_path) -> None:
+    make(tmp_path / "here")
+    make(tmp_path / "other seed", seed=2)
+    code = f"from test_models import make; from pathlib import Path; make(Path({str(tmp_path / 'there')!r}))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    here, there, other = (
+        [(tmp_path / folder / name).read_bytes() for name in FILES] for folder in ("here", "there", "other seed")
+    )
+    assert here == there
+    assert [one == two for one, two in zip(here, other, strict=True)] == [True, False, True, True]
+
+
+def test_plain_transformers_loads_a_checkpoint_and_renders_its_chats(tmp_path) -> None:
+    rendering = make(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    ids = torch.tensor([rendering.encode(TALK)[0]])
+    assert tokenizer.apply_chat_template(list(TALK), tokenize=False) == rendering.text(TALK)
+    plain, ours = AutoModelForCausalLM.from_pretrained(tmp_path), load_model(tmp_path, "float32").cpu()
+    assert torch.equal(plain(ids).logits, ours(ids).logits)
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("model.safetensors", Path.unlink),
+        ("model.safetensors", cut_in_half),
+        ("config.json", Path.unlink),
+        ("config.json", cut_in_half),
+        ("config.json", lambda path: path.write_text(path.read_text().replace(": 32", ": 48"))),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, refused, name, spoil) -> None:
+    make(tmp_path)
+    spoil(tmp_path / name)
+    with refused(str(tmp_path), "no usable checkpoint"):
+        load_model(tmp_path, "float32")
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, cut_in_half])
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path, refused, spoil) -> None:
+    make(tmp_path)
+    spoil(tmp_path / "tokenizer.json")
+    with refused(str(tmp_path), "no usable checkpoint"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model_type": "lama"},
+        {"model_type": "t5"},
+        {"hidden_size": "big"},
+        {"num_attention_heads": 3},
+        {"hiden_size": 16},
+        {"hidden_act": "gelo"},
+        {"vocab_size": 5},
+    ],
+    ids=str,
+)
+def test_an_architecture_that_cannot_be_built_is_refused(refused, changed: dict) -> None:
+    tokenizer = scratch_tokenizer([Conversation("1", TALK)], "tutor", "Teach.", 320)
+    with refused("architecture"):
+        scratch_model({**ARCHITECTURE, **changed}, tokenizer, 1)
