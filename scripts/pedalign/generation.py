@@ -17,6 +17,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from pedalign.errors import UserError
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
@@ -159,7 +161,16 @@ def generate(
     The result of a row depends on its own prompt (and, when sampling, on its conversation's id, its
     turn and the seed), not on the rows that share its batch, but for rounding in the last bits.
     `progress` is called with (rows done, rows in all).
+    Raises UserError where a sliding attention window would cut a conversation off.
     """
+    window = getattr(model.config, "sliding_window", None)
+    longest = max(len(history.ids) for history in histories) + settings.max_new_tokens
+    if window and longest > window:
+        raise UserError(
+            f"a conversation and its reply may take {longest} tokens, the model looks back over {window} only",
+            "set 'sliding_window' to null in the checkpoint's config.json if the model was trained so, or leave out "
+            "the longest conversations",
+        )
     model.eval()
     model.set_attn_implementation(_NAME)
     results: list[list[Completion]] = [[] for _ in histories]
