@@ -36,7 +36,8 @@ def main() -> None:
     problems, rejected = read_problems(args.problems)
     reasons = "".join(f"; {count} rejected: {reason}" for reason, count in sorted(rejected.items()))
     print(f"{args.problems}: {len(problems)} usable problems{reasons}")
-    simulator = Simulator(load_script(args.script), load_rubric(args.rubric), args.malformed)
+    rubric = load_rubric(args.rubric)
+    simulator = Simulator(load_script(args.script, rubric), rubric, args.malformed)
     for number in range(1, args.files + 1):
         records = simulator.conversations(problems, args.conversations, f"{args.dataset}{number}-s{args.seed}")
         path = args.output / f"{args.dataset}-dataset-{number}.json"

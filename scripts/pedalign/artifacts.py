@@ -16,11 +16,12 @@ from typing import Any
 from pedalign.errors import UserError
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, newline: str | None = None) -> str:
     """The file's text. Raises UserError where there is none or it is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+        with open(path, encoding="utf-8-sig", newline=newline) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file", "check the path, or 'source' and 'dataset' in config.yaml") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed", "name the file itself") from None
@@ -37,6 +38,8 @@ def parse_json(text: str, where: str) -> Any:
             f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
             "mend the file at that place, or write it anew with a JSON library",
         ) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise UserError(f"{where}: not JSON: {error}", "write it anew with a JSON library") from None
     except RecursionError:
         raise UserError(f"{where}: JSON nested too deeply", "write it anew without needless nesting") from None
 
@@ -80,7 +83,7 @@ def write_columns(path: Path, columns: dict[str, list[Any]]) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # else a lone \r is not quoted
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, buffer.getvalue())
@@ -88,7 +91,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     csv.field_size_limit(2**31 - 1)
-    with io.StringIO(read_text(path), newline="") as file:
+    with io.StringIO(read_text(path, newline=""), newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -1,9 +1,11 @@
 """The configuration: checked against its schema, and the questions that rules ask of it."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,26 @@ SCHEMA = Path(__file__).parents[2] / "rules" / "config.schema.yaml"
 _POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s(?P<seed>[0-9]+))?")
 
 
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: Any, value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# JSON schema takes 120.0 for an integer and nan for a number; neither is what a size or a rate can be.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
+
+
 def validate(config: dict[str, Any]) -> None:
     """Raises UserError with the first mistake: its key and place, what was found, what would be right."""
-    validator = jsonschema.Draft202012Validator(_schema())
+    validator = _Validator(_schema())
     errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
         raise _explained(errors[0])
@@ -102,7 +121,8 @@ class Policy:
 def policy_name(run: dict[str, Any], seed: int) -> str:
     """`<algorithm>-b<beta>`, with `-s<seed>` behind it where the run's seed is not the config's."""
     suffix = f"-s{run['seed']}" if run.get("seed", seed) != seed else ""
-    return f"{run['algorithm']}-b{run['beta']:g}{suffix}"
+    beta = format(Decimal(str(run["beta"])).normalize(), "f")
+    return f"{run['algorithm']}-b{beta}{suffix}"
 
 
 def parse_policy(name: str, seed: int) -> Policy:
@@ -144,5 +164,7 @@ def script_sources(script: Path) -> list[str]:
         found[path] = None
         text = path.read_text(encoding="utf-8")
         names = re.findall(r"^\s*(?:from|import)\s+pedalign\.(\w+)", text, re.MULTILINE)
+        for line in re.findall(r"^\s*from\s+pedalign\s+import\s+(.+)", text, re.MULTILINE):
+            names += re.findall(r"\w+", line)
         waiting += [library / f"{name}.py" for name in names]
     return [str(path) for path in sorted(found)]

@@ -93,6 +93,7 @@ def _read_record(record: Any, where: str) -> RawConversation:
     identity = record.get("id")
     if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
         raise UserError(f"{where}: field 'id' is {identity!r}", "give the conversation an id, a string")
+    identity = _writable(str(identity))
     where = f"{where} (id '{identity}')"
     entries = record.get("conversations")
     if not isinstance(entries, list):
@@ -111,8 +112,13 @@ def _read_record(record: Any, where: str) -> RawConversation:
         value = entry.get("value")
         if not isinstance(value, str):
             raise UserError(f"{place}: field 'value' is {_kind(value)}, not text", "write the turn's text there")
-        texts.append(value.encode("utf-8", "replace").decode("utf-8"))  # half a surrogate pair cannot be written
+        texts.append(_writable(value))
     return RawConversation(str(identity), tuple(texts), record.get("simulated") is True)
+
+
+def _writable(text: str) -> str:
+    """Half a surrogate pair cannot be written; it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _kind(value: Any) -> str:

@@ -12,9 +12,13 @@ class UserError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"error: {problem}\n  mend: {remedy}")
+        super().__init__(f"error: {_one_line(problem)}\n  mend: {_one_line(remedy)}")
         self.problem = problem
         self.remedy = remedy
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from pedalign.conversation import Conversation
-from pedalign.errors import UserError
+from pedalign.errors import UserError, nearest
 from pedalign.template import Renderer, load_template
 
 PAD = "<|pad|>"
@@ -47,6 +49,10 @@ def scratch_tokenizer(
 def scratch_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     """A model with random weights of the `architecture` (arguments of a transformers config, `model_type` included)."""
     try:
+        known = AutoConfig.for_model(architecture["model_type"])
+        for name in architecture:
+            if not hasattr(known, name):
+                raise UserError(f"config.yaml: 'architecture': unknown argument '{name}'", nearest(name, vars(known)))
         config = AutoConfig.for_model(
             **architecture,
             vocab_size=len(tokenizer),
@@ -56,7 +62,7 @@ def scratch_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFa
         )
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
         raise UserError(
             f"config.yaml: 'architecture': {error}",
             "see transformers' config class of this model_type for the arguments",
@@ -77,7 +83,7 @@ def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
 def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
     try:
         return auto.from_pretrained(str(source), trust_remote_code=False, **arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"{source}: no usable checkpoint: {str(error).splitlines()[0]}",
             "check 'path' in the model's entry of config.yaml; a gated model needs `hf auth login`",

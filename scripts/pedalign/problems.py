@@ -78,11 +78,10 @@ def _csv_entries(path: Path, rejected: Counter[str]) -> list[Any]:
 
     entries = []
     for row in read_csv(path):
-        text = row.get("problems")
-        if text is None:
+        if "problems" not in row:
             raise UserError(f"{path}: no column 'problems'", "a CSV bank needs that column, with JSON in it")
         try:
-            entries.append(json.loads(text, object_hook=renamed))
+            entries.append(json.loads(row["problems"] or "", object_hook=renamed))
         except (ValueError, RecursionError):
             rejected["not JSON"] += 1
     return entries

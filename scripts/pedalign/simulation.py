@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from pedalign.artifacts import read_text
+from pedalign.errors import UserError
 from pedalign.problems import Problem, lowered
 from pedalign.rubric import Rubric
 
@@ -178,5 +179,26 @@ def _rounds(problems: Sequence[Problem], count: int, rng: random.Random) -> list
     return order[:count]
 
 
-def load_script(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(read_text(path))
+def load_script(path: Path, rubric: Rubric) -> dict[str, Any]:
+    """What is said, and how it is labelled.
+
+    Raises UserError where the file is not YAML, lacks a part, or has labels that the rubric does not have.
+    """
+    try:
+        script = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
+    try:
+        if script["tell_after"] < 2:
+            raise ValueError("'tell_after' is less than 2: no reply would ever scaffold")
+        for move in ("right", "wrong", "partly"):
+            script["moves"][move]
+        for move in [*script["moves"], "opening", "closing"]:
+            entry = script["replies"][move]
+            for one in (entry, entry.get("tell", entry)):
+                for key, label in one["labels"].items():
+                    if label not in rubric.field(key).labels:
+                        raise ValueError(f"label '{label}' of '{move}' is not in the rubric")
+    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
+        raise UserError(f"{path}: {type(error).__name__} {error}", "compare with datasets/simulation.yaml") from None
+    return script

@@ -110,6 +110,9 @@ class Renderer:
         bos = tokenizer.bos_token if opening else None
         self._bos = bos if bos and not self.template.before_system.startswith(bos) else ""
         self._cache: dict[str, list[int]] = {}
+        alone = tokenizer("\n", add_special_tokens=False)["input_ids"]
+        twice = tokenizer("\n\n", add_special_tokens=False)["input_ids"]
+        self._lead = alone if len(alone) == 2 and twice == [*alone, alone[-1]] else []  # the space, the new line
         self.end_id = tokenizer.convert_tokens_to_ids(self.template.end)
         if self._piece(self.template.end) != [self.end_id]:
             raise UserError(
@@ -157,21 +160,32 @@ class Renderer:
 
     def _piece(self, text: str) -> list[int]:
         if text not in self._cache:
-            self._cache[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+            self._cache[text] = self._ids(text)
         return self._cache[text]
 
     def _words(self, text: str) -> list[int]:
         """Someone's words never become control tokens, whatever they spell."""
+        return self._ids(text, split_special_tokens=True)
+
+    def _ids(self, text: str, **how: bool) -> list[int]:
+        """The ids of a piece of a text. SentencePiece tokenizers set a space before every text that they are given;
+        behind a new line, which merges with nothing, they do not, so there it is put, and its ids taken off again."""
         if not text:
             return []
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if not self._lead:
+            return self.tokenizer(text, add_special_tokens=False, **how)["input_ids"]
+        return self.tokenizer("\n" + text, add_special_tokens=False, **how)["input_ids"][len(self._lead) :]
 
     def jinja(self) -> str:
         """The chat template that renders the same text from messages, for `tokenizer.chat_template`.
 
         A system message replaces the instruction; `{% generation %}` marks the trained tokens.
         """
-        quote = json.dumps
+
+        def quote(text: str) -> str:
+            # Jinja does not join the two escapes that JSON has for characters such as emoji.
+            return json.dumps(text, ensure_ascii=False)
+
         template = self.template
         return (
             "{%- if messages[0]['role'] == 'system' -%}"

@@ -135,6 +135,11 @@ def finetune(
     rows = []
     for conversation in conversations:
         ids, trained = renderer.encode(conversation.messages)
+        if not any(trained[: settings.max_length]):
+            raise UserError(
+                f"conversation '{conversation.id}': max_length {settings.max_length} cuts off every reply",
+                "raise 'max_length' in the model's entry of config.yaml",
+            )
         labels = [token if wanted else -100 for token, wanted in zip(ids, trained, strict=True)]
         rows.append({"input_ids": ids[: settings.max_length], "labels": labels[: settings.max_length]})
     trainer = SFTTrainer(

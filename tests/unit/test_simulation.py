@@ -14,7 +14,6 @@ from pedalign.simulation import Simulator, load_script
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS, REJECTED = read_problems(ROOT / "datasets/bio-problems.yaml")
-SCRIPT = load_script(ROOT / "datasets/simulation.yaml")
 
 
 def test_the_bank_is_large_enough_and_has_no_text_twice():
@@ -72,7 +71,10 @@ def test_each_file_has_enough_conversations_and_some_are_malformed_in_each_way(s
 def test_without_a_malformed_share_every_reply_is_valid(rubric, tmp_path):
     from pedalign.artifacts import write_records
 
-    write_records(tmp_path / "x.json", Simulator(SCRIPT, rubric, 0).conversations(PROBLEMS, 50, "s"))
+    write_records(
+        tmp_path / "x.json",
+        Simulator(load_script(ROOT / "datasets/simulation.yaml", rubric), rubric, 0).conversations(PROBLEMS, 50, "s"),
+    )
     assert not any(clean(raw, rubric)[1] for raw in read_conversations(tmp_path / "x.json"))
 
 

@@ -86,8 +86,8 @@ def test_alignment_starts_at_ln_2_and_raises_the_margin(made):
 
 def test_a_pair_that_does_not_fit_is_refused_before_training(made):
     model, tokenizer, renderer = made
-    with pytest.raises(UserError, match="exceeds max_length 16"):
-        optimize(model, tokenizer, renderer, [(TALKS[0].messages[:1], "a", "b")], "dpo", 0.1, settings(max_length=16))
+    with pytest.raises(UserError, match="exceeds max_length 8"):
+        optimize(model, tokenizer, renderer, [(TALKS[0].messages[:1], "a", "b")], "dpo", 0.1, settings(max_length=8))
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():
