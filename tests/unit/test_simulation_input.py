@@ -51,7 +51,7 @@ def test_a_bank_without_the_column_is_refused(tmp_path, refused) -> None:
 
 def test_braces_in_a_bank_are_only_text(tmp_path, rubric) -> None:
     text = json.dumps({"Problem": "{p} {0}", "SubProblems": [ONE, ONE]})
-    script = load_script(ROOT / "datasets/simulation.yaml")
+    script = load_script(ROOT / "datasets/simulation.yaml", rubric)
     problems, _ = read_problems(bank(tmp_path, ["1", text]))
     (record,) = Simulator(script, rubric, 0).conversations(problems, 1, "s")
     assert "{p} {0}" in record["conversations"][0]["value"]
@@ -60,7 +60,7 @@ def test_braces_in_a_bank_are_only_text(tmp_path, rubric) -> None:
 
 def test_three_hundred_conversations_hold_every_label_and_about_the_share_of_flaws_asked_for(tmp_path, rubric) -> None:
     problems, _ = read_problems(ROOT / "datasets/bio-problems.yaml")
-    simulator = Simulator(load_script(ROOT / "datasets/simulation.yaml"), rubric, 0.3)
+    simulator = Simulator(load_script(ROOT / "datasets/simulation.yaml", rubric), rubric, 0.3)
     records = simulator.conversations(problems, 300, "s")
     assert json.dumps(records) == json.dumps(simulator.conversations(problems, 300, "s"))
     replies = [rubric.parse(entry["value"]) for record in records for entry in record["conversations"][1::2]]
