@@ -14,7 +14,7 @@ rule all:
     """Everything that `runs:` in config.yaml asks for, and the summary table."""
     default_target: True
     input:
-        f"{RESULTS}/summary.csv",
+        artifacts(),
 
 
 rule splits:

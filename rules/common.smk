@@ -40,6 +40,22 @@ MODELS = list(dict.fromkeys(model for model, _ in RUNS))
 TUTORS = [f"{model}/sft" for model in MODELS] + [f"{model}/{policy}" for model, policy in RUNS]
 
 
+def artifacts():
+    """Every artifact of the config's runs. `all` names each, so that one that was deleted is made again."""
+    data = [f"{RESULTS}/data/{DATASET}-{split}_formatted.json" for split in ("dpo", "test")]
+    paths = [*SPLIT_FILES, *data, f"{RESULTS}/data/splits.json", f"{RESULTS}/summary.csv"]
+    for model in MODELS:
+        if "path" not in config["models"][model]:
+            paths += [f"{RESULTS}/{model}/base", f"{RESULTS}/{model}/base.json"]
+        paths += [
+            f"{RESULTS}/{model}/{name}" for name in ("sft/audit.json", "sft/dpo/responses.csv", "preferences.json")
+        ]
+    for tutor in TUTORS:
+        names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json")
+        paths += [f"{RESULTS}/{tutor}/{name}" for name in names]
+    return paths + [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS]
+
+
 wildcard_constraints:
     model=r"[^/]+",
     policy=r"[^/]+",
