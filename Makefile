@@ -14,11 +14,11 @@ test: .venv/installed
 lint: .venv/installed
 	$(ACTIVATE) && ruff format --check . && ruff check . && snakefmt --check Snakefile rules && mypy && snakemake --lint
 
-# Removes what the workflow made, its checkpoints included; the environment stays.
 # The picture of the workflow and the results table in README.md: drawn by the workflow, read from its last run.
 readme: .venv/installed
 	$(ACTIVATE) && python docs/update_readme.py
 
+# Removes what the workflow made, its checkpoints included; the environment stays.
 clean:
 	rm -rf results .snakemake .pytest_cache .hypothesis .mypy_cache .ruff_cache
 

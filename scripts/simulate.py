@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the conversation files")
     parser.add_argument("--dataset", required=True, help="first part of the files' names")
     parser.add_argument("--files", type=int, default=3, help="how many conversation files")
-    parser.add_argument("--conversations", type=int, default=400, help="conversations per file")
+    parser.add_argument("--conversations", type=int, default=850, help="conversations per file")
     parser.add_argument("--pairs", type=int, default=240, help="perplexity pairs")
     parser.add_argument("--malformed", type=float, default=0.02, help="share of malformed replies")
     parser.add_argument("--seed", type=int, default=42)

@@ -19,7 +19,7 @@ PAD = "<|pad|>"
 # Merges may run over words, up to the end of a clause (superwords, arXiv 2503.13423), and a JSON key with its
 # quotes is one piece: replies are JSON with few, fixed keys and a problem's sentences come again and again, so a
 # conversation has little more than half the tokens that merges within words would give it.
-_PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[^.?!:;"{}]+[.?!:;]*'
+_PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[.,?!:;]+ ?|[^.,?!:;"{}]+'
 
 
 def scratch_tokenizer(

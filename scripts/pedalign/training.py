@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer import utils as trl_utils
 
 from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import Conversation, Message
@@ -23,6 +24,10 @@ from pedalign.models import load_model, load_tokenizer, save_checkpoint
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import Renderer, renderer
+
+# TRL's language-model head skips the positions that are not trained, but only where Triton runs: some accelerators need
+# tensors of one shape from batch to batch. The CPU does not, so it may skip them too. The losses are the same.
+trl_utils._use_triton = lambda device: True
 
 
 @dataclass(frozen=True)

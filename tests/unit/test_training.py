@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from trl.trainer import utils as trl_utils
 
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
@@ -59,6 +60,28 @@ def test_fine_tuning_lowers_the_loss_and_is_the_same_each_time(made):
     again = finetune(twin, tokenizer, renderer, TALKS, settings())
     assert again["final_loss"] == facts["final_loss"]
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_only_trained_positions_are_scored_and_the_losses_are_those_of_scoring_all(made, monkeypatch):
+    model, tokenizer, renderer = made
+    twin = scratch_model(ARCHITECTURE, tokenizer, seed=1)
+    scored = []
+    whole = trl_utils._ChunkedLogProbFunction
+
+    class Recorded:
+        @staticmethod
+        def apply(hidden, *rest):
+            scored.append(len(hidden))
+            return whole.apply(hidden, *rest)
+
+    monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", Recorded)
+    facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=1))
+    trained = sum(sum(renderer.encode(talk.messages)[1]) for talk in TALKS)
+    assert sum(scored) == trained
+    monkeypatch.setattr(trl_utils, "_use_triton", lambda device: False)
+    plain = finetune(twin, tokenizer, renderer, TALKS, settings(epochs=1))
+    losses, others = ([step["loss"] for step in one["history"]] for one in (facts, plain))
+    assert losses == pytest.approx(others, rel=1e-5)
 
 
 def test_accumulated_batches_train_like_whole_ones(made):

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +50,12 @@ def test_published_problems_are_simulated_and_go_through_the_whole_workflow(chec
 def test_mathdial_is_imported_and_goes_through_the_whole_workflow_with_its_rubric(checkout):
     lines = real("mathdial-400.jsonl")
     run(checkout, "python", "scripts/import_mathdial.py", str(lines), "--output", "my-data/mathdial-dataset-1.json")
-    config = ["source=my-data", "dataset=mathdial", "rubric=datasets/rubrics/mathdial.yaml"]
-    answer = checkout.snakemake("--cores", "2", "--config", *config)
+    readme = (checkout.path / "README.md").read_text()
+    block = next(one for one in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "mathdial" in one)
+    quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
+    config = {**yaml.safe_load(block), **quick, "results": "results"}
+    (checkout.path / "my-data/mathdial.yaml").write_text(yaml.safe_dump(config))
+    answer = checkout.snakemake("--cores", "2", config="my-data/mathdial.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "simulated" not in answer.stdout + answer.stderr
     for policy in ("sft", "dpo-b0.1"):

@@ -61,7 +61,7 @@ def test_a_manifest_names_every_file_of_its_checkpoint(finished):
         assert set(manifest["files"]) == set(files)
         for name, facts in manifest["files"].items():
             assert facts["sha256"] == hashlib.sha256(files[name].read_bytes()).hexdigest()
-        assert manifest["settings"]["training"]["global_batch_size"] == {"sft": 2, "dpo-b0.1": 8}[policy]
+        assert manifest["settings"]["training"]["global_batch_size"] == {"sft": 2, "dpo-b0.1": 32}[policy]
         assert manifest["final_loss"] > 0
         assert manifest["versions"]["trl"]
 
