@@ -16,9 +16,10 @@ from pedalign.template import Renderer, load_template
 
 PAD = "<|pad|>"
 
-# Merges may run over words, up to the end of a clause (superwords, arXiv 2503.13423), and a JSON key with its
+# Merges may run over words, up to the next punctuation mark (superwords, arXiv 2503.13423), and a JSON key with its
 # quotes is one piece: replies are JSON with few, fixed keys and a problem's sentences come again and again, so a
-# conversation has little more than half the tokens that merges within words would give it.
+# conversation has little more than half the tokens that merges within words would give it. Punctuation and the space
+# behind it are pieces of their own, so that a sentence is the same tokens wherever it stands.
 _PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[.,?!:;]+ ?|[^.,?!:;"{}]+'
 
 

@@ -36,6 +36,17 @@ def make(folder: Path, seed: int = 1) -> Renderer:
     return rendering
 
 
+def test_a_sentence_is_the_same_tokens_wherever_it_stands() -> None:
+    sentence = "What do you know"
+    talks = [({"role": "user", "content": text}, TALK[1]) for text in (f"I ask. {sentence}?", f"{sentence}, please.")]
+    conversations = [Conversation(str(number), talk) for number, talk in enumerate(talks)]
+    tokenizer = scratch_tokenizer(conversations, "tutor", "Teach.", 400)
+    alone = tokenizer(sentence)["input_ids"]
+    for text in (f"{sentence}.", f"I ask. {sentence}?", f"Well: {sentence}, then.", f'{{"Tutorbot": "{sentence}"}}'):
+        ids = tokenizer(text)["input_ids"]
+        assert any(ids[at : at + len(alone)] == alone for at in range(len(ids))), text
+
+
 def test_equal_texts_and_seeds_make_equal_files_in_another_process_too(tmp_path) -> None:
     make(tmp_path / "here")
     make(tmp_path / "other seed", seed=2)
