@@ -48,7 +48,7 @@ rule split:
         mem_mb=2000,
         runtime=30,
     params:
-        settings=settings(**config["splits"], seed=config["seed"]),
+        settings=settings(**config["splits"], seed=config["seed"], paper_rules=config["paper_rules"]),
         dataset=DATASET,
     shell:
         "python scripts/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q}"

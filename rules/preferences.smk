@@ -50,6 +50,8 @@ rule pair:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        settings=settings(paper_rules=config["paper_rules"]),
     shell:
         "python scripts/pair.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
-        " 2>&1 | tee {log:q}"
+        " --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -4,7 +4,7 @@ Reads   the formatted DPO split, the SFT tutor's responses.csv on it, the rubric
 Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) with ids and reason
 
     python scripts/pair.py results/data/bio-dpo_formatted.json results/tiny/sft/dpo/responses.csv \
-        --rubric datasets/rubrics/class.yaml --output results/tiny/preferences.json
+        --rubric datasets/rubrics/class.yaml --output results/tiny/preferences.json --settings '{"paper_rules": false}'
 """
 
 import argparse
@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pedalign.artifacts import read_csv, read_json, write_columns
 from pedalign.errors import run
-from pedalign.preferences import preference_pairs, reasons
+from pedalign.preferences import PreferenceSettings, preference_pairs, reasons
 from pedalign.rubric import load_rubric
+from pedalign.settings import from_json
 
 
 def main() -> None:
@@ -22,10 +23,12 @@ def main() -> None:
     parser.add_argument("responses", type=Path, help="responses.csv")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--settings", required=True, help="JSON: paper_rules")
     args = parser.parse_args()
 
+    settings = from_json(PreferenceSettings, args.settings)
     rows = read_json(args.rows)
-    pairs = preference_pairs(rows, read_csv(args.responses), load_rubric(args.rubric))
+    pairs = preference_pairs(rows, read_csv(args.responses), load_rubric(args.rubric), settings)
     write_columns(args.output, pairs)
     print(f"{args.output}: {len(pairs['prompt'])} pairs of {len(rows)} responses, by reason {reasons(pairs)}")
 

@@ -1,14 +1,14 @@
 """Conversation files: reading them, refusing what is wrong, cutting what cannot be used."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pedalign.artifacts import read_json
 from pedalign.errors import UserError
-from pedalign.rubric import Rubric
+from pedalign.rubric import Canonical
 
 SPEAKERS = ("human", "gpt")  # the student, the tutor
 Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, as TRL has it
@@ -126,20 +126,20 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "number")
 
 
-def clean(raw: RawConversation, rubric: Rubric) -> tuple[Conversation, Cut | None]:
-    """The usable part of a conversation, replies in canonical form, and where it was cut if it was.
+def clean(raw: RawConversation, canonical: Callable[[str], Canonical]) -> tuple[Conversation, Cut | None]:
+    """The usable part of a conversation, replies in `canonical` form, and where it was cut if it was.
 
-    A reply that is not valid drops itself, the student turn before it and all that follows.
+    A reply that has a defect drops itself, the student turn before it and all that follows.
     A last student turn without a reply is dropped too.
     """
     messages: list[Message] = []
     for turn in range(len(raw.texts) // 2):
         student, tutor = raw.texts[2 * turn : 2 * turn + 2]
-        reply = rubric.parse(tutor)
+        reply = canonical(tutor)
         if reply.defect:
             return Conversation(raw.id, tuple(messages)), Cut(turn, reply.defect, reply.detail)
         messages.append({"role": "user", "content": _opening(student) if turn == 0 else student})
-        messages.append({"role": "assistant", "content": rubric.serialize(reply.values)})
+        messages.append({"role": "assistant", "content": reply.text})
     return Conversation(raw.id, tuple(messages)), None
 
 

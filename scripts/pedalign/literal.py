@@ -134,7 +134,7 @@ def _string(text: str, at: int) -> tuple[str, int]:
         if at >= len(text):
             raise NotALiteral("a string is not closed")
         if text[at] == quote:
-            return _join_surrogates("".join(parts)), at + 1
+            return join_surrogates("".join(parts)), at + 1
         escaped = text[at + 1 : at + 2]
         if escaped in _HEX:
             digits = text[at + 2 : at + 2 + _HEX[escaped]]
@@ -153,6 +153,6 @@ def _string(text: str, at: int) -> tuple[str, int]:
             at += 1
 
 
-def _join_surrogates(text: str) -> str:
+def join_surrogates(text: str) -> str:
     """JSON writes some characters as two escapes; half of such a pair becomes a replacement mark."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
+from pedalign import paper
 from pedalign.errors import UserError
 from pedalign.rubric import Field, Rubric
 from pedalign.statistics import accuracy, confusions, interval, macro_f1, permutation_p, resampled
@@ -38,11 +39,15 @@ class Scored:
 
 
 def read_labels(responses: Sequence[dict[str, str]], rubric: Rubric, first_turn: bool) -> Scored:
-    """Parse gold replies and responses. Raises UserError where nothing is left to score."""
-    rows = [row for row in responses if first_turn or row["turn"] != "0"]
-    if not rows:
+    """Parse gold replies and responses; rows whose gold reply has a defect are left out.
+
+    Raises UserError where nothing is left to score.
+    """
+    wanted = [(row, rubric.parse(row["gpt"])) for row in responses if first_turn or row["turn"] != "0"]
+    scorable = [(row, gold) for row, gold in wanted if not gold.defect]
+    if not scorable:
         raise UserError("responses.csv has no row to score", "draw more test conversations ('splits' in config.yaml)")
-    gold = [rubric.parse(row["gpt"]) for row in rows]
+    rows = [row for row, _ in scorable]
     replies = [rubric.parse(row["response"]) for row in rows]
 
     def label(values: dict[str, str], field: Field) -> str:
@@ -53,18 +58,19 @@ def read_labels(responses: Sequence[dict[str, str]], rubric: Rubric, first_turn:
         conversations=[row["conversation_id"] for row in rows],
         turns=[int(row["turn"]) for row in rows],
         valid=[reply.defect is None for reply in replies],
-        gold={field.key: [reply.values[field.key] for reply in gold] for field in rubric.label_fields},
+        gold={field.key: [gold.values[field.key] for _, gold in scorable] for field in rubric.label_fields},
         predicted={field.key: [label(reply.values, field) for reply in replies] for field in rubric.label_fields},
     )
 
 
 def metrics(responses: Sequence[dict[str, str]], rubric: Rubric, settings: EvaluationSettings) -> dict[str, Any]:
-    """metrics.json: for each label field accuracy and macro-F1 with 95% intervals, and per label.
+    """metrics.json: for each label field accuracy and macro-F1 with 95% intervals, the paper's figures, and per label.
 
     Macro-F1 is the mean over the labels that occur in the gold replies. `majority_baseline` is the accuracy
     of always giving the gold replies' most frequent label.
     """
     scored = read_labels(responses, rubric, settings.first_turn)
+    published = paper.scores(responses, rubric, settings.first_turn)
     report: dict[str, Any] = {}
     majority = {}
     for field in rubric.label_fields:
@@ -80,6 +86,7 @@ def metrics(responses: Sequence[dict[str, str]], rubric: Rubric, settings: Evalu
             "accuracy_ci95": interval(accuracy(draws)),
             "macro_f1": _rounded(f1_score(gold, predicted, labels=labels, average="macro", zero_division=0)),
             "macro_f1_ci95": interval(macro_f1(draws)),
+            **published[field.key],
             "support": len(gold),
             "per_label": {
                 label: {

@@ -2,27 +2,37 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from pedalign import paper
 from pedalign.errors import UserError
 from pedalign.rubric import Rubric
 
 
+@dataclass(frozen=True)
+class PreferenceSettings:
+    """`paper_rules`: what is a mistake is decided as the paper's scripts do (`pedalign.paper`)."""
+
+    paper_rules: bool = False
+
+
 def why_rejected(gold: str, response: str, rubric: Rubric) -> str | None:
-    """Why a response is worse than the gold reply, or None where all labels agree.
+    """Why a response is worse than the gold reply, or None where all labels agree or the gold reply has a defect.
 
     "unparseable", "incomplete", or the key of the first label field that differs (arXiv 2402.05000, section 4).
     """
-    reply = rubric.parse(response)
+    wanted, reply = rubric.parse(gold), rubric.parse(response)
+    if wanted.defect:
+        return None
     if reply.defect in ("unparseable", "incomplete"):
         return reply.defect
-    wanted = rubric.parse(gold).values
-    differing = (field.key for field in rubric.label_fields if reply.values[field.key] != wanted[field.key])
+    differing = (field.key for field in rubric.label_fields if reply.values[field.key] != wanted.values[field.key])
     return next(differing, None)
 
 
 def preference_pairs(
-    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]], rubric: Rubric
+    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]], rubric: Rubric, settings: PreferenceSettings
 ) -> dict[str, list[Any]]:
     """TRL's preference format as parallel lists, with `conversation_id`, `turn` and `reason`.
 
@@ -32,10 +42,11 @@ def preference_pairs(
     Raises UserError where the two do not belong together, or no response is wrong.
     """
     check_same_rows(rows, responses)
+    why = paper.why_rejected if settings.paper_rules else why_rejected
     columns = ("conversation_id", "turn", "prompt", "chosen", "rejected", "reason")
     pairs: dict[str, list[Any]] = {column: [] for column in columns}
     for row, response in zip(rows, responses, strict=True):
-        reason = why_rejected(row["chosen"][0]["content"], response["response"], rubric)
+        reason = why(row["chosen"][0]["content"], response["response"], rubric)
         if reason is None:
             continue
         reply = rubric.parse(response["response"])

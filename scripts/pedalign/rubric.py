@@ -48,6 +48,15 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Canonical:
+    """A tutor turn in canonical form, or why it has none: `text` is empty where there is a `defect`."""
+
+    text: str
+    defect: Defect | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Rubric:
     name: str
     fields: tuple[Field, ...]
@@ -86,6 +95,11 @@ class Rubric:
         problems.sort(key=lambda problem: problem[0] != "incomplete")
         defect, detail = problems[0] if problems else (None, "")
         return Reply(values, defect, detail)
+
+    def canonical(self, text: str) -> Canonical:
+        """A tutor turn in canonical form. Never raises."""
+        reply = self.parse(text)
+        return Canonical("" if reply.defect else self.serialize(reply.values), reply.defect, reply.detail)
 
     def serialize(self, values: dict[str, str]) -> str:
         """The canonical text of a reply: JSON, the rubric's fields in the rubric's order."""

@@ -5,9 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pedalign import paper
 from pedalign.artifacts import sha256
 from pedalign.conversation import Conversation, clean, read_conversations
 from pedalign.errors import UserError
@@ -18,12 +21,17 @@ SPLITS = ("sft", "dpo", "test")
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Conversations drawn per file for each split, and the seed of the draw."""
+    """Conversations drawn per file for each split, and the seed of the draw.
+
+    `paper_rules`: a file with too few conversations gives what it has, the test split the fewer (else it is refused),
+    and replies are read as the paper reads them.
+    """
 
     sft: int
     dpo: int
     test: int
     seed: int
+    paper_rules: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -57,14 +65,16 @@ def draw(
     preprocess_sft_data.py).
 
     Returns the splits and the account of them (`splits.json`).
-    Raises UserError where a file has too few conversations.
+    Raises UserError where a file has too few conversations (but not under the paper's rules), or a split is empty.
     """
     rng = random.Random(settings.seed)
     sizes = settings.sizes
     wanted = sum(sizes.values())
+    canonical = partial(paper.canonical, rubric=rubric) if settings.paper_rules else rubric.canonical
     splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
     report: dict[str, Any] = {
         "seed": settings.seed,
+        "paper_rules": settings.paper_rules,
         "wanted_per_file": sizes,
         "simulated": 0,
         "files": [],
@@ -75,7 +85,7 @@ def draw(
     for number, path in enumerate(files, start=1):
         conversations = read_conversations(path)
         eligible = [raw for raw in conversations if len(raw.texts) > 2]
-        if len(eligible) < wanted:
+        if len(eligible) < wanted and not settings.paper_rules:
             raise UserError(
                 f"{path}: {wanted} conversations wanted ({', '.join(f'{split} {sizes[split]}' for split in SPLITS)}), "
                 f"{len(eligible)} have more than two turns: {wanted - len(eligible)} are missing",
@@ -84,12 +94,12 @@ def draw(
         report["files"].append(
             {"file": path.name, "sha256": sha256(path), "conversations": len(conversations), "eligible": len(eligible)}
         )
-        sample = rng.sample(eligible, wanted)
+        sample = rng.sample(eligible, min(wanted, len(eligible)))
         report["simulated"] += sum(raw.simulated for raw in sample)
         drawn = iter(sample)
         for split in SPLITS:
-            for raw in (next(drawn) for _ in range(sizes[split])):
-                conversation, cut = clean(raw, rubric)
+            for raw in islice(drawn, sizes[split]):
+                conversation, cut = clean(raw, canonical)
                 conversation = Conversation(f"{number}:{raw.id}", conversation.messages)
                 if cut:
                     report["cut"].append({"split": split, "id": conversation.id, **vars(cut)})
@@ -99,9 +109,9 @@ def draw(
                     report["dropped"].append({"split": split, "id": conversation.id, "reason": "no valid reply"})
     for split, members in splits.items():
         if not members:
-            drawn_here = sizes[split] * len(files)
+            dropped = sum(one["split"] == split for one in report["dropped"])
             raise UserError(
-                f"the {split} split is empty: none of {drawn_here} drawn conversations opens with a valid reply",
+                f"the {split} split is empty: none of {dropped} drawn conversations opens with a valid reply",
                 f"look at the replies in {files[0]}: they must hold the fields of the rubric {rubric.name}",
             )
         report["splits"][split] = {
@@ -123,7 +133,7 @@ def label_counts(conversations: Sequence[Conversation], rubric: Rubric) -> dict[
         for conversation in conversations
         for message in conversation.messages[1::2]
     ]
-    counts = {field.key: Counter(reply[field.key] for reply in replies) for field in rubric.label_fields}
+    counts = {field.key: Counter(reply.get(field.key) for reply in replies) for field in rubric.label_fields}
     return {field.key: {label: counts[field.key][label] for label in field.labels} for field in rubric.label_fields}
 
 

@@ -84,7 +84,7 @@ def test_whatever_a_file_holds_can_be_written_again(tmp_path, rubric) -> None:
 )
 def test_only_instructions_and_the_stray_quote_go_from_a_first_turn(rubric, opening: str, question: str) -> None:
     values = {"evaluation": "g", "action": "12", "state": "w", "subproblem": "", "tutorbot": "Well."}
-    conversation, _ = clean(RawConversation("a", (opening, rubric.serialize(values)) * 2), rubric)
+    conversation, _ = clean(RawConversation("a", (opening, rubric.serialize(values)) * 2), rubric.canonical)
     assert [message["content"] for message in conversation.messages[::2]] == [question, opening]
 
 

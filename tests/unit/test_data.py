@@ -7,7 +7,7 @@ import pytest
 
 from pedalign.conversation import Conversation, RawConversation, clean, formatted_rows, read_conversations
 from pedalign.errors import UserError
-from pedalign.preferences import preference_pairs
+from pedalign.preferences import PreferenceSettings, preference_pairs
 from pedalign.splits import SplitSettings, dataset_files, draw, leaks
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
@@ -25,21 +25,21 @@ def record(rubric, identity: str, turns: int = 2, question: str = "Why?") -> dic
 
 def test_a_conversation_is_cut_before_the_student_turn_of_its_first_bad_reply(rubric):
     raw = RawConversation("1", ("one", reply(rubric), "two", "no reply", "three", reply(rubric)))
-    conversation, cut = clean(raw, rubric)
+    conversation, cut = clean(raw, rubric.canonical)
     assert [message["content"] for message in conversation.messages] == ["one", reply(rubric)]
     assert (cut.turn, cut.defect) == (1, "unparseable")
 
 
 def test_instructions_before_the_first_question_go(rubric):
     published = 'You are a tutor. Be kind. Student: "\n\nQ. Why do leaves fall?'
-    conversation, _ = clean(RawConversation("1", (published, reply(rubric))), rubric)
+    conversation, _ = clean(RawConversation("1", (published, reply(rubric))), rubric.canonical)
     assert conversation.messages[0]["content"] == "Q. Why do leaves fall?"
     assert conversation.problem == "why do leaves fall"
 
 
 def test_replies_come_out_in_one_canonical_form(rubric):
     values = {field.name: VALUES[field.key] for field in rubric.fields}
-    conversation, cut = clean(RawConversation("1", ("Why?", f"Sure!\n{values!r}")), rubric)
+    conversation, cut = clean(RawConversation("1", ("Why?", f"Sure!\n{values!r}")), rubric.canonical)
     assert cut is None
     assert conversation.messages[1]["content"] == reply(rubric)
 
@@ -47,7 +47,7 @@ def test_replies_come_out_in_one_canonical_form(rubric):
 def test_every_tutor_turn_becomes_a_row_but_those_of_single_turn_conversations(rubric, tmp_path):
     file = tmp_path / "d-dataset-1.json"
     file.write_text(json.dumps([record(rubric, "a", turns=3), record(rubric, "b", turns=1)]))
-    rows = formatted_rows([clean(raw, rubric)[0] for raw in read_conversations(file)])
+    rows = formatted_rows([clean(raw, rubric.canonical)[0] for raw in read_conversations(file)])
     assert [(row["conversation_id"], row["turn"], len(row["prompt"])) for row in rows] == [
         ("a", 0, 1),
         ("a", 1, 3),
@@ -141,7 +141,7 @@ def test_a_pair_is_made_of_each_mistake_and_says_its_reason(rubric):
         reply(rubric, evaluation="zz"),
         repr(json.loads(reply(rubric, state="z"))),
     )
-    pairs = preference_pairs(rows, responses, rubric)
+    pairs = preference_pairs(rows, responses, rubric, PreferenceSettings())
     assert pairs["turn"] == [2, 3, 4, 5, 6]
     assert pairs["reason"] == ["unparseable", "incomplete", "action", "evaluation", "state"]
     assert {chosen[0]["content"] for chosen in pairs["chosen"]} == {reply(rubric)}
@@ -157,9 +157,9 @@ def test_responses_that_do_not_belong_to_the_split_are_refused(rubric):
         [responses[0], {**responses[1], "turn": "9"}],
     ):
         with pytest.raises(UserError, match=r"responses\.csv has"):
-            preference_pairs(rows, wrong, rubric)
+            preference_pairs(rows, wrong, rubric, PreferenceSettings())
 
 
 def test_a_tutor_without_mistakes_cannot_be_aligned(rubric):
     with pytest.raises(UserError, match="no preference pair"):
-        preference_pairs(*answered(rubric, reply(rubric)), rubric)
+        preference_pairs(*answered(rubric, reply(rubric)), rubric, PreferenceSettings())

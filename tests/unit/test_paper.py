@@ -1,0 +1,193 @@
+"""The paper's own rules, held against a second, plain reading of its published scripts."""
+
+import ast
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_fscore_support
+
+from pedalign import paper
+from pedalign.conversation import RawConversation, clean
+from pedalign.metrics import EvaluationSettings, metrics
+from pedalign.preferences import PreferenceSettings, preference_pairs
+from pedalign.splits import SplitSettings, draw
+
+NAMES = {
+    "evaluation": "Evaluation of Student Response",
+    "action": "Action Based on Evaluation",
+    "state": "Subproblem State",
+    "subproblem": "Subproblem",
+    "tutorbot": "Tutorbot",
+}
+VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
+
+
+def reply(**changed) -> dict:
+    return {NAMES[key]: value for key, value in {**VALUES, **changed}.items() if value is not ...}
+
+
+def row(gold: str, response: str, turn: int = 1) -> dict[str, str]:
+    return {"conversation_id": "1", "turn": str(turn), "gpt": gold, "response": response}
+
+
+LABELS = {"evaluation": ["a", "b", "N/A", " a", ""], "action": ["1", "12", "123", "2 "], "state": ["x", "y", "xy", ""]}
+REPLIES = st.builds(
+    lambda labels, dropped, style: style({k: v for k, v in reply(**labels).items() if k not in dropped}),
+    st.fixed_dictionaries({key: st.sampled_from([*values, None, 3]) for key, values in LABELS.items()}),
+    st.sets(st.sampled_from(list(NAMES.values())), max_size=1),
+    st.sampled_from([repr, json.dumps, lambda value: f"Sure! {value!r}", lambda value: repr([value])]),
+)
+RESPONSES = st.one_of(REPLIES, st.sampled_from(["", "hm", "{", "5", "None", "[" * 300]))
+
+
+def plainly_scored(rows: list[dict[str, str]], key: str) -> tuple[float, float] | None:
+    """evaluate_responses.py as its readers would tell it, field by field; None where nothing is left."""
+    actual, predicted = [], []
+    for one in rows:
+        gold = ast.literal_eval(one["gpt"])
+        texts = [gold.get(name) for name in NAMES.values()]
+        if not all(isinstance(text, str) for text in texts):
+            continue
+        if len(texts[0]) != 1 or len(texts[1]) > 2 or len(texts[2]) != 1 or one["turn"] == "0":
+            continue
+        actual.append(gold[NAMES[key]])
+        try:
+            label = ast.literal_eval(one["response"])[NAMES[key]]
+        except Exception:
+            label = ""
+        predicted.append(label if isinstance(label, str) else "")
+    if not actual:
+        return None
+    _, _, f1, _ = precision_recall_fscore_support(
+        actual, predicted, labels=np.unique(actual + predicted), zero_division=0
+    )
+    right = sum(one == other for one, other in zip(actual, predicted, strict=True))
+    return right / len(actual), float(np.mean(f1[1:])) if len(f1) > 1 else float("nan")
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.builds(
+            row, REPLIES.filter(lambda text: isinstance(paper.read_literal(text), dict)), RESPONSES, st.integers(0, 2)
+        ),
+        max_size=8,
+    )
+)
+def test_the_papers_figures_are_those_of_its_evaluation(rubric, rows):
+    found = paper.scores(rows, rubric, first_turn=False)
+    for key in ("evaluation", "action", "state"):
+        expected = plainly_scored(rows, key)
+        if expected is None:
+            assert found[key] == {"paper_accuracy": None, "paper_macro_f1": None, "paper_support": 0}
+            continue
+        assert found[key]["paper_accuracy"] == pytest.approx(expected[0], abs=1e-6)
+        if np.isnan(expected[1]):
+            assert found[key]["paper_macro_f1"] is None
+        else:
+            assert found[key]["paper_macro_f1"] == pytest.approx(expected[1], abs=1e-6)
+
+
+def test_the_papers_macro_f1_leaves_out_a_real_label_where_every_reply_can_be_read(rubric):
+    right = [row(repr(reply(evaluation=label)), repr(reply(evaluation=label))) for label in "ab"]
+    wrong = row(repr(reply(evaluation="a")), repr(reply(evaluation="b")))
+    found = paper.scores([*right, wrong], rubric, first_turn=False)["evaluation"]
+    assert found["paper_macro_f1"] == pytest.approx(2 / 3, abs=1e-6)  # of b alone; a, which sorts first, is left out
+    unreadable = row(repr(reply(evaluation="a")), "hm")
+    found = paper.scores([*right, unreadable], rubric, first_turn=False)["evaluation"]
+    assert found["paper_macro_f1"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)  # of a and b; "" is left out
+
+
+def test_metrics_give_the_papers_figures_beside_the_corrected_ones(rubric):
+    talkative = f"Sure! {reply()!r}"  # the workflow's parser reads it, the paper's does not
+    rows = [row(repr(reply()), talkative), row(repr(reply()), repr(reply())), row(repr(reply(action="123")), "hm")]
+    found = metrics(rows, rubric, EvaluationSettings(first_turn=False, resamples=100, seed=1))
+    assert found["action"]["accuracy"] == 1
+    assert found["action"]["paper_accuracy"] == 0.5
+    assert found["action"]["support"] == found["action"]["paper_support"] == 2  # an unknown gold label is not scored
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (repr(reply()), None),
+        (json.dumps(reply()), None),
+        (repr(reply(tutorbot="Other words.")), None),
+        (repr(reply(evaluation=" a ")), None),  # labels are stripped here, though not in the scores
+        (repr(reply(tutorbot=["Look again."])), None),  # a list is there, which is all that is asked
+        ("hm", "unparseable"),
+        (f"Sure! {reply()!r}", "unparseable"),
+        (repr(reply())[:-1], "unparseable"),
+        ("5", "incomplete"),
+        (repr(reply(tutorbot=...)), "incomplete"),
+        (repr(dict.fromkeys(NAMES.values(), "")), "incomplete"),
+        (repr(reply(evaluation="b", state="y")), "evaluation"),
+        (repr(reply(action="2")), "action"),
+        (repr(reply(state=["x"])), "state"),
+    ],
+)
+def test_a_mistake_is_what_the_paper_calls_one(rubric, response, reason):
+    assert paper.why_rejected(repr(reply()), response, rubric) == reason
+    rows = [
+        {"conversation_id": "1", "turn": 1, "prompt": [], "chosen": [{"role": "assistant", "content": repr(reply())}]}
+    ]
+    always = {**rows[0], "turn": 2}  # so that there is a pair in any case
+    answers = [row("", response), row("", "hm", turn=2)]
+    pairs = preference_pairs([*rows, always], answers, rubric, PreferenceSettings(paper_rules=True))
+    assert pairs["reason"] == [one for one in (reason, "unparseable") if one]
+
+
+@pytest.mark.parametrize("changed", [{"action": "123"}, {"evaluation": ""}, {"state": "xy"}, {"tutorbot": None}])
+def test_a_gold_reply_that_is_not_valid_makes_no_pair(rubric, changed):
+    assert paper.why_rejected(repr(reply(**changed)), "hm", rubric) is None
+
+
+def test_a_conversation_is_cut_where_the_paper_cuts_it(rubric):
+    kept = [
+        reply(),
+        reply(evaluation="N/A", action="N/A", state="N/A") | {"Thoughts of Tutorbot": "..."},
+        reply(action="1, 2"),
+        reply(tutorbot=["Look again."]),
+        reply(subproblem=...),
+    ]
+    cut = [reply(action=...), [reply()], "hm"]
+    for last in cut:
+        texts = [text for value in [*kept, last, reply()] for text in ("Why?", str(value))]
+        conversation, where = clean(RawConversation("1", tuple(texts)), lambda text: paper.canonical(text, rubric))
+        assert where is not None and where.turn == len(kept)
+        written = [ast.literal_eval(message["content"]) for message in conversation.messages[1::2]]
+        assert written == [kept[0], reply(evaluation="g", action="12", state="w"), *kept[2:]]
+        assert conversation.messages[1]["content"] == rubric.serialize(VALUES)
+
+
+@pytest.mark.parametrize("available", [10, 20, 30])
+def test_the_papers_draw_takes_what_there_is(rubric, tmp_path, available):
+    """Against the procedure as published: one seed, one sample per file, cut in the order SFT, DPO, test."""
+    files, expected = [], {"sft": [], "dpo": [], "test": []}
+    rng = random.Random(42)
+    for number in (1, 2, 3):
+        records = []
+        for at in range(available + 5):
+            entries = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": repr(reply())}]
+            records.append({"id": str(at), "conversations": entries * (1 if at % 7 == 3 else 2)})
+        files.append(tmp_path / f"x-dataset-{number}.json")
+        files[-1].write_text(json.dumps(records))
+        longer = [record["id"] for record in records if len(record["conversations"]) > 2]
+        sample = [f"{number}:{identity}" for identity in rng.sample(longer, min(8 + 8 + 6, len(longer)))]
+        expected["sft"] += sample[:8]
+        expected["dpo"] += sample[8:16]
+        expected["test"] += sample[16:]
+    if not expected["test"]:
+        expected.pop("test")
+    settings = SplitSettings(sft=8, dpo=8, test=6, seed=42, paper_rules=True)
+    if available == 10:
+        with pytest.raises(Exception, match="the test split is empty"):
+            draw(files, rubric, settings)
+        return
+    splits, report = draw(files, rubric, settings)
+    assert {name: [one.id for one in members] for name, members in splits.items()} == expected
+    assert report["paper_rules"] is True
