@@ -1,9 +1,43 @@
+rule reference:
+    """What the fine-tuned tutor, the reference of every alignment, thinks of the preference pairs."""
+    input:
+        manifest=f"{RESULTS}/{{model}}/sft/checkpoint.json",
+        checkpoint=ancient(f"{RESULTS}/{{model}}/sft/checkpoint"),
+        preferences=f"{RESULTS}/{{model}}/preferences.json",
+        rubric=RUBRIC,
+        code=script("reference"),
+    output:
+        f"{RESULTS}/{{model}}/sft/reference.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/sft/reference.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/sft/reference.tsv"
+    conda:
+        "../envs/training.yaml"
+    threads: resource("generation", "threads")
+    resources:
+        gpu=resource("generation", "gpu"),
+        nodes=1,
+        mem_mb=resource("generation", "mem_mb"),
+        runtime=resource("generation", "runtime"),
+    params:
+        settings=lambda wildcards: settings(
+            rendering=rendering(wildcards),
+            dtype=entry(wildcards)["dtype"],
+            max_batch_tokens=entry(wildcards)["generation"]["max_batch_tokens"],
+        ),
+    shell:
+        "python scripts/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+
+
 rule optimize:
     """Align the fine-tuned tutor by preference optimization; the policy's name says algorithm, beta and seed."""
     input:
         manifest=f"{RESULTS}/{{model}}/sft/checkpoint.json",
         checkpoint=ancient(f"{RESULTS}/{{model}}/sft/checkpoint"),
         preferences=f"{RESULTS}/{{model}}/preferences.json",
+        reference=f"{RESULTS}/{{model}}/sft/reference.json",
         rubric=RUBRIC,
         code=script("optimize"),
     output:
@@ -27,10 +61,9 @@ rule optimize:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             training=training(wildcards, "alignment", policy(wildcards).seed),
-            algorithm=policy(wildcards).algorithm,
-            beta=policy(wildcards).beta,
+            alignment=alignment(wildcards),
         ),
     shell:
-        "python scripts/optimize.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
-        " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
-        " 2>&1 | tee {log:q}"
+        "python scripts/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"
+        " --rubric {input.rubric:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
+        " --settings {params.settings:q} 2>&1 | tee {log:q}"

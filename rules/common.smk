@@ -48,7 +48,7 @@ def artifacts():
         if "path" not in config["models"][model]:
             paths += [f"{RESULTS}/{model}/base", f"{RESULTS}/{model}/base.json"]
         paths += [
-            f"{RESULTS}/{model}/{name}" for name in ("sft/audit.json", "sft/dpo/responses.csv", "preferences.json")
+            f"{RESULTS}/{model}/{name}" for name in ("sft/audit.json", "sft/dpo/responses.csv", "sft/reference.json", "preferences.json")
         ]
     for tutor in TUTORS:
         names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json")
@@ -123,6 +123,13 @@ def training(wildcards, stage, seed):
     """TrainingSettings of a model's stage."""
     shared = {name: entry(wildcards)[name] for name in ("max_length", "dtype")}
     return {**entry(wildcards)[stage], **shared, "seed": seed}
+
+
+def alignment(wildcards):
+    """AlignmentSettings of a policy; what its algorithm does not look at is 0."""
+    aligned = policy(wildcards)
+    noise = config["preferences"]["label_noise"] if aligned.algorithm == "cdpo" else 0.0
+    return {"algorithm": aligned.algorithm, "beta": aligned.beta, "label_noise": noise}
 
 
 def evaluation():

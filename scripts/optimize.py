@@ -1,37 +1,37 @@
-"""Align a fine-tuned tutor by preference optimization (TRL's DPOTrainer).
+"""Align a fine-tuned tutor by preference optimization (TRL's DPOTrainer and KTOTrainer).
 
-Reads   the preference dataset, the SFT checkpoint, the rubric
+Reads   the preference dataset, the SFT checkpoint and the log-probabilities that it gives to the pairs, the rubric
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last
 
-    python scripts/optimize.py results/tiny/preferences.json --model results/tiny/sft/checkpoint \
-        --rubric datasets/rubrics/class.yaml --output results/tiny/dpo-b0.1/checkpoint \
-        --manifest results/tiny/dpo-b0.1/checkpoint.json \
-        --settings '{"rendering": {...}, "training": {...}, "algorithm": "dpo", "beta": 0.1}'
+    python scripts/optimize.py results/tiny/preferences.json --reference results/tiny/sft/reference.json \
+        --model results/tiny/sft/checkpoint --rubric datasets/rubrics/class.yaml \
+        --output results/tiny/dpo-b0.1/checkpoint --manifest results/tiny/dpo-b0.1/checkpoint.json \
+        --settings '{"rendering": {...}, "training": {...}, "alignment": {"algorithm": "dpo", "beta": 0.1, ...}}'
 """
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 
+from pedalign.alignment import AlignmentSettings, optimize, read_pairs
 from pedalign.artifacts import read_json
 from pedalign.errors import run
-from pedalign.training import StageSettings, add_training_arguments, optimize, train_and_save
+from pedalign.settings import from_json
+from pedalign.training import StageSettings, add_training_arguments, train_and_save
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preferences", type=Path)
+    parser.add_argument("--reference", type=Path, required=True, help="reference.json")
     add_training_arguments(parser)
     args = parser.parse_args()
 
     settings = StageSettings.from_json(args.settings)
-    columns = read_json(args.preferences)
-    pairs = [
-        (prompt, chosen[0]["content"], rejected[0]["content"])
-        for prompt, chosen, rejected in zip(columns["prompt"], columns["chosen"], columns["rejected"], strict=True)
-    ]
-    how = partial(optimize, algorithm=settings.algorithm, beta=settings.beta, settings=settings.training)
-    train_and_save(args, settings, partial(how, pairs=pairs))
+    alignment = from_json(AlignmentSettings, json.dumps(settings.alignment))
+    pairs = read_pairs(read_json(args.preferences), read_json(args.reference))
+    train_and_save(args, settings, partial(optimize, pairs=pairs, alignment=alignment, settings=settings.training))
 
 
 if __name__ == "__main__":

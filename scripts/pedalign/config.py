@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def validate(config: dict[str, Any]) -> None:
     if errors:
         raise _explained(errors[0])
     for number, run in enumerate(config["runs"]):
-        if run["model"] not in config["models"]:
-            raise _unknown_model(run["model"], config, f"runs[{number}]")
+        for model in _listed(run["model"]):
+            if model not in config["models"]:
+                raise _unknown_model(model, config, f"runs[{number}]")
 
 
 def _schema() -> dict[str, Any]:
@@ -53,7 +55,7 @@ def _schema() -> dict[str, Any]:
 
 def algorithms() -> list[str]:
     """The alignment algorithms that a run may name."""
-    return _schema()["properties"]["runs"]["items"]["properties"]["algorithm"]["enum"]
+    return _schema()["$defs"]["algorithm"]["enum"]
 
 
 def _explained(error: jsonschema.ValidationError) -> UserError:
@@ -139,9 +141,18 @@ def parse_policy(name: str, seed: int) -> Policy:
 
 
 def runs(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(model, policy) of everything that `all` builds."""
+    """(model, policy) of everything that `all` builds, each once: a run's lists stand for all their combinations."""
+    names = ("model", "algorithm", "beta", "seed")
+    found = {}
     for run in config["runs"]:
-        yield run["model"], policy_name(run, config["seed"])
+        values = [_listed(run.get(name, config["seed"])) for name in names]
+        for model, *rest in product(*values):
+            found[model, policy_name(dict(zip(names[1:], rest, strict=True)), config["seed"])] = None
+    yield from found
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def settings(**values: Any) -> str:

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 from pedalign import paper
 from pedalign.errors import UserError
 from pedalign.rubric import Field, Rubric
-from pedalign.statistics import accuracy, confusions, interval, macro_f1, permutation_p, resampled
+from pedalign.statistics import Array, accuracy, confusions, interval, macro_f1, mcnemar_p, permutation_p, resampled
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,44 @@ def metrics(responses: Sequence[dict[str, str]], rubric: Rubric, settings: Evalu
         "n_rows": len(scored.turns),
         "n_conversations": len(set(scored.conversations)),
         "majority_baseline": majority,
+        "by_turn": _by_turn("accuracy", [scored], rubric, settings),
     }
+
+
+def _by_turn(
+    name: str, tutors: Sequence[Scored], rubric: Rubric, settings: EvaluationSettings
+) -> dict[str, dict[str, Any]]:
+    """By the number of tutor turns before a reply: a tutor's accuracy, or the second one's minus the first one's."""
+    turns = sorted(set(tutors[0].turns))
+    report: dict[str, dict[str, Any]] = {str(turn): {"support": tutors[0].turns.count(turn)} for turn in turns}
+    for field in rubric.label_fields:
+        counts = [_right_by_turn(tutor, field.key, turns) for tutor in tutors]
+        whole, drawn = [], []
+        for one in counts:
+            whole.append(_shares(one.sum(0)))
+            drawn.append(_shares(resampled(one, settings.resamples, settings.seed)))
+        values, draws = (shares[-1] - shares[0] if len(tutors) > 1 else shares[0] for shares in (whole, drawn))
+        for at, turn in enumerate(turns):
+            report[str(turn)][field.key] = {name: _rounded(values[at]), f"{name}_ci95": interval(draws[:, at])}
+    return report
+
+
+def _right_by_turn(scored: Scored, key: str, turns: Sequence[int]) -> Array:
+    """Counts (conversations, turns, 2): right replies, and all replies."""
+    rows = {identity: at for at, identity in enumerate(dict.fromkeys(scored.conversations))}
+    columns = {turn: at for at, turn in enumerate(turns)}
+    counts = np.zeros((len(rows), len(columns), 2))
+    for identity, turn, gold, predicted in zip(
+        scored.conversations, scored.turns, scored.gold[key], scored.predicted[key], strict=True
+    ):
+        counts[rows[identity], columns[turn]] += (gold == predicted, 1)
+    return counts
+
+
+def _shares(counts: Array) -> Array:
+    """Right over all, for counts (..., 2); nan where there are none."""
+    with np.errstate(invalid="ignore"):
+        return counts[..., 0] / counts[..., 1]
 
 
 def comparison(
@@ -116,7 +153,8 @@ def comparison(
 ) -> dict[str, Any]:
     """comparison.json: aligned minus reference on the same rows, by label field, paired.
 
-    `p_value` is that of a permutation test over conversations for the difference of accuracies.
+    `p_value` is that of a permutation test over conversations for the difference of accuracies, `mcnemar_p` that of
+    McNemar's exact test over replies; `mended` and `spoiled` count the replies that only one of the two has right.
     Raises UserError where the two answered different rows.
     """
     one = read_labels(reference, rubric, settings.first_turn)
@@ -136,6 +174,7 @@ def comparison(
         right = np.trace((after - before)[..., :-1], axis1=-2, axis2=-1)
         was = np.array(one.predicted[field.key]) == np.array(gold)
         now = np.array(other.predicted[field.key]) == np.array(gold)
+        mended, spoiled = int((now & ~was).sum()), int((was & ~now).sum())
         report[field.key] = {
             "reference": _rounded(accuracy(before.sum(0))),
             "aligned": _rounded(accuracy(after.sum(0))),
@@ -144,9 +183,11 @@ def comparison(
             "p_value": _rounded(permutation_p(right, settings.resamples, settings.seed)),
             "macro_f1_difference": _rounded(macro_f1(after.sum(0)) - macro_f1(before.sum(0))),
             "macro_f1_difference_ci95": interval(macro_f1(draws_after) - macro_f1(draws_before)),
-            "mended": int((now & ~was).sum()),
-            "spoiled": int((was & ~now).sum()),
+            "mcnemar_p": _rounded(mcnemar_p(mended, spoiled)),
+            "mended": mended,
+            "spoiled": spoiled,
         }
+    report["by_turn"] = _by_turn("difference", [one, other], rubric, settings)
     return {**report, "n_rows": len(one.turns), "n_conversations": len(set(one.conversations))}
 
 

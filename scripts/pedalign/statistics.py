@@ -4,8 +4,11 @@ Replies of one conversation are not independent, so conversations are resampled,
 (the cluster bootstrap; Davison & Hinkley 1997, section 3.8).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 Array = NDArray[np.float64]
 
@@ -49,13 +52,15 @@ def resampled(counts: Array, resamples: int, seed: int) -> Array:
     Equal arguments draw the same conversations, so two tutors on the same test are resampled in pairs.
     """
     clusters = counts.shape[0]
-    weights = np.random.default_rng(seed).multinomial(clusters, [1 / clusters] * clusters, size=resamples)
+    drawn = np.random.default_rng(seed).integers(clusters, size=(resamples, clusters))
+    places = drawn + clusters * np.arange(resamples)[:, None]
+    weights = np.bincount(places.ravel(), minlength=resamples * clusters).reshape(resamples, clusters)
     return np.tensordot(weights.astype(float), counts, axes=1)
 
 
 def interval(values: Array) -> list[float]:
-    """The 95% percentile interval of resampled values."""
-    low, high = np.quantile(values, [0.025, 0.975])
+    """The 95% percentile interval of resampled values; draws without a value (nan) are left out."""
+    low, high = np.nanquantile(values, [0.025, 0.975])
     return [round(float(low), 6), round(float(high), 6)]
 
 
@@ -68,3 +73,21 @@ def permutation_p(differences: Array, resamples: int, seed: int) -> float:
     observed = abs(differences.sum())
     extreme = np.abs(signs @ differences) >= observed - 1e-9
     return float((extreme.sum() + 1) / (resamples + 1))
+
+
+def mcnemar_p(mended: int, spoiled: int) -> float:
+    """Two-sided p of McNemar's exact test: replies that only one of two tutors has right, as fair coin tosses.
+
+    It takes replies for independent, which those of one conversation are not: the permutation test is the one to trust.
+    """
+    return float(binomtest(mended, mended + spoiled).pvalue) if mended + spoiled else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (1979), in the order given: they keep the error rate of all tests together."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = largest
+    return adjusted

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning and preference optimization, by TRL's trainers on rows that the renderer made."""
+"""What trainings share, and supervised fine-tuning, by TRL's trainers on rows that the renderer made."""
 
 import argparse
 import dataclasses
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer
 from trl.trainer import utils as trl_utils
 
 from pedalign.artifacts import whole_directory, write_manifest
-from pedalign.conversation import Conversation, Message
-from pedalign.errors import UserError, nearest
+from pedalign.conversation import Conversation
+from pedalign.errors import UserError
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -89,7 +89,7 @@ class TrainingSettings:
         }
 
 
-class _Progress(TrainerCallback):
+class Progress(TrainerCallback):
     """A line every ten seconds in place of a line per step."""
 
     def __init__(self, name: str) -> None:
@@ -108,7 +108,7 @@ class _Progress(TrainerCallback):
             )
 
 
-def _finish(trainer: Any, started: float) -> dict[str, Any]:
+def run_trainer(trainer: Any, started: float) -> dict[str, Any]:
     """Train, and the facts for the manifest."""
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -152,93 +152,24 @@ def finetune(
         args=SFTConfig(**settings.trainer_arguments()),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[_Progress("finetune")],
+        callbacks=[Progress("finetune")],
     )
-    _expect_all_rows(len(trainer.train_dataset), len(rows))
-    return {"rows": len(rows), **_finish(trainer, started)}
+    expect_all_rows(len(trainer.train_dataset), len(rows))
+    return {"rows": len(rows), **run_trainer(trainer, started)}
 
 
-# algorithm → TRL's loss, with the settings that make it exactly what the literature calls by that name
-ALGORITHMS: dict[str, dict[str, Any]] = {
-    "dpo": {"loss_type": "sigmoid"},  # arXiv 2305.18290, equation 7
-}
-
-
-class _TokenizedDPOTrainer(DPOTrainer):
-    """TRL's DPOTrainer on rows that hold token ids already, so that no second template has a say."""
-
-    def _prepare_dataset(self, dataset, *_, **__):
-        return dataset
-
-    def _set_signature_columns_if_needed(self):
-        # "length" is for the sampler that groups pairs of like length; the collator does not pass it on.
-        super()._set_signature_columns_if_needed()
-        if "length" not in self._signature_columns:
-            self._signature_columns.append("length")
-
-
-def optimize(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    renderer: Renderer,
-    pairs: Sequence[tuple[Sequence[Message], str, str]],
-    algorithm: str,
-    beta: float,
-    settings: TrainingSettings,
-) -> dict[str, Any]:
-    """Align `model` in place with (prompt, chosen, rejected) pairs; the facts for the manifest.
-
-    The reference model is `model` as given; its log-probabilities are computed before training.
-    Raises UserError where the algorithm is not known, or a prompt alone fills `max_length`.
-    """
-    if algorithm not in ALGORITHMS:
-        raise UserError(f"algorithm '{algorithm}' is not known", nearest(algorithm, ALGORITHMS))
-    started = time.monotonic()
-    rows = []
-    for prompt, chosen, rejected in pairs:
-        ids = renderer.encode(prompt)[0]
-        row = {
-            "prompt_ids": ids,
-            "chosen_ids": renderer.reply_ids(chosen),
-            "rejected_ids": renderer.reply_ids(rejected),
-        }
-        longest = len(ids) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-        if longest > settings.max_length:
-            raise UserError(
-                f"a pair of {longest} tokens exceeds max_length {settings.max_length}",
-                "raise 'max_length' in the model's entry of config.yaml",
-            )
-        rows.append({**row, "length": longest})
-    trainer = _TokenizedDPOTrainer(
-        model=model,
-        args=DPOConfig(
-            **settings.trainer_arguments(),
-            **ALGORITHMS[algorithm],
-            beta=beta,
-            precompute_ref_log_probs=True,
-            precompute_ref_batch_size=settings.device_batch_size,
-        ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=[_Progress("optimize")],
-    )
-    _expect_all_rows(len(trainer.train_dataset), len(rows))
-    return {"rows": len(rows), **_finish(trainer, started)}
-
-
-def _expect_all_rows(kept: int, given: int) -> None:
+def expect_all_rows(kept: int, given: int) -> None:
     if kept != given:
         raise AssertionError(f"the trainer dropped {given - kept} of {given} rows")
 
 
 @dataclass(frozen=True)
 class StageSettings:
-    """All that a training script is told. `algorithm` and `beta` are those of preference optimization."""
+    """All that a training script is told."""
 
     rendering: dict[str, str]  # template and instruction
     training: TrainingSettings
-    algorithm: str = "sft"
-    beta: float = 0.0
+    alignment: dict[str, Any] | None = None  # AlignmentSettings, of preference optimization alone
 
     @classmethod
     def from_json(cls, text: str) -> "StageSettings":
@@ -253,7 +184,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint folder")
     parser.add_argument("--manifest", type=Path, required=True, help="the checkpoint's manifest, written last")
     parser.add_argument(
-        "--settings", required=True, help="JSON: rendering, training, and for alignment algorithm, beta"
+        "--settings", required=True, help="JSON: rendering, training, and for preference optimization alignment"
     )
 
 

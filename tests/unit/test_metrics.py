@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 from sklearn.metrics import accuracy_score, f1_score
 
 from pedalign.errors import UserError
 from pedalign.metrics import EvaluationSettings, comparison, metrics
-from pedalign.statistics import accuracy, confusions, interval, macro_f1, permutation_p, resampled
+from pedalign.statistics import (
+    accuracy,
+    confusions,
+    holm,
+    interval,
+    macro_f1,
+    mcnemar_p,
+    permutation_p,
+    resampled,
+)
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 SETTINGS = EvaluationSettings(first_turn=True, resamples=200, seed=1)
@@ -38,21 +48,68 @@ def simulated(rng, conversations=60, accuracy_mean=0.7):
     return np.stack([right, turns - right], axis=-1)[:, None, :].astype(float)
 
 
-def test_a_95_percent_interval_covers_the_truth_about_that_often():
+def test_a_95_percent_interval_covers_the_truth_in_93_to_97_of_100_sets():
     rng = np.random.default_rng(3)
     covered = 0
-    for trial in range(300):
-        low, high = interval(accuracy(resampled(simulated(rng), 400, trial)))
+    for trial in range(1000):
+        low, high = interval(accuracy(resampled(simulated(rng, conversations=120), 500, trial)))
         covered += low <= 0.7 <= high
-    assert 0.90 <= covered / 300 <= 0.98
+    assert 930 <= covered <= 970
 
 
-def test_the_permutation_test_is_uniform_without_and_small_with_an_effect():
+def test_resampling_replies_in_place_of_conversations_would_cover_too_rarely():
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        right, wrong = simulated(rng, conversations=120).sum((0, 1))
+        low, high = np.quantile(rng.binomial(int(right + wrong), right / (right + wrong), size=500), [0.025, 0.975])
+        covered += low <= 0.7 * (right + wrong) <= high
+    assert covered < 279
+
+
+def test_p_values_are_uniform_where_the_tutors_are_alike():
     rng = np.random.default_rng(4)
-    null = [permutation_p(rng.normal(size=50).round(1), 200, trial) for trial in range(300)]
-    assert 0.02 <= np.mean(np.array(null) <= 0.05) <= 0.09
-    assert 0.4 <= np.mean(null) <= 0.6
+
+    def p_value(trial):
+        one, other = (simulated(rng, conversations=100)[:, 0, 0] for _ in range(2))
+        return permutation_p(one - other, 500, trial)
+
+    found = np.array([p_value(trial) for trial in range(1000)])
+    found -= rng.uniform(0, 1 / 501, size=1000)  # p-values are multiples of 1/501; spread them over the gaps
+    assert kstest(found, "uniform").pvalue > 0.01
+
+
+def test_few_conversations_give_no_too_small_p_values():
+    rng = np.random.default_rng(5)
+    found = [permutation_p(rng.integers(-2, 3, size=8).astype(float), 500, trial) for trial in range(1000)]
+    for level in (0.01, 0.05, 0.2):
+        assert np.mean(np.array(found) <= level) <= level + 0.02
+
+
+def test_the_permutation_test_finds_an_effect():
+    rng = np.random.default_rng(4)
     assert permutation_p(rng.normal(1, 1, size=50), 1000, 0) < 0.01
+
+
+def test_mcnemars_test_is_that_of_a_coin():
+    assert mcnemar_p(0, 0) == 1
+    assert mcnemar_p(8, 0) == pytest.approx(2 * 0.5**8)
+    assert mcnemar_p(5, 9) == mcnemar_p(9, 5) > 0.05
+
+
+def test_holm_adjusts_as_published():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.4]) == pytest.approx([0.9, 0.8])
+    assert holm([0.2]) == [0.2]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_lowers_a_p_value_nor_changes_their_order(p_values):
+    adjusted = holm(p_values)
+    assert all(one <= other <= 1 for one, other in zip(p_values, adjusted, strict=True))
+    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+    assert [adjusted[at] for at in order] == sorted(adjusted)
 
 
 def rows(rubric, *answers: tuple[str, dict, str]) -> list[dict]:
@@ -119,6 +176,20 @@ def test_a_gain_is_counted_reply_by_reply(rubric):
     assert report["difference"] == pytest.approx(19 / 40)
     assert report["difference_ci95"][0] > 0.4
     assert report["p_value"] < 0.05
+    assert report["mcnemar_p"] < 0.001
+
+
+def test_results_are_told_by_the_number_of_turns_before(rubric):
+    right, wrong = rubric.serialize(VALUES), rubric.serialize({**VALUES, "action": "2"})
+    talks = [(str(talk), {}, answer) for talk in range(4) for answer in ("hm", right, wrong)]
+    without = EvaluationSettings(first_turn=False, resamples=200, seed=1)
+    report = metrics(rows(rubric, *talks, ("3", {}, right)), rubric, without)["by_turn"]
+    assert {turn: one["support"] for turn, one in report.items()} == {"1": 4, "2": 4, "3": 1}
+    assert [report[turn]["action"]["accuracy"] for turn in "123"] == [1, 0, 1]
+    assert report["2"]["action"]["accuracy_ci95"] == [0, 0]
+    better = [(talk, labels, right if answer == wrong else answer) for talk, labels, answer in talks]
+    gain = comparison(rows(rubric, *talks), rows(rubric, *better), rubric, without)["by_turn"]
+    assert [gain[turn]["action"]["difference"] for turn in "12"] == [0, 1]
 
 
 def test_tutors_that_answered_different_rows_are_not_compared(rubric):

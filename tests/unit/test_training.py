@@ -1,53 +1,20 @@
-"""Training changes what it should: on a very small model, by TRL's real trainers."""
-
-import math
+"""Fine-tuning changes what it should: on a very small model, by TRL's real trainer."""
 
 import pytest
 import torch
+from small import ARCHITECTURE, TALKS, settings, small_model
 from trl.trainer import utils as trl_utils
 
-from pedalign.conversation import Conversation
 from pedalign.errors import UserError
-from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model, scratch_tokenizer
-from pedalign.template import Renderer
-from pedalign.training import TrainingSettings, finetune, optimize
+from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
+from pedalign.training import finetune
 
 pytestmark = pytest.mark.slow
-
-ARCHITECTURE = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "tie_word_embeddings": True,
-}
-TALKS = [
-    Conversation(
-        str(number),
-        (
-            {"role": "user", "content": f"Q. What is {number}?"},
-            {"role": "assistant", "content": '{"Move": "focus", "Tutorbot": "Look."}'},
-            {"role": "user", "content": "Hm."},
-            {"role": "assistant", "content": '{"Move": "telling", "Tutorbot": "A number."}'},
-        ),
-    )
-    for number in range(16)
-]
-
-
-def settings(**changed) -> TrainingSettings:
-    plain = {"epochs": 4, "learning_rate": 1e-2, "scheduler": "cosine", "warmup": 0.1, "weight_decay": 0.0}
-    batch = {"global_batch_size": 4, "device_batch_size": 4, "max_length": 256, "gradient_checkpointing": False}
-    return TrainingSettings(**{**plain, **batch, "dtype": "float32", "seed": 1, **changed})
 
 
 @pytest.fixture
 def made():
-    tokenizer = scratch_tokenizer(TALKS, "tutor", "Teach.", 400)
-    return scratch_model(ARCHITECTURE, tokenizer, seed=1), tokenizer, Renderer(tokenizer, "tutor", "Teach.")
+    return small_model()
 
 
 def test_fine_tuning_lowers_the_loss_and_is_the_same_each_time(made):
@@ -91,26 +58,6 @@ def test_accumulated_batches_train_like_whole_ones(made):
     finetune(twin, tokenizer, renderer, TALKS, settings(device_batch_size=1))
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-4)
-
-
-def test_alignment_starts_at_ln_2_and_raises_the_margin(made):
-    model, tokenizer, renderer = made
-    before = [parameter.clone() for parameter in model.parameters()]
-    good, bad = (f'{{"Move": "{move}", "Tutorbot": "Well."}}' for move in ("focus", "telling"))
-    pairs = [(talk.messages[:1], good, bad) for talk in TALKS]
-    facts = optimize(model, tokenizer, renderer, pairs, "dpo", 0.1, settings(learning_rate=1e-3))
-    first, last = facts["history"][0], facts["history"][-1]
-    assert float(first["loss"]) == pytest.approx(math.log(2), abs=1e-3)
-    assert float(last["rewards/margins"]) > float(first["rewards/margins"])
-    assert float(last["loss"]) < float(first["loss"])
-    moved = [not torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True)]
-    assert all(moved)
-
-
-def test_a_pair_that_does_not_fit_is_refused_before_training(made):
-    model, tokenizer, renderer = made
-    with pytest.raises(UserError, match="exceeds max_length 8"):
-        optimize(model, tokenizer, renderer, [(TALKS[0].messages[:1], "a", "b")], "dpo", 0.1, settings(max_length=8))
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():

@@ -1,0 +1,233 @@
+"""Preference optimization, by TRL's trainers on rows that the renderer made."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+
+from pedalign.conversation import Message
+from pedalign.errors import UserError, nearest
+from pedalign.likelihood import log_probabilities
+from pedalign.template import Renderer
+from pedalign.training import Progress, TrainingSettings, expect_all_rows, run_trainer
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference pair, and the log-probabilities that the reference model gives to its two replies."""
+
+    prompt: Sequence[Message]
+    chosen: str
+    rejected: str
+    reference_chosen: float
+    reference_rejected: float
+
+
+def read_pairs(preferences: dict[str, list[Any]], reference: dict[str, list[Any]]) -> list[Pair]:
+    """preferences.json and reference.json as pairs. Raises UserError where they do not belong together."""
+    names = ("conversation_id", "turn")
+    if any(preferences[name] != reference[name] for name in names):
+        raise UserError(
+            "reference.json is not of these preference pairs", "delete it and run again: the workflow makes it anew"
+        )
+    columns = [preferences[name] for name in ("prompt", "chosen", "rejected")]
+    return [
+        Pair(prompt, chosen[0]["content"], rejected[0]["content"], reference_chosen, reference_rejected)
+        for prompt, chosen, rejected, reference_chosen, reference_rejected in zip(
+            *columns, reference["chosen"], reference["rejected"], strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """`beta`: weight of staying near the reference model. `label_noise`: share of pairs that may be the wrong way
+    round (cdpo allows for it, the others take every pair at its word)."""
+
+    algorithm: str
+    beta: float
+    label_noise: float
+
+
+def _pairwise(loss_type: str) -> Callable[[AlignmentSettings], dict[str, Any]]:
+    return lambda settings: {"loss_type": loss_type}
+
+
+def _conservative(settings: AlignmentSettings) -> dict[str, Any]:
+    """TRL ignores label_smoothing for its sigmoid loss. Its robust loss is R = ((1 - e) P - e N) / (1 - 2e), where P and N
+    are the losses of a pair as given and turned round; so 2 (1 - e) P - (1 - 2e) R = (1 - e) P + e N, which is wanted."""
+    noise = settings.label_noise
+    return {
+        "loss_type": ["sigmoid", "robust"],
+        "loss_weights": [2 * (1 - noise), -(1 - 2 * noise)],
+        "label_smoothing": noise,
+    }
+
+
+# algorithm → TRL's loss, with the settings that make it exactly what the literature calls by that name
+ALGORITHMS: dict[str, Callable[[AlignmentSettings], dict[str, Any]]] = {
+    "dpo": _pairwise("sigmoid"),  # arXiv 2305.18290, equation 7
+    "ipo": _pairwise("ipo"),  # arXiv 2310.12036, equation 17, on log-probabilities per token
+    "rso": _pairwise("hinge"),  # arXiv 2309.06657, equation 9: the hinge loss on log-ratios
+    "cdpo": _conservative,  # "A note on DPO with noisy preferences" (Mitchell 2023), equation 3
+    "kto": _pairwise("kto"),  # arXiv 2402.01306, equation 8
+}
+
+
+class _RenderedRows:
+    """For TRL's trainers: rows hold token ids and reference log-probabilities already, so no second template and no
+    second computation has a say."""
+
+    def _prepare_dataset(self, dataset, *_, **__):
+        return dataset
+
+    def _precompute_ref_logps(self, dataset, *_):
+        return dataset
+
+
+class _RenderedDPOTrainer(_RenderedRows, DPOTrainer):
+    def _set_signature_columns_if_needed(self):
+        # "length" is for the sampler that groups pairs of like length; the collator does not pass it on.
+        super()._set_signature_columns_if_needed()
+        if "length" not in self._signature_columns:
+            self._signature_columns.append("length")
+
+
+class _RenderedKTOTrainer(_RenderedRows, KTOTrainer):
+    pass
+
+
+def optimize(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    renderer: Renderer,
+    pairs: Sequence[Pair],
+    alignment: AlignmentSettings,
+    settings: TrainingSettings,
+) -> dict[str, Any]:
+    """Align `model` in place with preference pairs; the facts for the manifest.
+
+    The reference model is `model` as given: the pairs hold its log-probabilities.
+    Raises UserError where the algorithm is not known, or a pair does not fit into `max_length`.
+    """
+    if alignment.algorithm not in ALGORITHMS:
+        raise UserError(f"algorithm '{alignment.algorithm}' is not known", nearest(alignment.algorithm, ALGORITHMS))
+    started = time.monotonic()
+    arguments = {
+        **settings.trainer_arguments(),
+        **ALGORITHMS[alignment.algorithm](alignment),
+        "beta": alignment.beta,
+        "precompute_ref_log_probs": True,
+    }
+    trainer_class: Any
+    config: Any
+    if alignment.algorithm == "kto":
+        rows = _single_rows(model, renderer, pairs, settings)
+        arguments["train_sampling_strategy"] = "sequential"  # the rows' order is part of the method
+        trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
+    else:
+        rows = [_pair_row(renderer, pair, settings.max_length) for pair in pairs]
+        trainer_class, config = _RenderedDPOTrainer, DPOConfig(**arguments)
+    trainer = trainer_class(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[Progress("optimize")],
+    )
+    expect_all_rows(len(trainer.train_dataset), len(rows))
+    return {"rows": len(rows), **run_trainer(trainer, started)}
+
+
+def _pair_row(renderer: Renderer, pair: Pair, max_length: int) -> dict[str, Any]:
+    ids = renderer.encode(pair.prompt)[0]
+    chosen, rejected = renderer.reply_ids(pair.chosen), renderer.reply_ids(pair.rejected)
+    longest = len(ids) + max(len(chosen), len(rejected))
+    if longest > max_length:
+        raise UserError(
+            f"a pair of {longest} tokens exceeds max_length {max_length}",
+            "raise 'max_length' in the model's entry of config.yaml",
+        )
+    return {
+        "prompt_ids": ids,
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
+        "ref_chosen_logps": pair.reference_chosen,
+        "ref_rejected_logps": pair.reference_rejected,
+        "length": longest,
+    }
+
+
+def _single_rows(
+    model: PreTrainedModel, renderer: Renderer, pairs: Sequence[Pair], settings: TrainingSettings
+) -> list[dict[str, Any]]:
+    """KTO's rows: each reply of a pair alone, and beside it the reply that the row before it in its batch has.
+
+    From those mismatched replies KTO estimates how far the policy has moved (arXiv 2402.01306, section 4.1); so a batch
+    must hold two rows or more, and no two of one prompt.
+    """
+    size = settings.device_batch_size
+    if size < 2:
+        raise UserError(
+            f"kto needs batches of two replies or more on each device, device_batch_size is {size}",
+            "set device_batch_size to 2 or more under 'alignment' in the model's entry of config.yaml",
+        )
+    rows = []
+    for pair in pairs:
+        row = _pair_row(renderer, pair, settings.max_length)
+        for side in ("chosen", "rejected"):
+            rows.append(
+                {
+                    "prompt_ids": row["prompt_ids"],
+                    "completion_ids": row[f"{side}_ids"],
+                    "label": side == "chosen",
+                    "ref_logps": row[f"ref_{side}_logps"],
+                }
+            )
+    order = spread([str(row["prompt_ids"]) for row in rows], size, settings.seed)
+    rows = [rows[at] for at in order]
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        for at, row in enumerate(batch):
+            room = settings.max_length - len(row["prompt_ids"])
+            row["KL_completion_ids"] = batch[at - 1]["completion_ids"][:room]
+    replies = [(row["prompt_ids"], row["KL_completion_ids"]) for row in rows]
+    for row, total in zip(
+        rows, log_probabilities(model, replies, max_batch_tokens=size * settings.max_length), strict=True
+    ):
+        row["ref_KL_logps"] = total
+    return rows
+
+
+def spread(prompts: Sequence[str], size: int, seed: int) -> list[int]:
+    """An order of the rows, shuffled by `seed`, in which no batch of `size` holds two of one prompt.
+
+    Rows of a prompt are set as far apart as they can be, which keeps both kinds of reply in every part.
+    Raises UserError where a prompt has too many rows for that.
+    """
+    rng = random.Random(seed)
+    members: dict[str, list[int]] = {}
+    for at, prompt in enumerate(prompts):
+        members.setdefault(prompt, []).append(at)
+    places = []
+    for rows in members.values():
+        start = rng.random()
+        rng.shuffle(rows)
+        places += [((start + number) / len(rows), at) for number, at in enumerate(rows)]
+    waiting = [at for _, at in sorted(places)]
+    order: list[int] = []
+    while waiting:
+        batch = {prompts[at] for at in order[len(order) - len(order) % size :]}
+        free = next((number for number, at in enumerate(waiting) if prompts[at] not in batch), None)
+        if free is None:
+            raise UserError(
+                f"kto: {len(members)} prompts are too few for batches of {size} replies of different prompts",
+                "lower device_batch_size under 'alignment' in the model's entry of config.yaml",
+            )
+        order.append(waiting.pop(free))
+    return order

@@ -1,0 +1,60 @@
+"""The log-probabilities that the fine-tuned tutor gives to the replies of the preference pairs.
+
+Every alignment of this tutor is held against them, whatever its algorithm, beta and seed: they are computed once.
+
+Reads   the preference dataset, the SFT checkpoint, the rubric
+Writes  reference.json: parallel lists of conversation_id, turn, chosen and rejected (natural log-probabilities of the
+        whole replies, end token included)
+
+    python scripts/reference.py results/tiny/preferences.json --model results/tiny/sft/checkpoint \
+        --rubric datasets/rubrics/class.yaml --output results/tiny/sft/reference.json \
+        --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768}'
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from pedalign.artifacts import read_json, write_columns
+from pedalign.errors import run
+from pedalign.likelihood import log_probabilities
+from pedalign.models import load_model, load_tokenizer
+from pedalign.rubric import load_rubric
+from pedalign.settings import from_json
+from pedalign.template import renderer
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    rendering: dict[str, str]
+    dtype: str
+    max_batch_tokens: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preferences", type=Path)
+    parser.add_argument("--model", required=True, help="folder or hub id of the fine-tuned tutor")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens")
+    args = parser.parse_args()
+
+    settings = from_json(ReferenceSettings, args.settings)
+    pairs = read_json(args.preferences)
+    rendering = renderer(load_tokenizer(args.model), rubric=load_rubric(args.rubric), **settings.rendering)
+    prompts = [rendering.encode(prompt)[0] for prompt in pairs["prompt"]]
+    columns = {name: pairs[name] for name in ("conversation_id", "turn")}
+    replies = [
+        (prompt, rendering.reply_ids(reply[0]["content"]))
+        for side in ("chosen", "rejected")
+        for prompt, reply in zip(prompts, pairs[side], strict=True)
+    ]
+    totals = log_probabilities(load_model(args.model, settings.dtype), replies, settings.max_batch_tokens)
+    columns["chosen"], columns["rejected"] = totals[: len(prompts)], totals[len(prompts) :]
+    write_columns(args.output, columns)
+    print(f"{args.output}: {len(prompts)} pairs")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,178 @@
+"""Alignment does what the literature says: on a very small model, by TRL's real trainers."""
+
+import copy
+import math
+from collections import Counter
+
+import pytest
+import torch
+from small import TALKS, settings, small_model
+from trl import DPOConfig, KTOConfig
+
+from pedalign import alignment
+from pedalign.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, read_pairs, spread
+from pedalign.errors import UserError
+from pedalign.likelihood import log_probabilities
+
+pytestmark = pytest.mark.slow
+
+BETA = 0.2
+GOOD, BAD = (f'{{"Move": "{move}", "Tutorbot": "Well."}}' for move in ("focus", "telling"))
+LOSS_AT_STEP_0 = {
+    "dpo": math.log(2),
+    "ipo": 1 / (2 * BETA) ** 2,  # per token: all log-ratios are 0
+    "rso": 1.0,
+    "cdpo": math.log(2),
+    "kto": 0.5,
+}
+
+
+@pytest.fixture
+def made():
+    return small_model()
+
+
+def algorithm(name: str, beta: float = BETA, label_noise: float = 0.1) -> AlignmentSettings:
+    return AlignmentSettings(name, beta, label_noise)
+
+
+def reply_scores(model, renderer, replies: list[str]) -> list[float]:
+    rows = [
+        (renderer.encode(talk.messages[:1])[0], renderer.reply_ids(reply))
+        for talk, reply in zip(TALKS, replies, strict=True)
+    ]
+    return log_probabilities(model, rows, 10_000)
+
+
+def pairs(model, renderer, chosen: str = GOOD, rejected: str = BAD) -> list[Pair]:
+    scores = [reply_scores(model, renderer, [reply] * len(TALKS)) for reply in (chosen, rejected)]
+    return [
+        Pair(talk.messages[:1], chosen, rejected, one, other) for talk, one, other in zip(TALKS, *scores, strict=True)
+    ]
+
+
+def margin(model, renderer) -> float:
+    good, bad = (sum(reply_scores(model, renderer, [reply] * len(TALKS))) for reply in (GOOD, BAD))
+    return good - bad
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_starts_at_its_closed_form_and_moves_the_margin_the_right_way(name, made):
+    model, tokenizer, renderer = made
+    given = pairs(model, renderer)
+    before, start = copy.deepcopy(model), margin(model, renderer)
+    facts = optimize(model, tokenizer, renderer, given, algorithm(name), settings(learning_rate=1e-3, warmup=0.0))
+    assert facts["history"][0]["loss"] == pytest.approx(LOSS_AT_STEP_0[name], abs=1e-3)
+    assert facts["history"][-1]["loss"] < facts["history"][0]["loss"]
+    assert margin(model, renderer) > start + 0.5
+    assert all(not torch.equal(one, other) for one, other in zip(model.parameters(), before.parameters(), strict=True))
+    # The reference is what the pairs say, and they are as they were.
+    assert pairs(before, renderer) == given
+
+
+def test_cdpo_is_the_weighted_loss_of_a_pair_as_given_and_turned_round(made):
+    """Mitchell's equation 3, at a policy that is not the reference."""
+    model, tokenizer, renderer = made
+    moved = [
+        Pair(pair.prompt, pair.chosen, pair.rejected, pair.reference_chosen + 3, pair.reference_rejected - 4)
+        for pair in pairs(model, renderer)
+    ]
+    whole = settings(epochs=1, global_batch_size=16, device_batch_size=16)
+    facts = optimize(model, tokenizer, renderer, moved, algorithm("cdpo", label_noise=0.3), whole)
+    logit = BETA * (-3 - 4)
+    expected = -0.7 * math.log(1 / (1 + math.exp(-logit))) - 0.3 * math.log(1 / (1 + math.exp(logit)))
+    assert facts["history"][0]["loss"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_losses_are_those_of_a_reference_model_held_in_memory(name, made, monkeypatch):
+    model, tokenizer, renderer = made
+    twin, reference = copy.deepcopy(model), copy.deepcopy(model)
+    given = pairs(model, renderer)
+    facts = optimize(model, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+
+    def with_a_model(base, config):
+        class Trainer(base):
+            def __init__(self, *arguments, args, train_dataset, **others):
+                names = [column for column in train_dataset.column_names if column.startswith("ref_")]
+                plain = config(**{**vars(kept), "precompute_ref_log_probs": False})
+                rows = train_dataset.remove_columns(names)
+                super().__init__(*arguments, args=plain, train_dataset=rows, ref_model=reference, **others)
+
+        return Trainer
+
+    class Kept:
+        pass
+
+    kept = Kept()
+
+    def keeping(config):
+        def make(**arguments):
+            vars(kept).update(arguments)
+            return config(**arguments)
+
+        return make
+
+    monkeypatch.setattr(alignment, "DPOConfig", keeping(DPOConfig))
+    monkeypatch.setattr(alignment, "KTOConfig", keeping(KTOConfig))
+    monkeypatch.setattr(alignment, "_RenderedDPOTrainer", with_a_model(alignment._RenderedDPOTrainer, DPOConfig))
+    monkeypatch.setattr(alignment, "_RenderedKTOTrainer", with_a_model(alignment._RenderedKTOTrainer, KTOConfig))
+    other = optimize(twin, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+    losses, others = ([step["loss"] for step in one["history"]] for one in (facts, other))
+    assert losses == pytest.approx(others, rel=1e-4, abs=1e-6)
+    assert len(set(losses)) > 1
+
+
+def test_kto_rows_are_shuffled_and_rows_of_one_prompt_are_kept_apart():
+    prompts = [str(number) for number in range(20) for _ in range(2)]
+    for size in (2, 4, 8, 20):
+        order = spread(prompts, size, seed=1)
+        assert sorted(order) == list(range(40))
+        for start in range(0, 40, size):
+            batch = [prompts[at] for at in order[start : start + size]]
+            assert len(set(batch)) == len(batch)
+    assert spread(prompts, 4, seed=1) == spread(prompts, 4, seed=1) != spread(prompts, 4, seed=2)
+    assert order != sorted(order)
+
+
+def test_prompts_with_many_replies_are_spread_too():
+    prompts = [str(number) for number in range(30) for _ in range(2 + 2 * (number % 3))]
+    for seed in range(20):
+        order = spread(prompts, 8, seed)
+        for start in range(0, len(order), 8):
+            assert max(Counter(prompts[at] for at in order[start : start + 8]).values()) == 1
+
+
+def test_too_few_prompts_for_ktos_batches_are_refused(made):
+    model, tokenizer, renderer = made
+    with pytest.raises(UserError, match="3 prompts are too few for batches of 4"):
+        optimize(model, tokenizer, renderer, pairs(model, renderer)[:3], algorithm("kto"), settings())
+    with pytest.raises(UserError, match="device_batch_size is 1"):
+        optimize(model, tokenizer, renderer, pairs(model, renderer), algorithm("kto"), settings(device_batch_size=1))
+
+
+def test_a_pair_that_does_not_fit_is_refused_before_training(made):
+    model, tokenizer, renderer = made
+    with pytest.raises(UserError, match="exceeds max_length 8"):
+        optimize(model, tokenizer, renderer, pairs(model, renderer), algorithm("dpo"), settings(max_length=8))
+
+
+def test_log_probabilities_do_not_depend_on_the_batch_and_are_transformers_loss(made):
+    model, _, renderer = made
+    rows = [
+        (renderer.encode(talk.messages[:1])[0], renderer.reply_ids("Well. " * (1 + at % 5)))
+        for at, talk in enumerate(TALKS)
+    ]
+    together = log_probabilities(model, rows, 10_000)
+    assert together == pytest.approx(log_probabilities(model, rows, 1), abs=1e-3)
+    for (prompt, reply), total in zip(rows, together, strict=True):
+        ids = torch.tensor([[*prompt, *reply]])
+        labels = torch.tensor([[-100] * len(prompt) + reply])
+        loss = model(input_ids=ids, labels=labels).loss.item()
+        assert total == pytest.approx(-loss * len(reply), rel=1e-4)
+
+
+def test_log_probabilities_of_other_pairs_are_refused():
+    preferences = {"conversation_id": ["a"], "turn": [0], "prompt": [[]], "chosen": [[]], "rejected": [[]]}
+    with pytest.raises(UserError, match="not of these preference pairs"):
+        read_pairs(preferences, {"conversation_id": ["a"], "turn": [1], "chosen": [0.0], "rejected": [0.0]})
