@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from pedalign.artifacts import read_csv, write_text
-from pedalign.summary import table
+from pedalign.table import table
 
 ROOT = Path(__file__).parents[1]
 

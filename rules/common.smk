@@ -11,7 +11,7 @@ from pedalign.artifacts import read_csv
 from pedalign.config import model_entry, parse_policy, runs, script_sources, settings, validate
 from pedalign.errors import UserError
 from pedalign.splits import SPLITS, dataset_files
-from pedalign.summary import table
+from pedalign.table import table
 
 # Keep freed memory instead of handing it back to the system: with the large, short-lived tensors of training on the
 # CPU, glibc's defaults spend a third of the time on fetching it again.

@@ -59,8 +59,11 @@ def _pairwise(loss_type: str) -> Callable[[AlignmentSettings], dict[str, Any]]:
 
 
 def _conservative(settings: AlignmentSettings) -> dict[str, Any]:
-    """TRL ignores label_smoothing for its sigmoid loss. Its robust loss is R = ((1 - e) P - e N) / (1 - 2e), where P and N
-    are the losses of a pair as given and turned round; so 2 (1 - e) P - (1 - 2e) R = (1 - e) P + e N, which is wanted."""
+    """TRL ignores label_smoothing for its sigmoid loss, but not for its robust one.
+
+    With P and N the losses of a pair as given and turned round, and noise e: robust R = ((1 - e) P - e N) / (1 - 2e).
+    So 2 (1 - e) P - (1 - 2e) R = (1 - e) P + e N, which is wanted.
+    """
     noise = settings.label_noise
     return {
         "loss_type": ["sigmoid", "robust"],

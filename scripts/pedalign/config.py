@@ -143,7 +143,7 @@ def parse_policy(name: str, seed: int) -> Policy:
 def runs(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(model, policy) of everything that `all` builds, each once: a run's lists stand for all their combinations."""
     names = ("model", "algorithm", "beta", "seed")
-    found = {}
+    found: dict[tuple[str, str], None] = {}
     for run in config["runs"]:
         values = [_listed(run.get(name, config["seed"])) for name in names]
         for model, *rest in product(*values):

@@ -1,16 +1,13 @@
 """The rules of the paper's published scripts, to the letter, so that figures can be compared to the digit.
 
 They belong to "Pedagogical Alignment of Large Language Models" (arXiv 2402.05000): what counts as a reply that can be
-read, as a valid gold reply, as a mistake, and as a score. Where the workflow's own rules are better,
-docs/paper-numbers.md says how the two differ. Field names, labels and their lengths are the rubric's.
+read, as a valid gold reply, and as a mistake. Where the workflow's own rules are better, docs/paper-numbers.md says how
+the two differ. Field names, labels and their lengths are the rubric's.
 """
 
 import ast
 import warnings
-from collections.abc import Sequence
 from typing import Any
-
-from sklearn.metrics import accuracy_score, f1_score
 
 from pedalign.literal import MAX_CHARACTERS, join_surrogates
 from pedalign.rubric import Canonical, Field, Rubric
@@ -93,37 +90,3 @@ def why_rejected(gold: str, response: str, rubric: Rubric) -> str | None:
         if not isinstance(value, str) or value.strip() != wanted[field.name].strip():
             return field.key
     return None
-
-
-def scores(responses: Sequence[dict[str, str]], rubric: Rubric, first_turn: bool) -> dict[str, dict[str, Any]]:
-    """For each label field's key what evaluate_responses.py prints: `paper_accuracy`, `paper_macro_f1` (shares), and
-    `paper_support` (rows). The two are None where no row has a valid gold reply.
-
-    A response that is not a Python literal, or lacks the field, has the label ""; labels are compared unstripped.
-    Macro-F1 is the mean over the sorted labels of gold and predicted replies together without the first: that is ""
-    where any label is missing, and a real label where none is.
-    """
-    gold: dict[str, list[str]] = {field.key: [] for field in rubric.label_fields}
-    predicted: dict[str, list[str]] = {field.key: [] for field in rubric.label_fields}
-    for row in responses:
-        wanted = read_literal(row["gpt"])
-        if not valid_gold(wanted, rubric) or (row["turn"] == "0" and not first_turn):
-            continue
-        found = read_literal(row["response"])
-        for field in rubric.label_fields:
-            value = found.get(field.name) if isinstance(found, dict) else ""
-            gold[field.key].append(wanted[field.name])
-            predicted[field.key].append(value if isinstance(value, str) else "")
-    return {key: _scores(gold[key], predicted[key]) for key in gold}
-
-
-def _scores(gold: list[str], predicted: list[str]) -> dict[str, Any]:
-    if not gold:
-        return {"paper_accuracy": None, "paper_macro_f1": None, "paper_support": 0}
-    labels = sorted({*gold, *predicted})[1:]
-    f1 = f1_score(gold, predicted, labels=labels, average="macro", zero_division=0) if labels else None
-    return {
-        "paper_accuracy": round(float(accuracy_score(gold, predicted)), 6),
-        "paper_macro_f1": None if f1 is None else round(float(f1), 6),
-        "paper_support": len(gold),
-    }

@@ -1,71 +1,77 @@
-"""All runs in one table: rows for summary.csv, and the same as text for people."""
+"""All runs in one table: the rows of summary.csv."""
 
-from collections.abc import Mapping, Sequence
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pedalign.rubric import Rubric
+from pedalign.statistics import holm
 
 Key = tuple[str, str]  # model, policy
+
+_MEASURED = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "majority")
+_COMPARED = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
+_SPREAD = ("accuracy_sd", "difference_sd")
+_SEED = re.compile(r"-s[0-9]+$")
 
 
 def summary_rows(
     metrics: Mapping[Key, dict[str, Any]], comparisons: Mapping[Key, dict[str, Any]], rubric: Rubric, data: str
 ) -> tuple[list[str], list[list[Any]]]:
-    """Header and one row per tutor; `data` says what was tested on. Shares are 0 to 1, differences too.
+    """Header and one row per tutor, then one per group of tutors that differ in the training seed alone.
 
-    The columns of the comparison are empty for tutors that are not compared (the fine-tuned ones).
+    `data` says what was tested on. Shares are 0 to 1, differences too. A group's row holds means over its seeds, and
+    their standard deviations (sd); its intervals and p-values are empty, as are the comparison's columns of tutors
+    that are not compared (the fine-tuned ones). `p_holm` is adjusted for the number of compared tutors.
     """
     fields = [field.key for field in rubric.label_fields]
-    measured = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "majority")
-    compared = ("difference", "difference_low", "difference_high", "p_value")
-    header = ["model", "policy", "data", "conversations", "replies", "valid_format"]
-    header += [f"{field}_{name}" for field in fields for name in (*measured, *compared)]
-    rows = []
-    for (model, policy), measures in metrics.items():
-        row = [model, policy, data, measures["n_conversations"], measures["n_rows"], measures["valid_format"]]
-        comparison = comparisons.get((model, policy))
+    header = ["model", "policy", "seeds", "data", "conversations", "replies", "valid_format"]
+    header += [f"{field}_{name}" for field in fields for name in (*_MEASURED, *_COMPARED, *_SPREAD)]
+    adjusted = {
+        field: dict(zip(comparisons, holm([one[field]["p_value"] for one in comparisons.values()]), strict=True))
+        for field in fields
+    }
+    records: dict[Key, dict[str, Any]] = {}
+    for key, measures in metrics.items():
+        record = {"seeds": 1, "data": data, "valid_format": measures["valid_format"]}
+        record |= {"conversations": measures["n_conversations"], "replies": measures["n_rows"]}
         for field in fields:
             one = measures[field]
-            row += [one["accuracy"], *one["accuracy_ci95"], one["macro_f1"], measures["majority_baseline"][field]]
-            if comparison:
-                other = comparison[field]
-                row += [other["difference"], *other["difference_ci95"], other["p_value"]]
-            else:
-                row += [""] * len(compared)
-        rows.append(row)
-    return header, rows
+            values = [one["accuracy"], *one["accuracy_ci95"], one["macro_f1"], measures["majority_baseline"][field]]
+            record |= _named(field, _MEASURED, values)
+            if key in comparisons:
+                other = comparisons[key][field]
+                values = [other["difference"], *other["difference_ci95"], other["p_value"], adjusted[field][key]]
+                record |= _named(field, _COMPARED, values)
+        records[key] = record
+    rows = [*records.items(), *_groups(records, fields).items()]
+    return header, [[*key, *(record.get(name, "") for name in header[2:])] for key, record in rows]
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """The rows of a summary.csv as lines that fit a terminal: percentages with 95% intervals."""
-    first = rows[0]
-    fields = [name.removesuffix("_macro_f1") for name in first if name.endswith("_macro_f1")]
-    lines = [["tutor", "valid format", *fields]]
-    lines.append(["always the commonest label", "", *(_percent(first[f"{field}_majority"]) for field in fields)])
-    for row in rows:
-        cells = [f"{row['model']} {row['policy']}", _percent(row["valid_format"])]
+def _named(field: str, names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return {f"{field}_{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _groups(records: Mapping[Key, dict[str, Any]], fields: Sequence[str]) -> dict[Key, dict[str, Any]]:
+    """(model, policy without its seed) → means and standard deviations, where there are two seeds or more."""
+    members: dict[Key, list[dict[str, Any]]] = {}
+    for (model, policy), record in records.items():
+        members.setdefault((model, _SEED.sub("", policy)), []).append(record)
+    groups = {}
+    for (model, policy), group in members.items():
+        if len(group) < 2:
+            continue
+
+        def over(name: str, how: Callable, group: list[dict[str, Any]] = group) -> float:
+            return round(how([record[name] for record in group]), 6)
+
+        record = {name: group[0][name] for name in ("data", "conversations", "replies")}
+        record |= {"seeds": len(group), "valid_format": over("valid_format", statistics.mean)}
         for field in fields:
-            low, high = (100 * float(row[f"{field}_accuracy_{end}"]) for end in ("low", "high"))
-            cells.append(f"{_percent(row[f'{field}_accuracy'])} [{low:.1f}, {high:.1f}]")
-        lines.append(cells)
-        if row[f"{fields[0]}_difference"]:
-            cells = ["  difference to sft", ""]
-            for field in fields:
-                value, low, high = (100 * float(row[f"{field}_difference{end}"]) for end in ("", "_low", "_high"))
-                cells.append(f"{value:+.1f} [{low:+.1f}, {high:+.1f}] {_p(float(row[f'{field}_p_value']))}")
-            lines.append(cells)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    title = (
-        f"{first['data']}: accuracy on {first['replies']} test replies of {first['conversations']} conversations, "
-        "in %, with 95% intervals; differences in points"
-    )
-    return "\n".join([title, "", body[0], "-" * len(max(body, key=len)), *body[1:]])
-
-
-def _percent(share: str) -> str:
-    return f"{100 * float(share):.1f}"
-
-
-def _p(value: float) -> str:
-    return "p<0.001" if value < 0.001 else f"p={value:.3f}"
+            for name in ("accuracy", "macro_f1", "majority", "difference"):
+                record[f"{field}_{name}"] = over(f"{field}_{name}", statistics.mean)
+            for name in ("accuracy", "difference"):
+                record[f"{field}_{name}_sd"] = over(f"{field}_{name}", statistics.stdev)
+        groups[model, f"{policy} (mean)"] = record
+    return groups

@@ -12,7 +12,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from pedalign import paper
 from pedalign.conversation import RawConversation, clean
-from pedalign.metrics import EvaluationSettings, metrics
+from pedalign.metrics import EvaluationSettings, metrics, paper_scores
 from pedalign.preferences import PreferenceSettings, preference_pairs
 from pedalign.splits import SplitSettings, draw
 
@@ -79,7 +79,7 @@ def plainly_scored(rows: list[dict[str, str]], key: str) -> tuple[float, float] 
     )
 )
 def test_the_papers_figures_are_those_of_its_evaluation(rubric, rows):
-    found = paper.scores(rows, rubric, first_turn=False)
+    found = paper_scores(rows, rubric, first_turn=False)
     for key in ("evaluation", "action", "state"):
         expected = plainly_scored(rows, key)
         if expected is None:
@@ -95,10 +95,10 @@ def test_the_papers_figures_are_those_of_its_evaluation(rubric, rows):
 def test_the_papers_macro_f1_leaves_out_a_real_label_where_every_reply_can_be_read(rubric):
     right = [row(repr(reply(evaluation=label)), repr(reply(evaluation=label))) for label in "ab"]
     wrong = row(repr(reply(evaluation="a")), repr(reply(evaluation="b")))
-    found = paper.scores([*right, wrong], rubric, first_turn=False)["evaluation"]
+    found = paper_scores([*right, wrong], rubric, first_turn=False)["evaluation"]
     assert found["paper_macro_f1"] == pytest.approx(2 / 3, abs=1e-6)  # of b alone; a, which sorts first, is left out
     unreadable = row(repr(reply(evaluation="a")), "hm")
-    found = paper.scores([*right, unreadable], rubric, first_turn=False)["evaluation"]
+    found = paper_scores([*right, unreadable], rubric, first_turn=False)["evaluation"]
     assert found["paper_macro_f1"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)  # of a and b; "" is left out
 
 

@@ -36,7 +36,7 @@ def test_a_policys_name_says_algorithm_beta_and_seed():
 
 
 def test_the_algorithms_of_the_schema_are_those_that_can_be_trained():
-    from pedalign.training import ALGORITHMS
+    from pedalign.alignment import ALGORITHMS
 
     assert set(configuration.algorithms()) == set(ALGORITHMS)
 
@@ -52,7 +52,7 @@ def test_a_scripts_sources_are_all_modules_that_it_imports_and_no_others():
     def modules(script: str) -> set[str]:
         return {Path(path).stem for path in configuration.script_sources(ROOT / "scripts" / f"{script}.py")}
 
-    assert modules("pair") == {"pair", "artifacts", "errors", "literal", "preferences", "rubric"}
+    assert modules("pair") == {"pair", "artifacts", "errors", "literal", "paper", "preferences", "rubric", "settings"}
     assert "training" in modules("finetune") and "metrics" not in modules("finetune")
     assert "statistics" in modules("score") and "template" not in modules("score")
 

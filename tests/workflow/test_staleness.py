@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 SCORING = {"score": 2, "compare": 1, "summarize": 1}
 ALIGNING = {"optimize": 1, "respond": 1, "score": 1, "compare": 1, "summarize": 1}
-FINETUNING = {"finetune": 1, "pair": 1, "optimize": 1, "respond": 3, **SCORING}
+FINETUNING = {"finetune": 1, "pair": 1, "reference": 1, "optimize": 1, "respond": 3, **SCORING}
 EVERYTHING = {"split": 1, "base": 1, "audit": 1, **FINETUNING}
 
 
@@ -85,21 +85,29 @@ TABLE = {
     "threads and GPUs of a model": (setting("models", "tiny", "resources", "sft", value={"threads": 2, "gpu": 4}), {}),
     "a comment in a module of two stages": (comment("metrics.py"), SCORING),
     "a metric's code": (comment("statistics.py"), SCORING),
-    "the code that builds pairs": (comment("preferences.py"), {"pair": 1, **ALIGNING}),
-    "the table's code": (comment("summary.py"), {"summarize": 1}),
+    "the code that builds pairs": (comment("preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
+    "the summary's code": (comment("summary.py"), {"summarize": 1}),
+    "how the table is printed": (comment("table.py"), {}),
+    "an algorithm's code": (comment("alignment.py"), ALIGNING),
     "resamples of the bootstrap": (setting("evaluation", "resamples", value=300), SCORING),
     "beta": (setting("runs", value=[{"model": "tiny", "algorithm": "dpo", "beta": 0.2}]), ALIGNING),
     "learning rate of the alignment": (setting("models", "tiny", "alignment", "learning_rate", value=1e-3), ALIGNING),
     "learning rate of SFT": (setting("models", "tiny", "sft", "learning_rate", value=1e-3), FINETUNING),
     "length of the replies": (
         setting("models", "tiny", "generation", "max_new_tokens", value=25),
-        {"respond": 3, "pair": 1, "optimize": 1, **SCORING},
+        {"respond": 3, "pair": 1, "reference": 1, "optimize": 1, **SCORING},
     ),
+    "a setting of another algorithm": (setting("preferences", "label_noise", value=0.2), {}),
+    "the paper's rules": (setting("paper_rules", value=True), EVERYTHING),
     "a split size": (setting("splits", "test", value=5), EVERYTHING),
     "a dataset file's bytes": (changed_dataset, EVERYTHING),
     "deleted metrics": (deleted("tiny/sft/test/metrics.json"), {"score": 1, "summarize": 1}),
     "a deleted aligned checkpoint": (deleted("tiny/dpo-b0.1/checkpoint"), ALIGNING),
-    "deleted preferences": (deleted("tiny/preferences.json"), {"pair": 1, **ALIGNING}),
+    "deleted log-probabilities of the reference": (
+        deleted("tiny/sft/reference.json"),
+        {"reference": 1, **ALIGNING},
+    ),
+    "deleted preferences": (deleted("tiny/preferences.json"), {"pair": 1, "reference": 1, **ALIGNING}),
 }
 
 

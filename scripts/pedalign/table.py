@@ -1,0 +1,50 @@
+"""The summary table as text for people."""
+
+from collections.abc import Mapping, Sequence
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """The rows of a summary.csv as lines that fit a terminal: percentages with 95% intervals."""
+    first = rows[0]
+    fields = [name.removesuffix("_macro_f1") for name in first if name.endswith("_macro_f1")]
+    compared = sum(bool(row[f"{fields[0]}_p_value"]) for row in rows)
+    lines = [["tutor", "valid format", *fields]]
+    lines.append(["always the commonest label", "", *(_percent(first[f"{field}_majority"]) for field in fields)])
+    for row in rows:
+        name = f"{row['model']} {row['policy']}"
+        lines.append([name, _percent(row["valid_format"]), *(_accuracy(row, field) for field in fields)])
+        if row[f"{fields[0]}_difference"]:
+            lines.append(["  difference to sft", "", *(_difference(row, field) for field in fields)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    title = [
+        f"{first['data']}: accuracy on {first['replies']} test replies of {first['conversations']} conversations, "
+        "in %, with 95% intervals; differences in points"
+    ]
+    if compared > 1:
+        title.append(f"p-values are adjusted for the {compared} aligned tutors by Holm's method")
+    if any(int(row["seeds"]) > 1 for row in rows):
+        title.append("(mean): over the training seeds, with the standard deviation of one seed")
+    return "\n".join([*title, "", body[0], "-" * len(max(body, key=len)), *body[1:]])
+
+
+def _accuracy(row: Mapping[str, str], field: str) -> str:
+    if row[f"{field}_accuracy_sd"]:
+        return f"{_percent(row[f'{field}_accuracy'])} ± {_percent(row[f'{field}_accuracy_sd'])}"
+    low, high = (_percent(row[f"{field}_accuracy_{end}"]) for end in ("low", "high"))
+    return f"{_percent(row[f'{field}_accuracy'])} [{low}, {high}]"
+
+
+def _difference(row: Mapping[str, str], field: str) -> str:
+    if row[f"{field}_difference_sd"]:
+        return f"{100 * float(row[f'{field}_difference']):+.1f} ± {_percent(row[f'{field}_difference_sd'])}"
+    value, low, high = (100 * float(row[f"{field}_difference{end}"]) for end in ("", "_low", "_high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}] {_p(float(row[f'{field}_p_holm']))}"
+
+
+def _percent(share: str) -> str:
+    return f"{100 * float(share):.1f}"
+
+
+def _p(value: float) -> str:
+    return "p<0.001" if value < 0.001 else f"p={value:.3f}"

@@ -1,0 +1,74 @@
+"""The table that a run ends with."""
+
+import csv
+import io
+import statistics
+
+import pytest
+
+from pedalign.summary import summary_rows
+from pedalign.table import table
+
+FIELDS = ("evaluation", "action", "state")
+
+
+def measured(accuracy: float) -> dict:
+    one = {"accuracy": accuracy, "accuracy_ci95": [accuracy - 0.02, accuracy + 0.02], "macro_f1": accuracy}
+    baseline = dict.fromkeys(FIELDS, 0.3)
+    counts = {"valid_format": 0.99, "n_rows": 500, "n_conversations": 70, "majority_baseline": baseline}
+    return {**dict.fromkeys(FIELDS, one), **counts}
+
+
+def compared(difference: float, p_value: float) -> dict:
+    one = {"difference": difference, "difference_ci95": [difference - 0.01, difference + 0.01], "p_value": p_value}
+    return dict.fromkeys(FIELDS, one)
+
+
+@pytest.fixture
+def written(rubric):
+    def write(metrics: dict, comparisons: dict) -> list[dict[str, str]]:
+        header, rows = summary_rows(metrics, comparisons, rubric, "bio (simulated)")
+        file = io.StringIO()
+        csv.writer(file).writerows([header, *rows])
+        return list(csv.DictReader(io.StringIO(file.getvalue())))
+
+    return write
+
+
+SFT = ("tiny", "sft")
+METRICS = {SFT: measured(0.8), ("tiny", "dpo-b0.1"): measured(0.82)}
+COMPARISONS = {("tiny", "dpo-b0.1"): compared(0.02, 0.01)}
+
+
+def test_one_run_needs_no_adjustment(written):
+    rows = written(METRICS, COMPARISONS)
+    assert [row["policy"] for row in rows] == ["sft", "dpo-b0.1"]
+    assert rows[1]["action_p_value"] == rows[1]["action_p_holm"] == "0.01"
+    text = table(rows)
+    assert "80.0 [78.0, 82.0]" in text
+    assert "+2.0 [+1.0, +3.0] p=0.010" in text
+    assert "Holm" not in text and "(simulated)" in text
+
+
+def test_p_values_of_a_sweep_are_adjusted_for_its_number_of_runs(written):
+    metrics = {**METRICS, ("tiny", "ipo-b0.1"): measured(0.81), ("tiny", "kto-b0.1"): measured(0.8)}
+    comparisons = {**COMPARISONS, ("tiny", "ipo-b0.1"): compared(0.01, 0.03), ("tiny", "kto-b0.1"): compared(0, 0.9)}
+    rows = written(metrics, comparisons)
+    assert [float(row["action_p_holm"]) for row in rows[1:]] == pytest.approx([0.03, 0.06, 0.9])
+    assert "adjusted for the 3 aligned tutors" in table(rows)
+    assert "p=0.060" in table(rows)
+
+
+def test_runs_that_differ_in_the_seed_alone_are_averaged(written):
+    accuracies = {"dpo-b0.1": 0.82, "dpo-b0.1-s1": 0.84, "dpo-b0.1-s2": 0.83, "dpo-b0.2-s1": 0.9}
+    metrics = {SFT: measured(0.8), **{("tiny", policy): measured(value) for policy, value in accuracies.items()}}
+    comparisons = {("tiny", policy): compared(value - 0.8, 0.01) for policy, value in accuracies.items()}
+    rows = written(metrics, comparisons)
+    assert [row["policy"] for row in rows] == ["sft", *accuracies, "dpo-b0.1 (mean)"]
+    mean = rows[-1]
+    assert mean["seeds"] == "3" and {row["seeds"] for row in rows[:-1]} == {"1"}
+    assert float(mean["action_accuracy"]) == pytest.approx(0.83)
+    assert float(mean["action_difference"]) == pytest.approx(0.03)
+    assert float(mean["action_difference_sd"]) == pytest.approx(statistics.stdev([0.02, 0.04, 0.03]), abs=1e-6)
+    assert mean["action_p_value"] == mean["action_accuracy_low"] == ""
+    assert "83.0 ± 1.0" in table(rows) and "+3.0 ± 1.0" in table(rows)
