@@ -48,7 +48,8 @@ def artifacts():
         if "path" not in config["models"][model]:
             paths += [f"{RESULTS}/{model}/base", f"{RESULTS}/{model}/base.json"]
         paths += [
-            f"{RESULTS}/{model}/{name}" for name in ("sft/audit.json", "sft/dpo/responses.csv", "sft/reference.json", "preferences.json")
+            f"{RESULTS}/{model}/{name}"
+            for name in ("sft/audit.json", "sft/dpo/responses.csv", "sft/reference.json", "preferences.json")
         ]
     for tutor in TUTORS:
         names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json")
