@@ -8,13 +8,21 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.template import Renderer, load_template
 
 PAD = "<|pad|>"
+_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
 
 # Merges may run over words, up to the next punctuation mark (superwords, arXiv 2503.13423), and a JSON key with its
 # quotes is one piece: replies are JSON with few, fixed keys and a problem's sentences come again and again, so a
@@ -71,8 +79,17 @@ def scratch_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFa
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a checkpoint folder or hub id."""
-    return _load(AutoTokenizer, source)
+    """The tokenizer of a checkpoint folder or hub id.
+
+    One without a padding token pads with a token that it has: nothing is trained on padding or looks at it, and a token
+    that was added would need a row of its own in the embeddings.
+    """
+    tokenizer = _load(AutoTokenizer, source)
+    if tokenizer.pad_token is None:
+        known = tokenizer.get_vocab()
+        names = (*_PADDING, tokenizer.unk_token, tokenizer.eos_token)
+        tokenizer.pad_token = next((name for name in names if name in known), None)
+    return tokenizer
 
 
 def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
@@ -92,7 +109,12 @@ def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
 
 
 def save_checkpoint(model: PreTrainedModel, renderer: Renderer, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """Weights, tokenizer and the chat template that renders as the workflow does."""
+    """Weights, tokenizer, the chat template that renders as we do, and the token at which plain `generate` ends."""
     tokenizer.chat_template = renderer.jinja()
+    model.config.pad_token_id = tokenizer.pad_token_id
+    # Not the base model's: its settings for sampling are for other replies, and some can't be saved.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=renderer.end_id, pad_token_id=tokenizer.pad_token_id
+    )
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)

@@ -8,7 +8,7 @@ ids of a prompt are exactly a prefix of the training ids.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fastchat.conversation import Conversation as FastChat
@@ -18,11 +18,13 @@ from pedalign.conversation import Message
 from pedalign.errors import UserError, nearest
 from pedalign.rubric import Rubric
 
+OWN = "tutor"  # our template; the others are those of model families
+
 # FastChat 0.2.36 has no llama-3 yet; this is Meta's published format in its terms.
 _LLAMA_3 = "<|start_header_id|>{}<|end_header_id|>\n\n"
 for _own in (
     FastChat(
-        name="tutor",
+        name=OWN,
         system_template="<|system|>{system_message}<|end|>",
         roles=("<|student|>", "<|tutor|>"),
         sep_style=SeparatorStyle.NO_COLON_SINGLE,
@@ -41,7 +43,7 @@ for _own in (
 
 # name → the token that ends a tutor's turn
 END_TOKENS = {
-    "tutor": "<|end|>",
+    OWN: "<|end|>",
     "mistral": "</s>",
     "zephyr": "</s>",
     "vicuna_v1.1": "</s>",
@@ -92,10 +94,15 @@ class Tokenizer(Protocol):
     """What the renderer needs of a transformers tokenizer."""
 
     bos_token: str | None
+    eos_token: str | None
 
     def __call__(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = ...) -> dict: ...
 
     def convert_tokens_to_ids(self, tokens: str) -> int: ...
+
+
+def _is_one_token(tokenizer: Tokenizer, text: str) -> bool:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"]) == 1
 
 
 class Renderer:
@@ -105,6 +112,9 @@ class Renderer:
         self.tokenizer = tokenizer
         self.instruction = instruction
         self.template = load_template(template)
+        if template == OWN and tokenizer.eos_token and not _is_one_token(tokenizer, self.template.end):
+            # A pretrained model knows our marks as plain text; its own end token ends a reply, so no token is added.
+            self.template = replace(self.template, end=tokenizer.eos_token)
         # Tokenizers that open every text with a beginning-of-sequence token get it here, once.
         opening = tokenizer("", add_special_tokens=True)["input_ids"]
         bos = tokenizer.bos_token if opening else None
