@@ -32,7 +32,7 @@ rule sft:
 rule preferences:
     """The preference datasets of all runs."""
     input:
-        expand(f"{RESULTS}/{{model}}/preferences.json", model=MODELS),
+        expand(f"{RESULTS}/{{model}}/preferences.json", model=ALIGNED_HERE),
 
 
 rule align:

@@ -1,3 +1,6 @@
+ruleorder: adopt > finetune > optimize
+
+
 rule reference:
     """What the fine-tuned tutor, the reference of every alignment, thinks of the preference pairs."""
     input:

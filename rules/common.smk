@@ -1,6 +1,7 @@
 """What the rules share: the checked config, names, and the questions they ask of it."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from pedalign.artifacts import read_csv
-from pedalign.config import model_entry, parse_policy, runs, script_sources, settings, validate
+from pedalign.config import adopted, model_entry, parse_policy, runs, script_sources, settings, validate
 from pedalign.errors import UserError
 from pedalign.splits import SPLITS, dataset_files
 from pedalign.table import table
@@ -38,19 +39,21 @@ SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
 RUNS = list(runs(config))
 MODELS = list(dict.fromkeys(model for model, _ in RUNS))
 TUTORS = [f"{model}/sft" for model in MODELS] + [f"{model}/{policy}" for model, policy in RUNS]
+ADOPTED = checked(adopted, config)
+# Models of which a run trains an aligned tutor, and so needs preference pairs.
+ALIGNED_HERE = list(dict.fromkeys(model for model, policy in RUNS if f"{model}/{policy}" not in ADOPTED))
 
 
 def artifacts():
     """Every artifact of the config's runs. `all` names each, so that one that was deleted is made again."""
     data = [f"{RESULTS}/data/{DATASET}-{split}_formatted.json" for split in ("dpo", "test")]
     paths = [*SPLIT_FILES, *data, f"{RESULTS}/data/splits.json", f"{RESULTS}/summary.csv"]
-    for model in MODELS:
-        if "path" not in config["models"][model]:
-            paths += [f"{RESULTS}/{model}/base", f"{RESULTS}/{model}/base.json"]
-        paths += [
-            f"{RESULTS}/{model}/{name}"
-            for name in ("sft/audit.json", "sft/dpo/responses.csv", "sft/reference.json", "preferences.json")
-        ]
+    for model in (model for model in MODELS if f"{model}/sft" not in ADOPTED):
+        base = [] if "path" in config["models"][model] else ["base", "base.json"]
+        paths += [f"{RESULTS}/{model}/{name}" for name in [*base, "sft/audit.json"]]
+    for model in ALIGNED_HERE:
+        names = ("sft/dpo/responses.csv", "sft/reference.json", "preferences.json")
+        paths += [f"{RESULTS}/{model}/{name}" for name in names]
     for tutor in TUTORS:
         names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json")
         paths += [f"{RESULTS}/{tutor}/{name}" for name in names]
@@ -105,6 +108,16 @@ def base_inputs(wildcards):
 
 def base_model(wildcards):
     return entry(wildcards).get("path", f"{RESULTS}/{wildcards.model}/base")
+
+
+def adopted_source(wildcards):
+    return ADOPTED[wildcards.tutor]
+
+
+def adopted_files(wildcards):
+    """A folder's files; a hub id has none before it is fetched."""
+    folder = Path(ADOPTED[wildcards.tutor])
+    return sorted(str(path) for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
 def rendering(wildcards):

@@ -51,6 +51,33 @@ rule audit:
         " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
+rule adopt:
+    """A tutor that was trained elsewhere: `sft:` or `aligned:` of a model's entry names its checkpoint."""
+    input:
+        adopted_files,
+        code=script("adopt"),
+    output:
+        checkpoint=directory(f"{RESULTS}/{{tutor}}/checkpoint"),
+        manifest=f"{RESULTS}/{{tutor}}/checkpoint.json",
+    log:
+        f"{RESULTS}/logs/{{tutor}}/checkpoint.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{tutor}}/checkpoint.tsv"
+    wildcard_constraints:
+        tutor="|".join(map(re.escape, ADOPTED)) or "(?!)",
+    conda:
+        "../envs/training.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        source=adopted_source,
+    shell:
+        "python scripts/adopt.py {params.source:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
+        " 2>&1 | tee {log:q}"
+
+
 rule finetune:
     """Supervised fine-tuning on the tutor's turns."""
     input:

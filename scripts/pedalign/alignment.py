@@ -76,9 +76,9 @@ def _conservative(settings: AlignmentSettings) -> dict[str, Any]:
 ALGORITHMS: dict[str, Callable[[AlignmentSettings], dict[str, Any]]] = {
     "dpo": _pairwise("sigmoid"),  # arXiv 2305.18290, equation 7
     "ipo": _pairwise("ipo"),  # arXiv 2310.12036, equation 17, on log-probabilities per token
-    "rso": _pairwise("hinge"),  # arXiv 2309.06657, equation 9: the hinge loss on log-ratios
-    "cdpo": _conservative,  # "A note on DPO with noisy preferences" (Mitchell 2023), equation 3
-    "kto": _pairwise("kto"),  # arXiv 2402.01306, equation 8
+    "rso": _pairwise("hinge"),  # arXiv 2309.06657, the hinge-norm loss
+    "cdpo": _conservative,  # "A note on DPO with noisy preferences and relationship to IPO" (Mitchell 2023)
+    "kto": _pairwise("kto"),  # arXiv 2402.01306, L_KTO
 }
 
 
@@ -171,7 +171,7 @@ def _single_rows(
 ) -> list[dict[str, Any]]:
     """KTO's rows: each reply of a pair alone, and beside it the reply that the row before it in its batch has.
 
-    From those mismatched replies KTO estimates how far the policy has moved (arXiv 2402.01306, section 4.1); so a batch
+    From those mismatched replies KTO estimates how far the policy has moved (arXiv 2402.01306, section 4); so a batch
     must hold two rows or more, and no two of one prompt.
     """
     size = settings.device_batch_size

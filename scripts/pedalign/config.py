@@ -155,6 +155,18 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def adopted(config: dict[str, Any]) -> dict[str, str]:
+    """`<model>/<policy>` → folder or hub id, of the tutors that config.yaml gives in place of training them."""
+    found = {}
+    for model, entry in config["models"].items():
+        if isinstance(entry["sft"], str):
+            found[f"{model}/sft"] = entry["sft"]
+        for policy, source in entry.get("aligned", {}).items():
+            parse_policy(policy, config["seed"])
+            found[f"{model}/{policy}"] = source
+    return found
+
+
 def settings(**values: Any) -> str:
     """A rule's one parameter: a JSON object with sorted keys, so that equal settings are equal texts."""
     return json.dumps(values, sort_keys=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -20,6 +21,8 @@ from transformers import (
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.template import Renderer, load_template
+
+_CHECKPOINT_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt")
 
 PAD = "<|pad|>"
 _PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
@@ -98,13 +101,38 @@ def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
+def find_checkpoint(source: str | Path) -> list[Path]:
+    """The files of a checkpoint folder or hub id (downloaded first), without pickles and without loading the weights.
+
+    Raises UserError where a configuration, a tokenizer or weights as safetensors are missing.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=[f"*{kind}" for kind in _CHECKPOINT_FILES]))
+        except (OSError, ValueError, HTTPError) as error:
+            raise UserError(
+                f"{source}: neither a folder nor a checkpoint that can be fetched: {str(error).splitlines()[0]}",
+                "check 'sft' or 'aligned' in the model's entry of config.yaml; a gated model needs `hf auth login`",
+            ) from None
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix in _CHECKPOINT_FILES)
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise UserError(
+            f"{source}: a checkpoint folder without weights (*.safetensors)",
+            "save it by model.save_pretrained(folder), which writes them; older formats can run code and are not read",
+        )
+    _load(AutoConfig, folder)
+    load_tokenizer(folder)
+    return files
+
+
 def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
     try:
         return auto.from_pretrained(str(source), trust_remote_code=False, **arguments)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"{source}: no usable checkpoint: {str(error).splitlines()[0]}",
-            "check 'path' in the model's entry of config.yaml; a gated model needs `hf auth login`",
+            "check the paths in the model's entry of config.yaml; a gated model needs `hf auth login`",
         ) from None
 
 

@@ -71,7 +71,7 @@ def test_every_algorithm_starts_at_its_closed_form_and_moves_the_margin_the_righ
 
 
 def test_cdpo_is_the_weighted_loss_of_a_pair_as_given_and_turned_round(made):
-    """Mitchell's equation 3, at a policy that is not the reference."""
+    """Mitchell's formula, at a policy that is not the reference."""
     model, tokenizer, renderer = made
     moved = [
         Pair(pair.prompt, pair.chosen, pair.rejected, pair.reference_chosen + 3, pair.reference_rejected - 4)

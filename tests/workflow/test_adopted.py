@@ -1,0 +1,73 @@
+"""Tutors that were trained elsewhere are evaluated like our own."""
+
+import shutil
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def theirs(finished, tmp_path):
+    """A checkout whose config names the checkpoints of a finished run as someone else's."""
+    checkout = finished.copy(tmp_path / "checkout")
+    elsewhere = tmp_path / "elsewhere"
+    for policy in ("sft", "dpo-b0.1"):
+        shutil.copytree(checkout.path / f"results/tiny/{policy}/checkpoint", elsewhere / policy)
+    entry = {
+        "sft": str(elsewhere / "sft"),
+        "aligned": {"dpo-b0.1": str(elsewhere / "dpo-b0.1")},
+        "template": "tutor",
+        "instruction": "compact",
+        "dtype": "float32",
+        "generation": yaml.safe_load((checkout.path / "config.yaml").read_text())["models"]["tiny"]["generation"],
+        "resources": {"generation": {"gpu": 0, "threads": 1, "mem_mb": 1000, "runtime": 10}},
+    }
+    entry["generation"]["max_new_tokens"] = 24
+    quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
+    quick["runs"] = [{"model": "theirs", "algorithm": "dpo", "beta": 0.1}]
+    quick["models"]["theirs"] = entry
+    (checkout.path / "theirs.yaml").write_text(yaml.safe_dump(quick))
+    return checkout, elsewhere
+
+
+def test_given_checkpoints_are_evaluated_without_training(theirs):
+    checkout, elsewhere = theirs
+    assert checkout.planned("--cores", "2", config="theirs.yaml") == {
+        "adopt": 2,
+        "respond": 2,
+        "score": 2,
+        "compare": 1,
+        "summarize": 1,
+    }
+    answer = checkout.snakemake("--cores", "2", config="theirs.yaml")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    for artifact in ("sft/test/metrics.json", "dpo-b0.1/test/metrics.json", "dpo-b0.1/test/comparison.json"):
+        one, other = (checkout.path / "results" / model / artifact for model in ("tiny", "theirs"))
+        assert one.read_bytes() == other.read_bytes()
+    assert checkout.planned("--cores", "2", config="theirs.yaml") == {}
+    (elsewhere / "sft/model.safetensors").write_bytes((elsewhere / "dpo-b0.1/model.safetensors").read_bytes())
+    assert checkout.planned("--cores", "2", config="theirs.yaml")["adopt"] == 1  # other weights, other answers
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), ["without weights", "save_pretrained"]),
+        (lambda folder: (folder / "config.json").unlink(), ["no usable checkpoint"]),
+        (shutil.rmtree, ["neither a folder nor a checkpoint"]),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused_in_two_lines(theirs, spoil, words):
+    checkout, elsewhere = theirs
+    spoil(elsewhere / "sft")
+    answer = checkout.snakemake("--cores", "2", "--", "results/theirs/sft/checkpoint.json", config="theirs.yaml")
+    assert answer.returncode != 0
+    said = answer.stdout + answer.stderr
+    assert "Traceback" not in said
+    (error,) = {line for line in said.splitlines() if line.startswith("error:")}
+    assert str(elsewhere / "sft") in error
+    for word in words:
+        assert word in said
+    assert not (checkout.path / "results/theirs/sft/checkpoint.json").exists()
