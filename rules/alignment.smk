@@ -65,6 +65,7 @@ rule optimize:
             rendering=rendering(wildcards),
             training=training(wildcards, "alignment", policy(wildcards).seed),
             alignment=alignment(wildcards),
+            **adapter(wildcards),
         ),
     shell:
         "python scripts/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"

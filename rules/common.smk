@@ -139,6 +139,11 @@ def training(wildcards, stage, seed):
     return {**entry(wildcards)[stage], **shared, "seed": seed}
 
 
+def adapter(wildcards):
+    """AdapterSettings of a model, as a part of a stage's settings; nothing where all weights are trained."""
+    return {name: entry(wildcards)[name] for name in ("adapter",) if name in entry(wildcards)}
+
+
 def alignment(wildcards):
     """AlignmentSettings of a policy; what its algorithm does not look at is 0."""
     aligned = policy(wildcards)

@@ -103,7 +103,9 @@ rule finetune:
         runtime=resource("sft", "runtime"),
     params:
         settings=lambda wildcards: settings(
-            rendering=rendering(wildcards), training=training(wildcards, "sft", config["seed"])
+            rendering=rendering(wildcards),
+            training=training(wildcards, "sft", config["seed"]),
+            **adapter(wildcards),
         ),
         model=base_model,
     shell:

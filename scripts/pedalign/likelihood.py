@@ -17,6 +17,8 @@ def log_probabilities(
     one reply. Probabilities are taken in float32.
     """
     model.eval()
+    if hasattr(model, "get_base_model"):  # PEFT's wrapper: the model with its adapter in place
+        model = model.get_base_model()
     order = sorted(range(len(replies)), key=lambda at: -sum(map(len, replies[at])))
     totals = [0.0] * len(replies)
     while order:

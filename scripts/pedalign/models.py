@@ -95,10 +95,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
-    """The model of a checkpoint folder or hub id, on the GPU if there is one."""
-    model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True)
-    return model.to("cuda") if torch.cuda.is_available() else model
+def load_model(source: str | Path, dtype: str, **options: Any) -> PreTrainedModel:
+    """The model of a checkpoint folder or hub id, on the GPU if there is one; `options` are `from_pretrained`'s."""
+    model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    placed = "quantization_config" in options  # quantized weights are put on the GPU as they are read
+    return model.to("cuda") if torch.cuda.is_available() and not placed else model
 
 
 def find_checkpoint(source: str | Path) -> list[Path]:

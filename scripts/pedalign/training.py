@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 from trl.trainer import utils as trl_utils
 
+from pedalign.adapters import AdapterSettings, load_with_adapter, merged
 from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
@@ -169,13 +170,15 @@ class StageSettings:
 
     rendering: dict[str, str]  # template and instruction
     training: TrainingSettings
+    adapter: AdapterSettings | None = None  # None: all weights are trained
     alignment: dict[str, Any] | None = None  # AlignmentSettings, of preference optimization alone
 
     @classmethod
     def from_json(cls, text: str) -> "StageSettings":
         settings = from_json(cls, text)
         training = from_json(TrainingSettings, json.dumps(settings.training))
-        return dataclasses.replace(settings, training=training)
+        adapter = from_json(AdapterSettings, json.dumps(settings.adapter)) if settings.adapter else None
+        return dataclasses.replace(settings, training=training, adapter=adapter)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -193,11 +196,14 @@ def train_and_save(
     settings: StageSettings,
     train: Callable[[PreTrainedModel, PreTrainedTokenizerFast, Renderer], dict[str, Any]],
 ) -> None:
-    """Load the model, `train` it in place, write the checkpoint, and its manifest last."""
+    """Load the model, `train` it or its adapter in place, write the whole model, and its manifest last."""
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
-    model = load_model(args.model, settings.training.dtype)
+    dtype, adapter = settings.training.dtype, settings.adapter
+    model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, dtype)
     facts = train(model, tokenizer, rendering)
+    if adapter:
+        model = merged(model, args.model, dtype, adapter)
     with whole_directory(args.output) as folder:
         save_checkpoint(model, rendering, tokenizer, folder)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
