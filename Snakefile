@@ -17,6 +17,12 @@ rule all:
         artifacts(),
 
 
+rule published_datasets:
+    """The paper's conversation files, downloaded and checked bit for bit (source: published)."""
+    input:
+        [f"datasets/published/{name}" for name in PUBLISHED],
+
+
 rule splits:
     """The SFT, DPO and test splits."""
     input:

@@ -9,9 +9,19 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from pedalign.artifacts import read_csv
-from pedalign.config import adopted, model_entry, parse_policy, runs, script_sources, settings, validate
+from pedalign.config import (
+    adopted,
+    answering_settings,
+    model_entry,
+    parse_policy,
+    runs,
+    script_sources,
+    settings,
+    validate,
+)
 from pedalign.errors import UserError
-from pedalign.splits import SPLITS, dataset_files
+from pedalign.published import PUBLISHED, published_blob
+from pedalign.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.table import table
 
 # Keep freed memory instead of handing it back to the system: with the large, short-lived tensors of training on the
@@ -35,6 +45,7 @@ checked(validate, config)
 RESULTS = config["results"].rstrip("/")
 RUBRIC = config["rubric"]
 DATASET = config["dataset"]
+SOURCE = {name: f"datasets/{name}" for name in ("simulated", "published")}.get(config["source"], config["source"])
 SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
 RUNS = list(runs(config))
 MODELS = list(dict.fromkeys(model for model, _ in RUNS))
@@ -52,12 +63,17 @@ def artifacts():
         base = [] if "path" in config["models"][model] else ["base", "base.json"]
         paths += [f"{RESULTS}/{model}/{name}" for name in [*base, "sft/audit.json"]]
     for model in ALIGNED_HERE:
-        names = ("sft/dpo/responses.csv", "sft/reference.json", "preferences.json")
+        names = ("sft/dpo/responses.csv", "sft/reference.json", "preferences.json", "preferences_counts.json")
         paths += [f"{RESULTS}/{model}/{name}" for name in names]
     for tutor in TUTORS:
         names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json")
         paths += [f"{RESULTS}/{tutor}/{name}" for name in names]
-    return paths + [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS]
+    comparisons = [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS]
+    return paths + comparisons + perplexity_artifacts()
+
+
+def perplexity_artifacts():
+    return [f"{RESULTS}/{tutor}/test/perplexity.json" for tutor in TUTORS] if has_perplexity_pairs() else []
 
 
 wildcard_constraints:
@@ -71,13 +87,29 @@ def script(name):
     return [os.path.relpath(source) for source in script_sources(ROOT / "scripts" / f"{name}.py")]
 
 
+def source_file(part):
+    return f"{SOURCE}/{DATASET}-dataset-{part}.json"
+
+
 def conversation_files():
-    """The conversation files to read; simulated ones need not be there yet."""
+    """The conversation files to read; those that a rule makes or downloads need not be there yet."""
     if config["source"] == "simulated":
-        numbers = range(1, config["simulation"]["files"] + 1)
-        return [f"datasets/simulated/{DATASET}-dataset-{number}.json" for number in numbers]
-    folder = "datasets/published" if config["source"] == "published" else config["source"]
-    return [str(path) for path in checked(dataset_files, Path(folder), DATASET)]
+        return [source_file(number) for number in range(1, config["simulation"]["files"] + 1)]
+    if config["source"] == "published":
+        checked(published_blob, Path(source_file(1)).name)
+        return [source_file(number) for number in (1, 2, 3)]
+    return [str(path) for path in checked(dataset_files, Path(SOURCE), DATASET)]
+
+
+def has_perplexity_pairs():
+    """Whether there are pairs to compute the perplexity on; the summary says so where there are none."""
+    if config["source"] == "simulated":
+        return config["simulation"]["pairs"] > 0
+    return config["source"] == "published" or Path(source_file("ppl")).is_file()
+
+
+def perplexity_pairs(wildcards):
+    return source_file("ppl") if has_perplexity_pairs() else checked(perplexity_file, Path(SOURCE), DATASET)
 
 
 def simulation_arguments():
@@ -137,6 +169,16 @@ def training(wildcards, stage, seed):
     """TrainingSettings of a model's stage."""
     shared = {name: entry(wildcards)[name] for name in ("max_length", "dtype")}
     return {**entry(wildcards)[stage], **shared, "seed": seed}
+
+
+def answering(wildcards):
+    """How a tutor answers a split: GenerationSettings, and the responses per prompt."""
+    return checked(answering_settings, config, wildcards.model, wildcards.split)
+
+
+def choices():
+    """PreferenceSettings that config.yaml lists under `preferences`; the others belong to other rules."""
+    return {name: config["preferences"][name] for name in ("samples", "per_prompt", "reject", "balance", "most")}
 
 
 def adapter(wildcards):

@@ -1,3 +1,8 @@
+# Compute nodes often have no way to the net.
+localrules:
+    download,
+
+
 rule simulate:
     """Simulated conversation files, where they are missing."""
     input:
@@ -25,6 +30,27 @@ rule simulate:
     shell:
         "python scripts/simulate.py {input.problems:q} --rubric {input.rubric:q} --script {input.phrases:q}"
         " --dataset {wildcards.dataset:q} --output datasets/simulated {params.arguments} 2>&1 | tee {log:q}"
+
+
+rule download:
+    """One of the paper's conversation files, where it is missing."""
+    input:
+        # ancient: whatever makes it, a file has the published bytes.
+        code=ancient(script("download")),
+    output:
+        "datasets/published/{name}.json",
+    log:
+        f"{RESULTS}/logs/download-{{name}}.log",
+    wildcard_constraints:
+        name="bio-dataset-([123]|ppl)",
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=60,
+    shell:
+        "python scripts/download.py {output:q} --url {config[published_url]:q} 2>&1 | tee {log:q}"
 
 
 rule split:

@@ -23,6 +23,42 @@ rule score:
         " --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
+rule perplexity:
+    """How likely a tutor finds replies that scaffold, and replies that tell."""
+    input:
+        manifest=f"{RESULTS}/{{model}}/{{policy}}/checkpoint.json",
+        checkpoint=ancient(f"{RESULTS}/{{model}}/{{policy}}/checkpoint"),
+        pairs=perplexity_pairs,
+        rubric=RUBRIC,
+        code=script("perplexity"),
+    output:
+        f"{RESULTS}/{{model}}/{{policy}}/test/perplexity.json",
+    log:
+        f"{RESULTS}/logs/{{model}}/{{policy}}/test/perplexity.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/test/perplexity.tsv"
+    conda:
+        "../envs/training.yaml"
+    threads: resource("generation", "threads")
+    resources:
+        gpu=resource("generation", "gpu"),
+        nodes=1,
+        mem_mb=resource("generation", "mem_mb"),
+        runtime=resource("generation", "runtime"),
+    params:
+        settings=lambda wildcards: settings(
+            rendering=rendering(wildcards),
+            dtype=entry(wildcards)["dtype"],
+            max_batch_tokens=entry(wildcards)["generation"]["max_batch_tokens"],
+            resamples=config["evaluation"]["resamples"],
+            seed=config["seed"],
+            paper_rules=config["paper_rules"],
+        ),
+    shell:
+        "python scripts/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+
+
 rule compare:
     """An aligned tutor against the fine-tuned one that it came from, paired."""
     input:

@@ -24,7 +24,7 @@ rule respond:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             dtype=entry(wildcards)["dtype"],
-            generation={**entry(wildcards)["generation"], "seed": config["seed"]},
+            **answering(wildcards),
         ),
     shell:
         "python scripts/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
@@ -39,7 +39,8 @@ rule pair:
         rubric=RUBRIC,
         code=script("pair"),
     output:
-        f"{RESULTS}/{{model}}/preferences.json",
+        pairs=f"{RESULTS}/{{model}}/preferences.json",
+        counts=f"{RESULTS}/{{model}}/preferences_counts.json",
     log:
         f"{RESULTS}/logs/{{model}}/preferences.log",
     benchmark:
@@ -51,7 +52,7 @@ rule pair:
         mem_mb=2000,
         runtime=30,
     params:
-        settings=settings(paper_rules=config["paper_rules"]),
+        settings=settings(**choices(), paper_rules=config["paper_rules"], seed=config["seed"]),
     shell:
-        "python scripts/pair.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
-        " --settings {params.settings:q} 2>&1 | tee {log:q}"
+        "python scripts/pair.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q}"
+        " --output {output.pairs:q} --counts {output.counts:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

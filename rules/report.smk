@@ -3,6 +3,7 @@ rule summarize:
     input:
         metrics=[f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
         comparisons=[f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
+        perplexities=perplexity_artifacts(),
         splits=f"{RESULTS}/data/splits.json",
         rubric=RUBRIC,
         code=script("summarize"),
@@ -22,4 +23,5 @@ rule summarize:
         dataset=DATASET,
     shell:
         "python scripts/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
-        " --rubric {input.rubric:q} --splits {input.splits:q} --dataset {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"
+        " --perplexities {input.perplexities:q} --rubric {input.rubric:q} --splits {input.splits:q} --dataset {params.dataset:q}"
+        " --output {output:q} 2>&1 | tee {log:q}"

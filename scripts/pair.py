@@ -1,18 +1,20 @@
 """Build the preference dataset from the fine-tuned tutor's mistakes on the DPO split.
 
 Reads   the formatted DPO split, the SFT tutor's responses.csv on it, the rubric
-Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) with ids and reason
+Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) with ids and reason, and how many pairs
+        each setting leaves
 
     python scripts/pair.py results/data/bio-dpo_formatted.json results/tiny/sft/dpo/responses.csv \
-        --rubric datasets/rubrics/class.yaml --output results/tiny/preferences.json --settings '{"paper_rules": false}'
+        --rubric datasets/rubrics/class.yaml --output results/tiny/preferences.json \
+        --counts results/tiny/preferences_counts.json --settings '{"paper_rules": false, "samples": 1, "most": 600}'
 """
 
 import argparse
 from pathlib import Path
 
-from pedalign.artifacts import read_csv, read_json, write_columns
+from pedalign.artifacts import read_csv, read_json, write_columns, write_json
 from pedalign.errors import run
-from pedalign.preferences import PreferenceSettings, preference_pairs, reasons
+from pedalign.preferences import PreferenceSettings, preference_pairs
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
@@ -23,14 +25,17 @@ def main() -> None:
     parser.add_argument("responses", type=Path, help="responses.csv")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: paper_rules")
+    parser.add_argument("--counts", type=Path, required=True)
+    parser.add_argument("--settings", required=True, help="JSON: samples, per_prompt, reject, balance, most, ...")
     args = parser.parse_args()
 
     settings = from_json(PreferenceSettings, args.settings)
     rows = read_json(args.rows)
-    pairs = preference_pairs(rows, read_csv(args.responses), load_rubric(args.rubric), settings)
+    pairs, counts = preference_pairs(rows, read_csv(args.responses), load_rubric(args.rubric), settings)
+    write_json(args.counts, counts)
     write_columns(args.output, pairs)
-    print(f"{args.output}: {len(pairs['prompt'])} pairs of {len(rows)} responses, by reason {reasons(pairs)}")
+    left = ", ".join(f"{one['choice']} → {one['pairs']}" for one in counts["pairs"])
+    print(f"{args.output}: of {counts['responses']} responses {left}; by reason {counts['reasons']}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Put all runs into one table.
 
-Reads   metrics.json and comparison.json files, told apart by their paths <results>/<model>/<policy>/test/,
-        and splits.json, which says whether the conversations are simulated
+Reads   metrics.json, comparison.json and perplexity.json files, told apart by their paths
+        <results>/<model>/<policy>/test/, and splits.json, which says whether the conversations are simulated
 Writes  summary.csv
 
     python scripts/summarize.py --metrics results/tiny/*/test/metrics.json \
-        --comparisons results/tiny/*/test/comparison.json --rubric datasets/rubrics/class.yaml \
+        --comparisons results/tiny/*/test/comparison.json \
+        --perplexities results/tiny/*/test/perplexity.json --rubric datasets/rubrics/class.yaml \
         --splits results/data/splits.json --dataset bio --output results/summary.csv
 """
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True)
     parser.add_argument("--comparisons", type=Path, nargs="*", default=[])
+    parser.add_argument("--perplexities", type=Path, nargs="*", default=[])
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--splits", type=Path, required=True, help="splits.json")
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
@@ -30,7 +32,8 @@ def main() -> None:
     args = parser.parse_args()
 
     data = f"{args.dataset} (simulated)" if read_json(args.splits)["simulated"] else args.dataset
-    header, rows = summary_rows(_read(args.metrics), _read(args.comparisons), load_rubric(args.rubric), data)
+    metrics, comparisons, perplexities = map(_read, (args.metrics, args.comparisons, args.perplexities))
+    header, rows = summary_rows(metrics, comparisons, perplexities, load_rubric(args.rubric), data)
     write_csv(args.output, header, rows)
 
 

@@ -47,6 +47,7 @@ def validate(config: dict[str, Any]) -> None:
         for model in _listed(run["model"]):
             if model not in config["models"]:
                 raise _unknown_model(model, config, f"runs[{number}]")
+            answering_settings(config, model, "dpo")
 
 
 def _schema() -> dict[str, Any]:
@@ -109,6 +110,24 @@ def model_entry(config: dict[str, Any], name: str) -> dict[str, Any]:
     if name not in config["models"]:
         raise _unknown_model(name, config, "target")
     return config["models"][name]
+
+
+def answering_settings(config: dict[str, Any], model: str, split: str) -> dict[str, Any]:
+    """How a model answers a split: several times per prompt where mistakes are looked for, once where it is measured.
+
+    Raises UserError where several answers would be the same.
+    """
+    generation, samples = {**model_entry(config, model)["generation"], "seed": config["seed"]}, 1
+    if split == "dpo":
+        samples, temperature = (config["preferences"][name] for name in ("samples", "temperature"))
+        if temperature is not None:
+            generation["temperature"] = temperature
+    if samples > 1 and generation["temperature"] == 0:
+        raise UserError(
+            f"config: preferences.samples: is {samples}, but {model} gives the likeliest reply each time",
+            "set preferences.temperature, for example to 1.0, or samples to 1",
+        )
+    return {"generation": generation, "samples": samples}
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,10 @@ class Cut:
     detail: str
 
 
-def read_conversations(path: Path) -> list[RawConversation]:
+def read_conversations(path: Path, two_endings: bool = False) -> list[RawConversation]:
     """All conversations of a file.
 
+    `two_endings`: those of a perplexity file, whose last two entries are two replies to one history.
     Raises UserError naming file, record and what was found, where the file is not a list of
     `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
     ids and turns that alternate, the student's first.
@@ -76,7 +77,7 @@ def read_conversations(path: Path) -> list[RawConversation]:
     seen: dict[str, int] = {}
     conversations = []
     for number, record in enumerate(records):
-        conversation = _read_record(record, f"{path}: record {number}")
+        conversation = _read_record(record, f"{path}: record {number}", two_endings)
         if conversation.id in seen:
             raise UserError(
                 f"{path}: record {number}: id '{conversation.id}' is also the id of record {seen[conversation.id]}",
@@ -87,7 +88,7 @@ def read_conversations(path: Path) -> list[RawConversation]:
     return conversations
 
 
-def _read_record(record: Any, where: str) -> RawConversation:
+def _read_record(record: Any, where: str, two_endings: bool) -> RawConversation:
     if not isinstance(record, dict):
         raise UserError(f"{where}: a JSON {_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}')
     identity = record.get("id")
@@ -100,13 +101,18 @@ def _read_record(record: Any, where: str) -> RawConversation:
         raise UserError(f"{where}: field 'conversations' is {_kind(entries)}, not a list", "list its turns there")
     if not entries:
         raise UserError(f"{where}: 'conversations' has no turns", "remove the record or add its turns")
+    speakers = [entry.get("from") if isinstance(entry, dict) else None for entry in entries]
+    if two_endings and (len(entries) < 3 or len(entries) % 2 == 0 or speakers[-2:] != ["gpt", "gpt"]):
+        raise UserError(
+            f"{where}: 'conversations' does not end in two replies of the tutor ('gpt') to one history",
+            "a perplexity file has the original reply and the alternative as the last two entries of each record",
+        )
     texts = []
-    for at, entry in enumerate(entries):
+    for at, (speaker, entry) in enumerate(zip(speakers, entries, strict=True)):
         place = f"{where}: turn {at}"
-        speaker = entry.get("from") if isinstance(entry, dict) else None
         if speaker not in SPEAKERS:
             raise UserError(f"{place}: unknown speaker {speaker!r} in field 'from'", "valid: human, gpt")
-        if speaker != SPEAKERS[at % 2]:
+        if speaker != SPEAKERS[at % 2] and not (two_endings and at == len(entries) - 1):
             first = "the tutor ('gpt') speaks first" if at == 0 else f"'{speaker}' speaks twice in a row"
             raise UserError(f"{place}: {first}", "turns alternate and the student ('human') opens")
         value = entry.get("value")

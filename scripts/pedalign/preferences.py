@@ -1,20 +1,43 @@
 """Preference pairs from a tutor's own mistakes: the gold reply is chosen, what the tutor said is rejected."""
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from pedalign import paper
-from pedalign.errors import UserError
+from pedalign.errors import UserError, nearest
 from pedalign.rubric import Rubric
 
 
 @dataclass(frozen=True)
 class PreferenceSettings:
-    """`paper_rules`: what is a mistake is decided as the paper's scripts do (`pedalign.paper`)."""
+    """Which mistakes become pairs.
+
+    `paper_rules`: what is a mistake is decided as the paper's scripts do (`pedalign.paper`). `samples`: responses per
+    prompt. `per_prompt`: most pairs of one prompt; `reject` says which mistakes go first: "first" as they were sampled,
+    "worst" those with the most wrong labels, "nearest" those with the fewest. `balance`: {"field", "most"}: no label of
+    the gold replies has more than `most` times the mean number of pairs of a label. `most`: pairs in all. What exceeds
+    the last two is left out by chance, from `seed`.
+    """
 
     paper_rules: bool = False
+    samples: int = 1
+    per_prompt: int = 1
+    reject: str = "first"
+    balance: dict[str, Any] | None = None
+    most: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    row: int  # of the split
+    rejected: str
+    reason: str
+    wrong: int  # labels; all of them where the reply can't be read
 
 
 def why_rejected(gold: str, response: str, rubric: Rubric) -> str | None:
@@ -32,52 +55,105 @@ def why_rejected(gold: str, response: str, rubric: Rubric) -> str | None:
 
 
 def preference_pairs(
-    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]], rubric: Rubric, settings: PreferenceSettings
-) -> dict[str, list[Any]]:
-    """TRL's preference format as parallel lists, with `conversation_id`, `turn` and `reason`.
+    rows: Sequence[dict[str, Any]],
+    responses: Sequence[dict[str, str]],
+    rubric: Rubric,
+    settings: PreferenceSettings,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """TRL's preference format as parallel lists, with `conversation_id`, `turn` and `reason`; and the counts.
 
     `rows` are those of a formatted split, `responses` those of its responses.csv, in the same order.
     A rejected reply that can be parsed is written in canonical form, so that chosen and rejected differ in
-    content and never in spacing or quoting.
-    Raises UserError where the two do not belong together, or no response is wrong.
+    content and never in spacing or quoting. The counts say how many pairs each choice leaves.
+    Raises UserError where the two do not belong together, no response is wrong, or the rubric lacks the field of
+    `balance`.
     """
-    check_same_rows(rows, responses)
-    why = paper.why_rejected if settings.paper_rules else why_rejected
-    columns = ("conversation_id", "turn", "prompt", "chosen", "rejected", "reason")
-    pairs: dict[str, list[Any]] = {column: [] for column in columns}
-    for row, response in zip(rows, responses, strict=True):
-        reason = why(row["chosen"][0]["content"], response["response"], rubric)
-        if reason is None:
-            continue
-        reply = rubric.parse(response["response"])
-        broken = reply.defect in ("unparseable", "incomplete")
-        rejected = response["response"] if broken else rubric.serialize(reply.values)
-        values = (
-            row["conversation_id"],
-            row["turn"],
-            row["prompt"],
-            row["chosen"],
-            [{"role": "assistant", "content": rejected}],
-            reason,
-        )
-        for column, value in zip(columns, values, strict=True):
-            pairs[column].append(value)
-    if not pairs["prompt"]:
+    check_same_rows(rows, responses, settings.samples)
+    rng = random.Random(settings.seed)
+    mistakes = _mistakes(rows, responses, rubric, settings)
+    if not mistakes:
         raise UserError(
-            f"no preference pair: all {len(rows)} responses agree with the gold labels",
+            f"no preference pair: all {len(responses)} responses agree with the gold labels",
             "there is nothing to align; take more DPO conversations, or fine-tune for fewer epochs",
         )
-    return pairs
+    left = [("mistakes", mistakes)]
+    kept = _per_prompt(mistakes, settings)
+    left.append((f"per_prompt: {settings.per_prompt}", kept))
+    if settings.balance:
+        golds = [rubric.parse(row["chosen"][0]["content"]).values for row in rows]
+        kept = _balanced(kept, golds, **settings.balance, rubric=rubric, rng=rng)
+        left.append((f"balance: {settings.balance['field']}, most {settings.balance['most']}", kept))
+    if settings.most:
+        kept = [kept[at] for at in sorted(rng.sample(range(len(kept)), min(settings.most, len(kept))))]
+        left.append((f"most: {settings.most}", kept))
+    pairs: dict[str, list[Any]] = {
+        "conversation_id": [rows[one.row]["conversation_id"] for one in kept],
+        "turn": [rows[one.row]["turn"] for one in kept],
+        "prompt": [rows[one.row]["prompt"] for one in kept],
+        "chosen": [rows[one.row]["chosen"] for one in kept],
+        "rejected": [[{"role": "assistant", "content": one.rejected}] for one in kept],
+        "reason": [one.reason for one in kept],
+    }
+    return pairs, {
+        "responses": len(responses),
+        "pairs": [{"choice": choice, "pairs": len(members)} for choice, members in left],
+        "reasons": dict(Counter(pairs["reason"]).most_common()),
+    }
 
 
-def reasons(pairs: dict[str, list[Any]]) -> dict[str, int]:
-    return dict(Counter(pairs["reason"]).most_common())
+def _mistakes(
+    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]], rubric: Rubric, settings: PreferenceSettings
+) -> list[_Mistake]:
+    """Every wrong response in its order, each text of a prompt once."""
+    why = paper.why_rejected if settings.paper_rules else why_rejected
+    found: dict[tuple[int, str], _Mistake] = {}
+    for at, response in enumerate(responses):
+        row = at // settings.samples
+        gold = rows[row]["chosen"][0]["content"]
+        reason = why(gold, response["response"], rubric)
+        if reason is None:
+            continue
+        wanted, reply = rubric.parse(gold).values, rubric.parse(response["response"])
+        broken = reply.defect in ("unparseable", "incomplete")
+        rejected = response["response"] if broken else rubric.serialize(reply.values)
+        wrong = sum(broken or reply.values[one.key] != wanted.get(one.key) for one in rubric.label_fields)
+        found.setdefault((row, rejected), _Mistake(row, rejected, reason, wrong))
+    return list(found.values())
 
 
-def check_same_rows(rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]]) -> None:
+def _per_prompt(mistakes: Sequence[_Mistake], settings: PreferenceSettings) -> list[_Mistake]:
+    kept: list[_Mistake] = []
+    for _, group in groupby(mistakes, key=lambda one: one.row):
+        members = list(group)
+        if settings.reject != "first":
+            members.sort(key=lambda one: -one.wrong if settings.reject == "worst" else one.wrong)
+        kept += members[: settings.per_prompt]
+    return kept
+
+
+def _balanced(
+    mistakes: Sequence[_Mistake],
+    golds: Sequence[dict[str, str]],
+    field: str,
+    most: float,
+    rubric: Rubric,
+    rng: random.Random,
+) -> list[_Mistake]:
+    keys = [one.key for one in rubric.label_fields]
+    if field not in keys:
+        raise UserError(f"preferences.balance: the rubric {rubric.name} has no label '{field}'", nearest(field, keys))
+    members: dict[str, list[int]] = {}
+    for at, one in enumerate(mistakes):
+        members.setdefault(golds[one.row].get(field, ""), []).append(at)
+    limit = max(1, round(most * len(mistakes) / len(members)))
+    drawn = [at for group in members.values() for at in rng.sample(group, min(limit, len(group)))]
+    return [mistakes[at] for at in sorted(drawn)]
+
+
+def check_same_rows(rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]], samples: int = 1) -> None:
     """Raises UserError where responses are missing, doubled or foreign."""
-    wanted = [(row["conversation_id"], str(row["turn"])) for row in rows]
-    found = [(response["conversation_id"], response["turn"]) for response in responses]
+    wanted = [(row["conversation_id"], str(row["turn"]), str(n)) for row in rows for n in range(samples)]
+    found = [(response["conversation_id"], response["turn"], response["sample"]) for response in responses]
     if wanted != found:
         at = next((at for at, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), None)
         what = f"row {at} answers {found[at]}, not {wanted[at]}" if at is not None else "the rest agrees"

@@ -54,6 +54,17 @@ def dataset_files(folder: Path, dataset: str) -> list[Path]:
     return [path for _, path in found]
 
 
+def perplexity_file(folder: Path, dataset: str) -> Path:
+    """`<dataset>-dataset-ppl.json` of a folder. Raises UserError if it is not there."""
+    path = folder / f"{dataset}-dataset-ppl.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file, so there are no pairs of replies to compute a perplexity on",
+            "put it there (each conversation ends in two replies to one history), or do without perplexity.json",
+        )
+    return path
+
+
 def draw(
     files: Sequence[Path], rubric: Rubric, settings: SplitSettings
 ) -> tuple[dict[str, list[Conversation]], dict[str, Any]]:

@@ -15,8 +15,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
         lines.append([name, _percent(row["valid_format"]), *(_accuracy(row, field) for field in fields)])
         if row[f"{fields[0]}_difference"]:
             lines.append(["  difference to sft", "", *(_difference(row, field) for field in fields)])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    body = _aligned(lines)
     title = [
         f"{first['data']}: accuracy on {first['replies']} test replies of {first['conversations']} conversations, "
         "in %, with 95% intervals; differences in points"
@@ -25,7 +24,31 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
         title.append(f"p-values are adjusted for the {compared} aligned tutors by Holm's method")
     if any(int(row["seeds"]) > 1 for row in rows):
         title.append("(mean): over the training seeds, with the standard deviation of one seed")
-    return "\n".join([*title, "", body[0], "-" * len(max(body, key=len)), *body[1:]])
+    return "\n".join([*title, "", *body, "", *_perplexity(rows)])
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Columns side by side, a rule under the first line."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return [body[0], "-" * len(max(body, key=len)), *body[1:]]
+
+
+def _perplexity(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    if not rows[0]["perplexity_pairs"]:
+        return ["perplexity of scaffolding and telling replies: skipped, the data has no file of such pairs"]
+    lines = [["tutor", "scaffolding", "telling", "scaffolding likelier (% of pairs, per token)"]]
+    for row in rows:
+        likelier = _percent(row["scaffold_likelier"])
+        if row["scaffold_likelier_low"]:
+            low, high = (_percent(row[f"scaffold_likelier_{end}"]) for end in ("low", "high"))
+            likelier += f" [{low}, {high}]"
+        found = [f"{float(row[name]):.3f}" if row[name] else "" for name in ("perplexity_scaffold", "perplexity_tell")]
+        lines.append([f"{row['model']} {row['policy']}", *found, likelier])
+    title = (
+        f"perplexity of replies that scaffold and that tell, {rows[0]['perplexity_pairs']} pairs with one history each"
+    )
+    return [title, "", *_aligned(lines)]
 
 
 def _accuracy(row: Mapping[str, str], field: str) -> str:

@@ -1,13 +1,9 @@
-"""Conversations, splits and preference pairs."""
+"""Conversations and splits."""
 
 import json
 import random
 
-import pytest
-
 from pedalign.conversation import Conversation, RawConversation, clean, formatted_rows, read_conversations
-from pedalign.errors import UserError
-from pedalign.preferences import PreferenceSettings, preference_pairs
 from pedalign.splits import SplitSettings, dataset_files, draw, leaks
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
@@ -117,49 +113,3 @@ def test_dataset_files_come_in_the_order_of_their_numbers(tmp_path):
     for name in ("d-dataset-10.json", "d-dataset-2.json", "d-dataset-ppl.json", "e-dataset-1.json"):
         (tmp_path / name).write_text("[]")
     assert [path.name for path in dataset_files(tmp_path, "d")] == ["d-dataset-2.json", "d-dataset-10.json"]
-
-
-def answered(rubric, *responses: str) -> tuple[list[dict], list[dict]]:
-    gold = reply(rubric)
-    prompt = [{"role": "user", "content": "Q. Why?"}]
-    rows = [
-        {"conversation_id": "a", "turn": at, "prompt": prompt, "chosen": [{"role": "assistant", "content": gold}]}
-        for at in range(len(responses))
-    ]
-    given = [{"conversation_id": "a", "turn": str(at), "response": text} for at, text in enumerate(responses)]
-    return rows, given
-
-
-def test_a_pair_is_made_of_each_mistake_and_says_its_reason(rubric):
-    rows, responses = answered(
-        rubric,
-        reply(rubric),  # right
-        reply(rubric, tutorbot="Other words, same labels."),  # right as well
-        "hm",
-        '{"Tutorbot": "hm"}',
-        reply(rubric, state="y", action="2"),
-        reply(rubric, evaluation="zz"),
-        repr(json.loads(reply(rubric, state="z"))),
-    )
-    pairs = preference_pairs(rows, responses, rubric, PreferenceSettings())
-    assert pairs["turn"] == [2, 3, 4, 5, 6]
-    assert pairs["reason"] == ["unparseable", "incomplete", "action", "evaluation", "state"]
-    assert {chosen[0]["content"] for chosen in pairs["chosen"]} == {reply(rubric)}
-    assert pairs["rejected"][4][0]["content"] == reply(rubric, state="z")  # canonical, not as the model spaced it
-
-
-def test_responses_that_do_not_belong_to_the_split_are_refused(rubric):
-    rows, responses = answered(rubric, "x", "y")
-    for wrong in (
-        responses[:1],
-        [*responses, responses[0]],
-        responses[::-1],
-        [responses[0], {**responses[1], "turn": "9"}],
-    ):
-        with pytest.raises(UserError, match=r"responses\.csv has"):
-            preference_pairs(rows, wrong, rubric, PreferenceSettings())
-
-
-def test_a_tutor_without_mistakes_cannot_be_aligned(rubric):
-    with pytest.raises(UserError, match="no preference pair"):
-        preference_pairs(*answered(rubric, reply(rubric)), rubric, PreferenceSettings())

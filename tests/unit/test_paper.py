@@ -31,7 +31,7 @@ def reply(**changed) -> dict:
 
 
 def row(gold: str, response: str, turn: int = 1) -> dict[str, str]:
-    return {"conversation_id": "1", "turn": str(turn), "gpt": gold, "response": response}
+    return {"conversation_id": "1", "turn": str(turn), "gpt": gold, "response": response, "sample": "0"}
 
 
 LABELS = {"evaluation": ["a", "b", "N/A", " a", ""], "action": ["1", "12", "123", "2 "], "state": ["x", "y", "xy", ""]}
@@ -137,7 +137,7 @@ def test_a_mistake_is_what_the_paper_calls_one(rubric, response, reason):
     ]
     always = {**rows[0], "turn": 2}  # so that there is a pair in any case
     answers = [row("", response), row("", "hm", turn=2)]
-    pairs = preference_pairs([*rows, always], answers, rubric, PreferenceSettings(paper_rules=True))
+    pairs, _ = preference_pairs([*rows, always], answers, rubric, PreferenceSettings(paper_rules=True))
     assert pairs["reason"] == [one for one in (reason, "unparseable") if one]
 
 

@@ -1,0 +1,35 @@
+"""Download one of the paper's conversation files and check it bit for bit.
+
+Reads   <url>/<file> from the net; what an earlier call left half-done is gone on with
+Writes  the file, whole or not at all
+
+    python scripts/download.py datasets/published/bio-dataset-1.json
+"""
+
+import argparse
+from pathlib import Path
+
+from pedalign.errors import UserError, run
+from pedalign.published import REPOSITORY, blob_id, fetch, published_blob
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="bio-dataset-1.json, -2, -3 or -ppl in the folder of your choice")
+    parser.add_argument("--url", default=REPOSITORY, help="folder on the net that has the files; a mirror serves too")
+    args = parser.parse_args()
+
+    wanted = published_blob(args.output.name)
+    if not args.output.exists():
+        fetch(f"{args.url.rstrip('/')}/{args.output.name}", args.output, wanted)
+    found = blob_id(args.output)
+    if found != wanted:
+        raise UserError(
+            f"{args.output}: is not the published file: git blob {found}, not {wanted}",
+            "move it away, or read it as your own: set 'source' in config.yaml to its folder",
+        )
+    print(f"{args.output}: the published file, {args.output.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""How likely a tutor finds scaffolding and telling replies to the same histories.
+
+Reads   <dataset>-dataset-ppl.json (conversations that end in two replies to one history), the tutor's checkpoint folder
+        or hub id, the rubric
+Writes  perplexity.json: per label and group the perplexity, ours and the paper's, the share of pairs in which the
+        scaffolding reply is the likelier one, and how many pairs were not usable, by reason
+
+    python scripts/perplexity.py datasets/simulated/bio-dataset-ppl.json --model results/tiny/sft/checkpoint \
+        --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/perplexity.json \
+        --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768, "resamples": 2000, ...}'
+"""
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pedalign import paper
+from pedalign.artifacts import write_json
+from pedalign.errors import run
+from pedalign.likelihood import log_probabilities
+from pedalign.models import load_model, load_tokenizer
+from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
+from pedalign.rubric import load_rubric
+from pedalign.settings import from_json
+from pedalign.template import renderer
+
+
+@dataclass(frozen=True)
+class PerplexitySettings:
+    rendering: dict[str, str]
+    dtype: str
+    max_batch_tokens: int
+    resamples: int  # draws of the bootstrap
+    seed: int
+    paper_rules: bool  # replies are read as the paper's scripts read them
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", type=Path, help="<dataset>-dataset-ppl.json")
+    parser.add_argument("--model", required=True, help="folder or hub id of the tutor")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens, resamples, ...")
+    args = parser.parse_args()
+
+    settings = from_json(PerplexitySettings, args.settings)
+    rubric = load_rubric(args.rubric)
+    canonical = partial(paper.canonical, rubric=rubric) if settings.paper_rules else rubric.canonical
+    pairs, refused = read_reply_pairs(args.pairs, rubric, canonical)
+    rendering = renderer(load_tokenizer(args.model), rubric=rubric, **settings.rendering)
+    prompts = [rendering.encode(pair.messages)[0] for pair in pairs for _ in pair.replies]
+    replies = [rendering.reply_ids(reply) for pair in pairs for reply in pair.replies]
+    model = load_model(args.model, settings.dtype)
+    totals = log_probabilities(model, list(zip(prompts, replies, strict=True)), settings.max_batch_tokens)
+    found = [Likelihood(total, len(reply)) for total, reply in zip(totals, replies, strict=True)]
+    both = list(zip(found[::2], found[1::2], strict=True))
+    report = perplexities(pairs, both, rubric, settings.resamples, settings.seed)
+    write_json(args.output, {**report, "refused": refused})
+    likelier = report["scaffold_likelier"]["per_token"]["share"]
+    print(f"{args.output}: {len(pairs)} pairs, scaffolding likelier in {likelier:.1%}; refused {refused or 'none'}")
+
+
+if __name__ == "__main__":
+    run(main)
