@@ -43,6 +43,8 @@ def validate(config: dict[str, Any]) -> None:
     errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
         raise _explained(errors[0])
+    if config["paper_rules"] and config["splits"]["method"] != "random":
+        raise UserError("config: splits.method: paper_rules draw at random", "set one of the two back")
     for number, run in enumerate(config["runs"]):
         for model in _listed(run["model"]):
             if model not in config["models"]:

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,17 +12,19 @@ from typing import Any
 
 from pedalign import paper
 from pedalign.artifacts import sha256
-from pedalign.conversation import Conversation, clean, read_conversations
+from pedalign.conversation import Conversation, RawConversation, clean, read_conversations
 from pedalign.errors import UserError
-from pedalign.rubric import Rubric
+from pedalign.leak_free import ProblemCounts, assign
+from pedalign.rubric import Canonical, Rubric
 
 SPLITS = ("sft", "dpo", "test")
 
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Conversations drawn per file for each split, and the seed of the draw.
+    """Conversations drawn per file for each split, how, and the seed of the draw.
 
+    `method`: "random" as the paper draws, or "leak_free": all conversations about a problem are in one split.
     `paper_rules`: a file with too few conversations gives what it has, the test split the fewer (else it is refused),
     and replies are read as the paper reads them.
     """
@@ -31,6 +33,7 @@ class SplitSettings:
     dpo: int
     test: int
     seed: int
+    method: str = "random"
     paper_rules: bool = False
 
     @property
@@ -68,48 +71,40 @@ def perplexity_file(folder: Path, dataset: str) -> Path:
 def draw(
     files: Sequence[Path], rubric: Rubric, settings: SplitSettings
 ) -> tuple[dict[str, list[Conversation]], dict[str, Any]]:
-    """Draw conversations from each file for each split, as the paper's code does.
-
-    Python's `random` is seeded once; for each file in order a sample of all sizes together is drawn,
-    in one call, from its conversations of more than two entries in file order, and cut in the order
-    SFT, DPO, test; only then are the replies read and conversations cut (arXiv 2402.05000,
-    preprocess_sft_data.py).
+    """Draw conversations from each file for each split, then read their replies and cut where one is not valid.
 
     Returns the splits and the account of them (`splits.json`).
     Raises UserError where a file has too few conversations (but not under the paper's rules), or a split is empty.
     """
-    rng = random.Random(settings.seed)
-    sizes = settings.sizes
-    wanted = sum(sizes.values())
     canonical = partial(paper.canonical, rubric=rubric) if settings.paper_rules else rubric.canonical
-    splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
     report: dict[str, Any] = {
         "seed": settings.seed,
+        "method": settings.method,
         "paper_rules": settings.paper_rules,
-        "wanted_per_file": sizes,
+        "wanted_per_file": settings.sizes,
         "simulated": 0,
         "files": [],
         "splits": {},
         "cut": [],
         "dropped": [],
     }
-    for number, path in enumerate(files, start=1):
+    eligible = []
+    for path in files:
         conversations = read_conversations(path)
-        eligible = [raw for raw in conversations if len(raw.texts) > 2]
-        if len(eligible) < wanted and not settings.paper_rules:
-            raise UserError(
-                f"{path}: {wanted} conversations wanted ({', '.join(f'{split} {sizes[split]}' for split in SPLITS)}), "
-                f"{len(eligible)} have more than two turns: {wanted - len(eligible)} are missing",
-                "lower the sizes under 'splits' in config.yaml, or add conversations",
-            )
-        report["files"].append(
-            {"file": path.name, "sha256": sha256(path), "conversations": len(conversations), "eligible": len(eligible)}
-        )
-        sample = rng.sample(eligible, min(wanted, len(eligible)))
-        report["simulated"] += sum(raw.simulated for raw in sample)
-        drawn = iter(sample)
-        for split in SPLITS:
-            for raw in islice(drawn, sizes[split]):
+        eligible.append([raw for raw in conversations if len(raw.texts) > 2])
+        counts = {"conversations": len(conversations), "eligible": len(eligible[-1])}
+        report["files"].append({"file": path.name, "sha256": sha256(path), **counts})
+        if not settings.paper_rules:
+            _check_enough(path, counts["eligible"], settings.sizes)
+    if settings.method == "leak_free":
+        drawn, report["leak_free"] = _draw_leak_free(eligible, rubric, settings, canonical)
+    else:
+        drawn = _draw_random(eligible, settings)
+    splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
+    for number, by_split in enumerate(drawn, start=1):
+        for split, raws in by_split.items():
+            report["simulated"] += sum(raw.simulated for raw in raws)
+            for raw in raws:
                 conversation, cut = clean(raw, canonical)
                 conversation = Conversation(f"{number}:{raw.id}", conversation.messages)
                 if cut:
@@ -135,6 +130,69 @@ def draw(
     report["cut_by_reason"] = dict(Counter(cut["defect"] for cut in report["cut"]))
     report["leaks"] = leaks(splits)
     return splits, report
+
+
+def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
+    wanted = sum(sizes.values())
+    if eligible < wanted:
+        raise UserError(
+            f"{path}: {wanted} conversations wanted ({', '.join(f'{split} {size}' for split, size in sizes.items())}), "
+            f"{eligible} have more than two turns: {wanted - eligible} are missing",
+            "lower the sizes under 'splits' in config.yaml, or add conversations",
+        )
+
+
+Drawn = list[dict[str, list[RawConversation]]]  # for each file, split → conversations
+
+
+def _draw_random(eligible: Sequence[list[RawConversation]], settings: SplitSettings) -> Drawn:
+    """As the paper's code does: Python's `random` is seeded once; for each file in order a sample of all sizes
+    together is drawn, in one call, from its conversations of more than two entries in file order, and cut in the order
+    SFT, DPO, test (arXiv 2402.05000, preprocess_sft_data.py)."""
+    rng = random.Random(settings.seed)
+    wanted = sum(settings.sizes.values())
+    drawn = []
+    for raws in eligible:
+        sample = iter(rng.sample(raws, min(wanted, len(raws))))
+        drawn.append({split: list(islice(sample, size)) for split, size in settings.sizes.items()})
+    return drawn
+
+
+def _draw_leak_free(
+    eligible: Sequence[list[RawConversation]],
+    rubric: Rubric,
+    settings: SplitSettings,
+    canonical: Callable[[str], Canonical],
+) -> tuple[Drawn, dict[str, Any]]:
+    """Each split draws from the conversations about its own problems; and what was shared out, and how well."""
+    members: dict[str, list[list[RawConversation]]] = {}  # problem → for each file its conversations
+    cleaned: dict[str, list[Conversation]] = {}
+    for number, raws in enumerate(eligible):
+        for raw in raws:
+            conversation, _ = clean(raw, canonical)
+            if conversation.n_turns:
+                members.setdefault(conversation.problem, [[] for _ in eligible])[number].append(raw)
+                cleaned.setdefault(conversation.problem, []).append(conversation)
+    problems = {}
+    for problem, by_file in members.items():
+        counts = label_counts(cleaned[problem], rubric)
+        labels = {(key, label): count for key, one in counts.items() for label, count in one.items()}
+        problems[problem] = ProblemCounts(tuple(map(len, by_file)), labels)
+    assignment = assign(problems, settings.sizes)
+    rng = random.Random(settings.seed)
+    drawn: Drawn = []
+    for number in range(len(eligible)):
+        drawn.append({})
+        for split, size in settings.sizes.items():
+            pool = [
+                raw for problem, home in assignment.splits.items() if home == split for raw in members[problem][number]
+            ]
+            drawn[-1][split] = rng.sample(pool, size)
+    return drawn, {
+        "problems": dict(Counter(assignment.splits.values())),
+        "label_share_difference": assignment.difference,
+        "gap": assignment.gap,
+    }
 
 
 def label_counts(conversations: Sequence[Conversation], rubric: Rubric) -> dict[str, dict[str, int]]:

@@ -26,8 +26,8 @@ def compared(difference: float, p_value: float) -> dict:
 
 @pytest.fixture
 def written(rubric):
-    def write(metrics: dict, comparisons: dict) -> list[dict[str, str]]:
-        header, rows = summary_rows(metrics, comparisons, rubric, "bio (simulated)")
+    def write(metrics: dict, comparisons: dict, perplexities: dict | None = None) -> list[dict[str, str]]:
+        header, rows = summary_rows(metrics, comparisons, perplexities or {}, rubric, "bio (simulated)")
         file = io.StringIO()
         csv.writer(file).writerows([header, *rows])
         return list(csv.DictReader(io.StringIO(file.getvalue())))
@@ -72,3 +72,21 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(written):
     assert float(mean["action_difference_sd"]) == pytest.approx(statistics.stdev([0.02, 0.04, 0.03]), abs=1e-6)
     assert mean["action_p_value"] == mean["action_accuracy_low"] == ""
     assert "83.0 ± 1.0" in table(rows) and "+3.0 ± 1.0" in table(rows)
+
+
+def test_the_perplexity_is_shown_or_said_to_be_skipped(written):
+    def likelier(share: float) -> dict:
+        groups = {"1+4": {"perplexity": 1.25}, "2+5": {"perplexity": 1.5}}
+        one = {"share": share, "share_ci95": [share - 0.05, share + 0.05]}
+        return {"pairs": 240, "groups": groups, "scaffold_likelier": {"per_token": one}}
+
+    assert "skipped, the data has no file of such pairs" in table(written(METRICS, COMPARISONS))
+    metrics = {**METRICS, ("tiny", "dpo-b0.1-s1"): measured(0.84)}
+    comparisons = {**COMPARISONS, ("tiny", "dpo-b0.1-s1"): compared(0.04, 0.01)}
+    shares = dict(zip(metrics, (0.6, 0.7, 0.8), strict=True))
+    rows = written(metrics, comparisons, {key: likelier(share) for key, share in shares.items()})
+    assert [float(row["scaffold_likelier"]) for row in rows] == pytest.approx([0.6, 0.7, 0.8, 0.75])
+    text = " ".join(table(rows).split())
+    assert "240 pairs" in text and "skipped" not in text
+    for line in ("tiny sft 1.250 1.500 60.0 [55.0, 65.0]", "dpo-b0.1 (mean) 1.250 1.500 75.0"):
+        assert line in text
