@@ -105,6 +105,15 @@ def test_every_make_target_that_the_readme_names_exists():
         assert name in targets
 
 
+def test_every_link_between_the_pages_leads_somewhere():
+    pages = [ROOT / "README.md", ROOT / "datasets/README.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+    linked = {name for page in pages for name in re.findall(r"([\w-]+\.md)", page.read_text())}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     file = tmp_path / "a.txt"
     write_text(file, "old")

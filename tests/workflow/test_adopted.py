@@ -37,6 +37,7 @@ def test_given_checkpoints_are_evaluated_without_training(theirs):
     assert checkout.planned("--cores", "2", config="theirs.yaml") == {
         "adopt": 2,
         "respond": 2,
+        "perplexity": 2,
         "score": 2,
         "compare": 1,
         "summarize": 1,

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pedalign.artifacts import write_csv
+
+ROOT = Path(__file__).parents[2]
 RECORD = {"id": "a", "conversations": [{"from": "human", "value": "Q. Why?"}, {"from": "gpt", "value": "{}"}] * 2}
 
 
@@ -33,17 +36,33 @@ CONFIGS = {
         {"models": {"tiny": {"template": "mistrl"}}},
         ["models.tiny.template: is 'mistrl'", "did you mean 'mistral'?", "vicuna_v1.1"],
     ),
+    "an unknown way of drawing": ({"splits": {"method": "leekfree"}}, ["splits.method: is 'leekfree'", "leak_free"]),
     "a model that is not in the catalogue": (
         {"runs": [{"model": "tyny", "algorithm": "dpo", "beta": 0.1}]},
         ["runs[0]: model 'tyny' is not in the catalogue", "did you mean 'tiny'?"],
     ),
     "beta of nought": ({"runs": [{"model": "tiny", "algorithm": "dpo", "beta": 0}]}, ["runs[0].beta: is 0"]),
+    "beta that is no number": (
+        {"runs": [{"model": "tiny", "algorithm": "dpo", "beta": "high"}]},
+        ["runs[0].beta: is 'high'", "number"],
+    ),
+    "one wrong beta in a list": (
+        {"runs": [{"model": "tiny", "algorithm": "dpo", "beta": [0.1, -1]}]},
+        ["runs[0].beta[1]: is -1"],
+    ),
+    "samples that would all be alike": (
+        {"preferences": {"samples": 4}},
+        ["preferences.samples: is 4", "tiny gives the likeliest reply", "preferences.temperature"],
+    ),
+    "leak-free splits by the paper's rules": (
+        {"splits": {"method": "leak_free"}, "paper_rules": True},
+        ["splits.method", "paper_rules draw at random"],
+    ),
     "an unknown algorithm": (
         {"runs": [{"model": "tiny", "algorithm": "dpoo", "beta": 1}]},
         ["runs[0].algorithm: is 'dpoo'", "did you mean 'dpo'?"],
     ),
     "a missing folder": ({"source": "nowhere"}, ["nowhere: no file bio-dataset-<n>.json there"]),
-    "published data that is not there": ({"source": "published"}, ["datasets/published: no file bio-dataset"]),
     "a path and an architecture": ({"models": {"tiny": {"path": "x"}}}, ["models.tiny", "give either 'path', or"]),
 }
 
@@ -116,8 +135,53 @@ def test_a_missing_conversation_file_is_named(tmp_path):
 
 
 def split(folder: Path, file: Path) -> subprocess.CompletedProcess:
-    root = Path(__file__).parents[2]
-    command = [sys.executable, str(root / "scripts/split.py"), str(file), "--dataset", "own"]
-    command += ["--rubric", str(root / "datasets/rubrics/class.yaml"), "--output", str(folder / "data")]
-    command += ["--settings", json.dumps({"sft": 2, "dpo": 2, "test": 2, "seed": 1})]
-    return subprocess.run(command, capture_output=True, text=True)
+    rubric = ("--rubric", "datasets/rubrics/class.yaml", "--output", folder / "data")
+    return script(
+        "split", file, "--dataset", "own", *rubric, "--settings", '{"sft": 2, "dpo": 2, "test": 2, "seed": 1}'
+    )
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / f"scripts/{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_perplexity_without_a_file_of_pairs_is_refused(checkout):
+    (checkout.path / "own").mkdir()
+    (checkout.path / "own/bio-dataset-1.json").write_text(json.dumps([RECORD]))
+    (checkout.path / "own.yaml").write_text(yaml.safe_dump({"source": "own"}))
+    assert "perplexity" not in checkout.planned("--cores", "1", config="own.yaml")
+    answer = checkout.snakemake("--cores", "1", "--", "results/tiny/sft/test/perplexity.json", config="own.yaml")
+    assert answer.returncode != 0
+    assert "own/bio-dataset-ppl.json: no such file" in two_lines(answer.stderr)
+
+
+def test_perplexity_with_a_rubric_that_has_no_scaffolding_labels_is_refused(tmp_path):
+    rubric = yaml.safe_load((ROOT / "datasets/rubrics/class.yaml").read_text())
+    del rubric["scaffold_tell"]
+    (tmp_path / "rubric.yaml").write_text(yaml.safe_dump(rubric))
+    settings = {"rendering": {}, "dtype": "float32", "max_batch_tokens": 1, "resamples": 100, "seed": 1}
+    answer = script(
+        "perplexity",
+        "datasets/simulated/bio-dataset-ppl.json",
+        *("--model", "none", "--rubric", tmp_path / "rubric.yaml", "--output", tmp_path / "perplexity.json"),
+        *("--settings", json.dumps({**settings, "paper_rules": False})),
+    )
+    assert answer.returncode == 1
+    assert "has no 'scaffold_tell' pairs" in two_lines(answer.stderr)
+    assert not (tmp_path / "perplexity.json").exists()
+
+
+def test_a_tutor_without_mistakes_is_not_aligned(tmp_path):
+    gold = {"Evaluation of Student Response": "a", "Action Based on Evaluation": "1", "Subproblem State": "x"}
+    gold = json.dumps({**gold, "Subproblem": "Why?", "Tutorbot": "Look again."})
+    row = {"conversation_id": "a", "turn": 0, "prompt": [], "chosen": [{"role": "assistant", "content": gold}]}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    header = ("response", "conversation_id", "turn", "sample")
+    write_csv(tmp_path / "responses.csv", header, [(gold, "a", 0, 0)])
+    outputs = ("--output", tmp_path / "preferences.json", "--counts", tmp_path / "counts.json")
+    rubric = ("--rubric", "datasets/rubrics/class.yaml", "--settings", "{}")
+    answer = script("pair", tmp_path / "rows.json", tmp_path / "responses.csv", *rubric, *outputs)
+    assert answer.returncode == 1
+    assert "all 1 responses agree with the gold labels" in two_lines(answer.stderr)
+    assert not (tmp_path / "preferences.json").exists() and not (tmp_path / "counts.json").exists()

@@ -12,8 +12,8 @@ import yaml
 pytestmark = pytest.mark.slow
 
 SCORING = {"score": 2, "compare": 1, "summarize": 1}
-ALIGNING = {"optimize": 1, "respond": 1, "score": 1, "compare": 1, "summarize": 1}
-FINETUNING = {"finetune": 1, "pair": 1, "reference": 1, "optimize": 1, "respond": 3, **SCORING}
+ALIGNING = {"optimize": 1, "respond": 1, "perplexity": 1, "score": 1, "compare": 1, "summarize": 1}
+FINETUNING = {"finetune": 1, "pair": 1, "reference": 1, "optimize": 1, "respond": 3, "perplexity": 2, **SCORING}
 EVERYTHING = {"split": 1, "base": 1, "audit": 1, **FINETUNING}
 
 
@@ -84,18 +84,27 @@ TABLE = {
     "a dataset file written anew with equal bytes": (rewritten_dataset, {}),
     "threads and GPUs of a model": (setting("models", "tiny", "resources", "sft", value={"threads": 2, "gpu": 4}), {}),
     "a comment in a module of two stages": (comment("metrics.py"), SCORING),
-    "a metric's code": (comment("statistics.py"), SCORING),
+    "a metric's code": (comment("statistics.py"), {"perplexity": 2, **SCORING}),
+    "the perplexity's code": (comment("perplexity.py"), {"perplexity": 2, "summarize": 1}),
     "the code that builds pairs": (comment("preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
     "the summary's code": (comment("summary.py"), {"summarize": 1}),
     "how the table is printed": (comment("table.py"), {}),
     "an algorithm's code": (comment("alignment.py"), ALIGNING),
-    "resamples of the bootstrap": (setting("evaluation", "resamples", value=300), SCORING),
+    "resamples of the bootstrap": (setting("evaluation", "resamples", value=300), {"perplexity": 2, **SCORING}),
+    "most pairs of one prompt": (
+        setting("preferences", value={"per_prompt": 2}),
+        {"pair": 1, "reference": 1, **ALIGNING},
+    ),
+    "samples of each prompt": (
+        setting("preferences", value={"samples": 2, "temperature": 1.0}),
+        {"respond": 2, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING, "score": 1},
+    ),
     "beta": (setting("runs", value=[{"model": "tiny", "algorithm": "dpo", "beta": 0.2}]), ALIGNING),
     "learning rate of the alignment": (setting("models", "tiny", "alignment", "learning_rate", value=1e-3), ALIGNING),
     "learning rate of SFT": (setting("models", "tiny", "sft", "learning_rate", value=1e-3), FINETUNING),
     "length of the replies": (
         setting("models", "tiny", "generation", "max_new_tokens", value=25),
-        {"respond": 3, "pair": 1, "reference": 1, "optimize": 1, **SCORING},
+        {"respond": 3, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING},
     ),
     "a setting of another algorithm": (setting("preferences", "label_noise", value=0.2), {}),
     "the paper's rules": (setting("paper_rules", value=True), EVERYTHING),
