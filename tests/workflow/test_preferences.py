@@ -1,0 +1,51 @@
+"""Preferences beyond the paper, and sweeps: several answers per prompt, and what runs share."""
+
+import csv
+import json
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def changed(finished, tmp_path):
+    """A copy of the finished quick run with other settings on top."""
+
+    def change(**settings):
+        checkout = finished.copy(tmp_path / "checkout")
+        file = checkout.path / "tests/config/quick.yaml"
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | settings))
+        return checkout
+
+    return change
+
+
+def test_several_answers_to_a_prompt_become_several_pairs(changed):
+    checkout = changed(preferences={"samples": 3, "temperature": 1.0, "per_prompt": 2})
+    answer = checkout.snakemake("--cores", "2", "preferences")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    model = checkout.path / "results/tiny"
+    rows = json.loads((checkout.path / "results/data/bio-dpo_formatted.json").read_text())
+    with (model / "sft/dpo/responses.csv").open(newline="") as file:
+        responses = list(csv.DictReader(file))
+    wanted = [(row["conversation_id"], str(row["turn"]), sample) for row in rows for sample in "012"]
+    assert [(one["conversation_id"], one["turn"], one["sample"]) for one in responses] == wanted
+    texts = [one["response"] for one in responses]
+    assert sum(len({*texts[at : at + 3]}) == 3 for at in range(0, len(texts), 3)) > len(rows) / 2
+    counts = json.loads((model / "preferences_counts.json").read_text())
+    pairs = json.loads((model / "preferences.json").read_text())
+    assert counts["responses"] == 3 * len(rows)
+    assert counts["pairs"][-1] == {"choice": "per_prompt: 2", "pairs": len(pairs["prompt"])}
+    assert len(rows) < len(pairs["prompt"]) <= 2 * len(rows)
+
+
+def test_a_sweep_trains_the_tutor_once_and_asks_the_reference_once(checkout):
+    file = checkout.path / "tests/config/quick.yaml"
+    runs = [{"model": "tiny", "algorithm": ["dpo", "ipo", "kto", "rso", "cdpo"], "beta": [0.1, 0.5]}]
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"runs": runs}))
+    jobs = checkout.planned("--cores", "2")
+    assert {rule: jobs[rule] for rule in ("finetune", "pair", "reference")} == {"finetune": 1, "pair": 1, "reference": 1}
+    assert jobs["optimize"] == jobs["compare"] == 10
+    assert jobs["respond"] == 12 and jobs["score"] == jobs["perplexity"] == 11
