@@ -106,6 +106,7 @@ def metrics(responses: Sequence[dict[str, str]], rubric: Rubric, settings: Evalu
         "n_conversations": len(set(scored.conversations)),
         "majority_baseline": majority,
         "by_turn": _by_turn("accuracy", [scored], rubric, settings),
+        "notes": paper.NOTES,
     }
 
 

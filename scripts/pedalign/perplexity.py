@@ -20,6 +20,10 @@ from pedalign.rubric import Canonical, Rubric
 from pedalign.statistics import Array, interval, resampled
 
 PAPER_EMPTY = 1e-8  # the published script's count of tokens before the first, so that no class divides by nought
+PAPER_NOTE = (
+    "as evaluate_ppl.py prints it: a reply's mean is weighted by its tokens less one, and a label without replies has "
+    "1.0; ours weights by all tokens that were scored, and has null there"
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def perplexities(
         "labels": {label: _perplexity(replies) for label, replies in by_label.items()},
         "groups": {name: _perplexity(replies) for name, replies in groups.items()},
         "scaffold_likelier": {name: _share(np.array(one), resamples, seed) for name, one in scores.items()},
+        "notes": {"paper_perplexity": PAPER_NOTE},
     }
 
 

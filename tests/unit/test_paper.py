@@ -107,6 +107,7 @@ def test_metrics_give_the_papers_figures_beside_the_corrected_ones(rubric):
     rows = [row(repr(reply()), talkative), row(repr(reply()), repr(reply())), row(repr(reply(action="123")), "hm")]
     found = metrics(rows, rubric, EvaluationSettings(first_turn=False, resamples=100, seed=1))
     assert found["action"]["accuracy"] == 1
+    assert set(found["notes"]) == {name for name in found["action"] if name.startswith("paper_")}
     assert found["action"]["paper_accuracy"] == 0.5
     assert found["action"]["support"] == found["action"]["paper_support"] == 2  # an unknown gold label is not scored
 

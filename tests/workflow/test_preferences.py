@@ -46,6 +46,10 @@ def test_a_sweep_trains_the_tutor_once_and_asks_the_reference_once(checkout):
     runs = [{"model": "tiny", "algorithm": ["dpo", "ipo", "kto", "rso", "cdpo"], "beta": [0.1, 0.5]}]
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"runs": runs}))
     jobs = checkout.planned("--cores", "2")
-    assert {rule: jobs[rule] for rule in ("finetune", "pair", "reference")} == {"finetune": 1, "pair": 1, "reference": 1}
+    assert {rule: jobs[rule] for rule in ("finetune", "pair", "reference")} == {
+        "finetune": 1,
+        "pair": 1,
+        "reference": 1,
+    }
     assert jobs["optimize"] == jobs["compare"] == 10
     assert jobs["respond"] == 12 and jobs["score"] == jobs["perplexity"] == 11

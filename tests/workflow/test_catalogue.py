@@ -1,0 +1,26 @@
+"""The paper's models are planned on any machine, as jobs for a cluster."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("model", ["mistral-7b", "zephyr-7b", "vicuna-7b", "llama-3.1-8b"])
+def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout):
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    command = ["snakemake", "--dry-run", "--cores", "16", f"results/{model}/dpo-b0.1/test/metrics.json"]
+    answer = subprocess.run(command, cwd=checkout.path, env=os.environ | nowhere, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    asked = {}
+    for job in re.split(r"\n(?=rule \w+:)", answer.stdout):
+        rule, resources = re.match(r"rule (\w+):", job), re.search(r"^ +resources: (.*)$", job, re.MULTILINE)
+        if rule and resources:
+            asked[rule[1]] = dict(one.split("=", 1) for one in resources[1].split(", "))
+    assert "base" not in asked  # a pretrained model
+    for rule, gpus in (("finetune", "4"), ("optimize", "4"), ("respond", "1"), ("reference", "1")):
+        assert (asked[rule]["gpu"], asked[rule]["nodes"]) == (gpus, "1"), rule
+        assert int(asked[rule]["mem_mb"]) >= 64000 and int(asked[rule]["runtime"]) >= 120
