@@ -199,6 +199,8 @@ def train_and_save(
     """Load the model, `train` it or its adapter in place, write the whole model, and its manifest last."""
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
+    if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
+        tokenizer.pad_token = rendering.template.end
     dtype, adapter = settings.training.dtype, settings.adapter
     model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, dtype)
     facts = train(model, tokenizer, rendering)
