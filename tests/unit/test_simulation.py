@@ -60,7 +60,7 @@ def test_every_label_occurs_and_no_evaluation_is_in_the_majority(shipped, rubric
 
 
 def test_each_file_has_enough_conversations_and_some_are_malformed_in_each_way(shipped):
-    assert len(shipped) == 2550
+    assert len(shipped) == 3750
     assert all(raw.simulated for raw, _, _ in shipped)
     defects = Counter(cut.defect for _, _, cut in shipped if cut)
     assert set(defects) == {"unparseable", "incomplete", "unknown_label"}
