@@ -103,9 +103,7 @@ def conversation_files():
 
 def has_perplexity_pairs():
     """Whether there are pairs to compute the perplexity on; the summary says so where there are none."""
-    if config["source"] == "simulated":
-        return config["simulation"]["pairs"] > 0
-    return config["source"] == "published" or Path(source_file("ppl")).is_file()
+    return config["source"] in ("simulated", "published") or Path(source_file("ppl")).is_file()
 
 
 def perplexity_pairs(wildcards):
