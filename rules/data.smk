@@ -38,7 +38,8 @@ rule download:
         # ancient: whatever makes it, a file has the published bytes.
         code=ancient(script("download")),
     output:
-        "datasets/published/{name}.json",
+        # update: a file that is there is checked and left as it is.
+        update("datasets/published/{name}.json"),
     log:
         f"{RESULTS}/logs/download-{{name}}.log",
     wildcard_constraints:
@@ -49,8 +50,10 @@ rule download:
     resources:
         mem_mb=500,
         runtime=60,
+    params:
+        url=config["published_url"],
     shell:
-        "python scripts/download.py {output:q} --url {config[published_url]:q} 2>&1 | tee {log:q}"
+        "python scripts/download.py {output:q} --url {params.url:q} 2>&1 | tee {log:q}"
 
 
 rule split:

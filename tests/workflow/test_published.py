@@ -61,6 +61,11 @@ def test_a_users_own_files_are_never_replaced(write):
     for part in ("1", "2", "3", "ppl"):
         (folder / f"bio-dataset-{part}.json").write_text("[]")
     assert "download" not in checkout.planned("--cores", "4", config="paper.yaml")
+    file = "datasets/published/bio-dataset-1.json"
+    answer = checkout.snakemake("--cores", "1", "--force", file, config="paper.yaml")
+    assert answer.returncode != 0
+    assert f"error: {file}: is not the published file" in answer.stdout + answer.stderr
+    assert (checkout.path / file).read_text() == "[]"
 
 
 def test_other_datasets_are_not_published(write):
