@@ -109,6 +109,7 @@ TABLE = {
     "a setting of another algorithm": (setting("preferences", "label_noise", value=0.2), {}),
     "the paper's rules": (setting("paper_rules", value=True), EVERYTHING),
     "a split size": (setting("splits", "test", value=5), EVERYTHING),
+    "the way of drawing": (setting("splits", "method", value="leak_free"), EVERYTHING),
     "a dataset file's bytes": (changed_dataset, EVERYTHING),
     "deleted metrics": (deleted("tiny/sft/test/metrics.json"), {"score": 1, "summarize": 1}),
     "a deleted aligned checkpoint": (deleted("tiny/dpo-b0.1/checkpoint"), ALIGNING),

@@ -1,4 +1,4 @@
-"""Preferences beyond the paper, and sweeps: several answers per prompt, and what runs share."""
+"""Beyond the paper's single run: leak-safe splits, several answers per prompt, and sweeps that share what they can."""
 
 import csv
 import json
@@ -20,6 +20,18 @@ def changed(finished, tmp_path):
         return checkout
 
     return change
+
+
+def leaking(checkout) -> int:
+    report = json.loads((checkout.path / "results/data/splits.json").read_text())
+    return sum(one["conversations"] for one in report["leaks"].values())
+
+
+def test_leak_free_splits_share_no_problem(finished, changed):
+    checkout = changed(splits={"sft": 30, "dpo": 15, "test": 15, "method": "leak_free"})
+    answer = checkout.snakemake("--cores", "2", "splits")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert leaking(checkout) == 0 < leaking(finished)
 
 
 def test_several_answers_to_a_prompt_become_several_pairs(changed):
