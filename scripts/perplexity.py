@@ -12,14 +12,13 @@ Writes  perplexity.json: per label and group the perplexity, ours and the paper'
 
 import argparse
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from pedalign import paper
 from pedalign.artifacts import write_json
 from pedalign.errors import run
 from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
+from pedalign.paper import canonical_form
 from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -47,8 +46,7 @@ def main() -> None:
 
     settings = from_json(PerplexitySettings, args.settings)
     rubric = load_rubric(args.rubric)
-    canonical = partial(paper.canonical, rubric=rubric) if settings.paper_rules else rubric.canonical
-    pairs, refused = read_reply_pairs(args.pairs, rubric, canonical)
+    pairs, refused = read_reply_pairs(args.pairs, rubric, canonical_form(rubric, settings.paper_rules))
     rendering = renderer(load_tokenizer(args.model), rubric=rubric, **settings.rendering)
     prompts = [rendering.encode(pair.messages)[0] for pair in pairs for _ in pair.replies]
     replies = [rendering.reply_ids(reply) for pair in pairs for reply in pair.replies]

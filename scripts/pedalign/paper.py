@@ -7,6 +7,8 @@ the two differ. Field names, labels and their lengths are the rubric's.
 
 import ast
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pedalign.literal import MAX_CHARACTERS, join_surrogates
@@ -61,6 +63,11 @@ def canonical(text: str, rubric: Rubric) -> Canonical:
         return Canonical(rubric.serialize(values))
     names = {field.name for field in rubric.fields}
     return Canonical(str({name: value for name, value in mapping.items() if name in names}))
+
+
+def canonical_form(rubric: Rubric, paper_rules: bool) -> Callable[[str], Canonical]:
+    """How tutor turns are brought into canonical form: as the paper keeps them, or as the rubric does."""
+    return partial(canonical, rubric=rubric) if paper_rules else rubric.canonical
 
 
 def valid_gold(mapping: Any, rubric: Rubric) -> bool:

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ def draw(
     Returns the splits and the account of them (`splits.json`).
     Raises UserError where a file has too few conversations (but not under the paper's rules), or a split is empty.
     """
-    canonical = partial(paper.canonical, rubric=rubric) if settings.paper_rules else rubric.canonical
+    canonical = paper.canonical_form(rubric, settings.paper_rules)
     report: dict[str, Any] = {
         "seed": settings.seed,
         "method": settings.method,

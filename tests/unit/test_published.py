@@ -4,8 +4,10 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import yaml
 
 from pedalign import published
 from pedalign.published import PUBLISHED, blob_id, fetch, published_blob
@@ -171,6 +173,11 @@ def test_only_published_names_are_known(refused):
     assert sorted(PUBLISHED) == [f"bio-dataset-{part}.json" for part in ("1", "2", "3", "ppl")]
     with refused("published no file bio-dataset-4.json", "bio-dataset-1.json"):
         published_blob("bio-dataset-4.json")
+
+
+def test_the_configs_address_is_the_scripts_own():
+    config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+    assert config["published_url"] == published.REPOSITORY
 
 
 def test_a_blob_id_is_gits(tmp_path):
