@@ -3,13 +3,19 @@ PYTHON ?= python3
 SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 
-.PHONY: run test lint readme clean
+.PHONY: run test test-cluster lint readme clean
 
 run: .venv/installed
 	$(ACTIVATE) && snakemake --cores all
 
 test: .venv/installed
-	$(ACTIVATE) && pytest
+	$(ACTIVATE) && pytest -m "not cluster"
+
+# A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages.
+test-cluster: .venv/installed
+	command -v slurmctld slurmdbd munged mariadbd || (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+	  --no-install-recommends slurm-wlm slurmdbd munge mariadb-server-core)
+	$(ACTIVATE) && pytest -m cluster
 
 lint: .venv/installed
 	$(ACTIVATE) && ruff format --check . && ruff check . && snakefmt --check Snakefile rules && mypy && snakemake --lint

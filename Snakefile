@@ -54,5 +54,9 @@ rule evaluate:
         [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
 
 
+onstart:
+    check_before_start()
+
+
 onsuccess:
     print_summary()

@@ -19,10 +19,10 @@ rule reference:
         "../envs/training.yaml"
     threads: resource("generation", "threads")
     resources:
-        gpu=resource("generation", "gpu"),
+        gpu=gpus("generation"),
         nodes=1,
         mem_mb=resource("generation", "mem_mb"),
-        runtime=resource("generation", "runtime"),
+        runtime=minutes("generation"),
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -30,8 +30,8 @@ rule reference:
             max_batch_tokens=entry(wildcards)["generation"]["max_batch_tokens"],
         ),
     shell:
-        "python scripts/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
-        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+        LAUNCH + "scripts/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        " --output {output:q} --settings {params.settings:q}"
 
 
 rule optimize:
@@ -56,10 +56,14 @@ rule optimize:
         "../envs/training.yaml"
     threads: resource("alignment", "threads")
     resources:
-        gpu=resource("alignment", "gpu"),
-        nodes=1,
+        gpu=gpus("alignment"),
+        nodes=nodes("alignment"),
+        mpi=mpi("alignment"),
+        tasks=tasks("alignment"),
         mem_mb=resource("alignment", "mem_mb"),
-        runtime=resource("alignment", "runtime"),
+        runtime=minutes("alignment"),
+        save_minutes=config["training_state"]["minutes"],
+        save_steps=config["training_state"]["steps"],
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -68,6 +72,8 @@ rule optimize:
             **adapter(wildcards),
         ),
     shell:
-        "python scripts/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"
+        LAUNCH
+        + "scripts/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"
         " --rubric {input.rubric:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
-        " --settings {params.settings:q} 2>&1 | tee {log:q}"
+        " --settings {params.settings:q}"
+        " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"

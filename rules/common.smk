@@ -1,5 +1,6 @@
 """What the rules share: the checked config, names, and the questions they ask of it."""
 
+import functools
 import os
 import re
 import sys
@@ -9,18 +10,12 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from pedalign.artifacts import read_csv
-from pedalign.config import (
-    adopted,
-    answering_settings,
-    model_entry,
-    parse_policy,
-    runs,
-    script_sources,
-    settings,
-    validate,
-)
+from pedalign.config import adopted, answering_settings, model_entry, parse_policy, runs, settings, validate
 from pedalign.errors import UserError
+from pedalign.leases import visible_devices
 from pedalign.published import PUBLISHED, published_blob
+from pedalign.resources import check_machine, gpu_count, runtime
+from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.table import table
 
@@ -51,6 +46,8 @@ RUNS = list(runs(config))
 MODELS = list(dict.fromkeys(model for model, _ in RUNS))
 TUTORS = [f"{model}/sft" for model in MODELS] + [f"{model}/{policy}" for model, policy in RUNS]
 ADOPTED = checked(adopted, config)
+# Models whose replies to a split are made by several jobs.
+SHARDED = [name for name, model in config["models"].items() if model["generation"]["shards"] > 1]
 # Models of which a run trains an aligned tutor, and so needs preference pairs.
 ALIGNED_HERE = list(dict.fromkeys(model for model, policy in RUNS if f"{model}/{policy}" not in ADOPTED))
 
@@ -124,9 +121,50 @@ def policy(wildcards):
     return checked(parse_policy, wildcards.policy, config["seed"])
 
 
+# Every script that may use GPUs is started by this: it leases them, starts several processes, passes signals on.
+LAUNCH = "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} -- "
+
+
 def resource(stage, name):
     """What a model's entry asks for one of its stages."""
     return lambda wildcards: entry(wildcards)["resources"][stage][name]
+
+
+def minutes(stage):
+    """The runtime of a job; each further attempt gets more."""
+    return lambda wildcards, attempt: runtime(entry(wildcards)["resources"][stage], attempt)
+
+
+def gpus(stage):
+    """GPUs of a job, over all its nodes."""
+    return lambda wildcards: gpu_count(entry(wildcards), stage, machine())
+
+
+def nodes(stage):
+    return lambda wildcards: entry(wildcards)["resources"][stage].get("nodes", 1)
+
+
+def mpi(stage):
+    """For jobs over several nodes alone: the launcher starts itself on each of them."""
+    return lambda wildcards: "srun" if nodes(stage)(wildcards) > 1 else None
+
+
+def tasks(stage):
+    return lambda wildcards: nodes(stage)(wildcards) if nodes(stage)(wildcards) > 1 else None
+
+
+@functools.cache
+def machine():
+    """The number of GPUs of this machine; None where the jobs run elsewhere."""
+    elsewhere = workflow.remote_exec or workflow.dryrun or not workflow.local_exec
+    return None if elsewhere else len(checked(visible_devices))
+
+
+def check_before_start():
+    """End the workflow, before anything starts, where a job asks for more than this machine has."""
+    if machine() is not None:
+        jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
+        checked(check_machine, [(str(job), job.resources.gpu, job.resources.nodes) for job in jobs], machine())
 
 
 def base_inputs(wildcards):
@@ -172,6 +210,13 @@ def training(wildcards, stage, seed):
 def answering(wildcards):
     """How a tutor answers a split: GenerationSettings, and the responses per prompt."""
     return checked(answering_settings, config, wildcards.model, wildcards.split)
+
+
+def shards(wildcards):
+    """The parts of a split's responses that jobs side by side make."""
+    number = entry(wildcards)["generation"]["shards"]
+    folder = f"{RESULTS}/{wildcards.model}/{wildcards.policy}/{wildcards.split}/shards"
+    return [f"{folder}/{shard}-of-{number}.csv" for shard in range(1, number + 1)]
 
 
 def choices():

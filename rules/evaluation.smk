@@ -41,10 +41,10 @@ rule perplexity:
         "../envs/training.yaml"
     threads: resource("generation", "threads")
     resources:
-        gpu=resource("generation", "gpu"),
+        gpu=gpus("generation"),
         nodes=1,
         mem_mb=resource("generation", "mem_mb"),
-        runtime=resource("generation", "runtime"),
+        runtime=minutes("generation"),
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -55,8 +55,8 @@ rule perplexity:
             paper_rules=config["paper_rules"],
         ),
     shell:
-        "python scripts/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
-        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+        LAUNCH + "scripts/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        " --output {output:q} --settings {params.settings:q}"
 
 
 rule compare:

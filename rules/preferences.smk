@@ -1,3 +1,6 @@
+ruleorder: gather > respond
+
+
 rule respond:
     """Let a tutor answer every student turn of a split."""
     input:
@@ -16,19 +19,59 @@ rule respond:
         "../envs/training.yaml"
     threads: resource("generation", "threads")
     resources:
-        gpu=resource("generation", "gpu"),
+        gpu=gpus("generation"),
         nodes=1,
         mem_mb=resource("generation", "mem_mb"),
-        runtime=resource("generation", "runtime"),
+        runtime=minutes("generation"),
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             dtype=entry(wildcards)["dtype"],
             **answering(wildcards),
         ),
+        shard="1/1",
     shell:
-        "python scripts/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
-        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+        LAUNCH + "scripts/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        " --output {output:q} --settings {params.settings:q} --shard {params.shard}"
+
+
+use rule respond as respond_shard with:
+    """Let a tutor answer one of the parts of a split, for models with several shards."""
+    output:
+        temp(f"{RESULTS}/{{model}}/{{policy}}/{{split}}/shards/{{shard}}-of-{{shards}}.csv"),
+    log:
+        f"{RESULTS}/logs/{{model}}/{{policy}}/{{split}}/shards/{{shard}}-of-{{shards}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/{{split}}/shards/{{shard}}-of-{{shards}}.tsv"
+    params:
+        shard="{shard}/{shards}",
+
+
+rule gather:
+    """One responses.csv out of those of the shards, for models with several."""
+    input:
+        rows=f"{RESULTS}/data/{DATASET}-{{split}}_formatted.json",
+        shards=shards,
+        code=script("gather"),
+    output:
+        f"{RESULTS}/{{model}}/{{policy}}/{{split}}/responses.csv",
+    log:
+        f"{RESULTS}/logs/{{model}}/{{policy}}/{{split}}/responses.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/{{split}}/responses.tsv"
+    wildcard_constraints:
+        model="|".join(map(re.escape, SHARDED)) or "(?!)",
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        samples=lambda wildcards: answering(wildcards)["samples"],
+    shell:
+        "python scripts/gather.py {input.rows:q} {input.shards:q} --samples {params.samples} --output {output:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule pair:

@@ -97,10 +97,14 @@ rule finetune:
         "../envs/training.yaml"
     threads: resource("sft", "threads")
     resources:
-        gpu=resource("sft", "gpu"),
-        nodes=1,
+        gpu=gpus("sft"),
+        nodes=nodes("sft"),
+        mpi=mpi("sft"),
+        tasks=tasks("sft"),
         mem_mb=resource("sft", "mem_mb"),
-        runtime=resource("sft", "runtime"),
+        runtime=minutes("sft"),
+        save_minutes=config["training_state"]["minutes"],
+        save_steps=config["training_state"]["steps"],
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -109,6 +113,6 @@ rule finetune:
         ),
         model=base_model,
     shell:
-        "python scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
+        LAUNCH + "scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
-        " 2>&1 | tee {log:q}"
+        " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"

@@ -25,7 +25,8 @@ def main() -> None:
 
     settings = StageSettings.from_json(args.settings)
     conversations = split_conversations(args.conversations)
-    train_and_save(args, settings, partial(finetune, conversations=conversations, settings=settings.training))
+    train = partial(finetune, conversations=conversations, settings=settings.training)
+    train_and_save(Path(__file__), args, settings, [args.conversations], train)
 
 
 if __name__ == "__main__":

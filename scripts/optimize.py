@@ -31,7 +31,8 @@ def main() -> None:
     settings = StageSettings.from_json(args.settings)
     alignment = from_json(AlignmentSettings, json.dumps(settings.alignment))
     pairs = read_pairs(read_json(args.preferences), read_json(args.reference))
-    train_and_save(args, settings, partial(optimize, pairs=pairs, alignment=alignment, settings=settings.training))
+    train = partial(optimize, pairs=pairs, alignment=alignment, settings=settings.training)
+    train_and_save(Path(__file__), args, settings, [args.preferences, args.reference], train)
 
 
 if __name__ == "__main__":

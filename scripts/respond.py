@@ -2,7 +2,8 @@
 
 Reads   a formatted split, the tutor's checkpoint folder or hub id, the rubric
 Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gold reply), conversation_id,
-        turn (from 0), prompt_tokens, response_tokens, finish_reason, sample (from 0)
+        turn (from 0), prompt_tokens, response_tokens, finish_reason, sample (from 0);
+        with --shard, the rows that this shard answers
 
     python scripts/respond.py results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/responses.csv \
@@ -19,24 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from pedalign.artifacts import read_json, write_csv
-from pedalign.errors import run
-from pedalign.generation import GenerationSettings, History, generate
+from pedalign.errors import UserError, run
+from pedalign.generation import Completion, GenerationSettings, History, batches, generate
 from pedalign.models import load_model, load_tokenizer
+from pedalign.responses import COLUMNS
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import Renderer, renderer
-
-HEADER = (
-    "prompt",
-    "response",
-    "gpt",
-    "conversation_id",
-    "turn",
-    "prompt_tokens",
-    "response_tokens",
-    "finish_reason",
-    "sample",
-)
 
 
 @dataclass(frozen=True)
@@ -54,24 +44,27 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, generation, samples")
+    parser.add_argument("--shard", type=_shard, default="1/1", help="K/N: answer the K-th of N parts of the split")
     args = parser.parse_args()
 
     settings = from_json(RespondSettings, args.settings)
     rows = read_json(args.rows)
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
-    model = load_model(args.model, settings.dtype)
-
+    generation = GenerationSettings(**settings.generation)
     conversations = [list(group) for _, group in groupby(rows, key=lambda row: row["conversation_id"])]
     histories = [_history(group, rendering, settings.samples) for group in conversations]
+    selection = batches(histories, generation.max_batch_tokens, *args.shard)
+    completions: list[list[Completion]] = [[] for _ in histories]
     started = time.monotonic()
-    completions = generate(
-        model, histories, rendering.end_id, GenerationSettings(**settings.generation), _progress(started)
-    )
+    if selection:  # none where there are more shards than batches
+        model = load_model(args.model, settings.dtype)
+        started = time.monotonic()
+        completions = generate(model, histories, rendering.end_id, generation, _progress(started), selection)
 
     records = []
     for group, history, answers in zip(conversations, histories, completions, strict=True):
-        for at, (prompt_tokens, answer) in enumerate(zip(history.prompt_lengths, answers, strict=True)):
+        for at, answer in enumerate(answers):  # none where another shard has them
             row = group[at // settings.samples]
             records.append(
                 (
@@ -80,14 +73,21 @@ def main() -> None:
                     row["chosen"][0]["content"],
                     row["conversation_id"],
                     row["turn"],
-                    prompt_tokens,
+                    history.prompt_lengths[at],
                     len(answer.ids),
                     answer.finish_reason,
                     at % settings.samples,
                 )
             )
-    write_csv(args.output, HEADER, records)
+    write_csv(args.output, COLUMNS, records)
     print(f"{args.output}: {len(records)} responses in {time.monotonic() - started:.0f} s")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    shard, _, shards = text.partition("/")
+    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
+        raise UserError(f"--shard: is '{text}'", "give K/N, the K-th of N shards, for example 2/3")
+    return int(shard), int(shards)
 
 
 def _history(group: list[dict[str, Any]], rendering: Renderer, samples: int) -> History:

@@ -1,7 +1,6 @@
 """Preference optimization, by TRL's trainers on rows that the renderer made."""
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,9 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from pedalign.conversation import Message
 from pedalign.errors import UserError, nearest
 from pedalign.likelihood import log_probabilities
+from pedalign.resuming import TrainingStates
 from pedalign.template import Renderer
-from pedalign.training import Progress, TrainingSettings, expect_all_rows, run_trainer
+from pedalign.training import TrainingSettings, expect_all_rows, run_trainer, training_order
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,7 @@ class _RenderedRows:
 
 
 class _RenderedDPOTrainer(_RenderedRows, DPOTrainer):
-    def _set_signature_columns_if_needed(self):
-        # "length" is for the sampler that groups pairs of like length; the collator does not pass it on.
-        super()._set_signature_columns_if_needed()
-        if "length" not in self._signature_columns:
-            self._signature_columns.append("length")
+    pass
 
 
 class _RenderedKTOTrainer(_RenderedRows, KTOTrainer):
@@ -112,6 +108,7 @@ def optimize(
     pairs: Sequence[Pair],
     alignment: AlignmentSettings,
     settings: TrainingSettings,
+    states: TrainingStates | None = None,
 ) -> dict[str, Any]:
     """Align `model` in place with preference pairs; the facts for the manifest.
 
@@ -120,7 +117,6 @@ def optimize(
     """
     if alignment.algorithm not in ALGORITHMS:
         raise UserError(f"algorithm '{alignment.algorithm}' is not known", nearest(alignment.algorithm, ALGORITHMS))
-    started = time.monotonic()
     arguments = {
         **settings.trainer_arguments(),
         **ALGORITHMS[alignment.algorithm](alignment),
@@ -131,20 +127,20 @@ def optimize(
     config: Any
     if alignment.algorithm == "kto":
         rows = _single_rows(model, renderer, pairs, settings)
-        arguments["train_sampling_strategy"] = "sequential"  # the rows' order is part of the method
+        order = training_order(len(rows), settings)  # the rows' order is part of the method
         trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
     else:
         rows = [_pair_row(renderer, pair, settings.max_length) for pair in pairs]
+        order = training_order([row.pop("length") for row in rows], settings)
         trainer_class, config = _RenderedDPOTrainer, DPOConfig(**arguments)
     trainer = trainer_class(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(rows).select(order),
         processing_class=tokenizer,
-        callbacks=[Progress("optimize")],
     )
-    expect_all_rows(len(trainer.train_dataset), len(rows))
-    return {"rows": len(rows), **run_trainer(trainer, started)}
+    expect_all_rows(len(trainer.train_dataset), len(order))
+    return {"rows": len(rows), **run_trainer(trainer, "optimize", states)}
 
 
 def _pair_row(renderer: Renderer, pair: Pair, max_length: int) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def answering_settings(config: dict[str, Any], model: str, split: str) -> dict[s
     Raises UserError where several answers would be the same.
     """
     generation, samples = {**model_entry(config, model)["generation"], "seed": config["seed"]}, 1
+    del generation["shards"]  # the replies do not depend on it
     if split == "dpo":
         samples, temperature = (config["preferences"][name] for name in ("samples", "temperature"))
         if temperature is not None:
@@ -191,24 +192,3 @@ def adopted(config: dict[str, Any]) -> dict[str, str]:
 def settings(**values: Any) -> str:
     """A rule's one parameter: a JSON object with sorted keys, so that equal settings are equal texts."""
     return json.dumps(values, sort_keys=True)
-
-
-def script_sources(script: Path) -> list[str]:
-    """A script and the library modules that it imports, directly or not: what its results depend on.
-
-    Found by reading import statements, wherever in the file they stand; nothing is imported.
-    """
-    library = script.parent / "pedalign"
-    found: dict[Path, None] = {}
-    waiting = [script]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found[path] = None
-        text = path.read_text(encoding="utf-8")
-        names = re.findall(r"^\s*(?:from|import)\s+pedalign\.(\w+)", text, re.MULTILINE)
-        for line in re.findall(r"^\s*from\s+pedalign\s+import\s+(.+)", text, re.MULTILINE):
-            names += re.findall(r"\w+", line)
-        waiting += [library / f"{name}.py" for name in names]
-    return [str(path) for path in sorted(found)]

@@ -1,6 +1,7 @@
 """The one exception for mistakes a user can mend, and the one place that prints it."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -30,8 +31,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` ends it with two lines and exit status 1."""
+    """Run a script's `main`; a `UserError` ends it with two lines (of several processes, the first's) and status 1."""
     try:
         main()
     except UserError as error:
-        sys.exit(str(error))
+        sys.exit(str(error) if os.environ.get("RANK", "0") == "0" else 1)

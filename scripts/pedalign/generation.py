@@ -8,7 +8,7 @@ the batch.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,12 +155,14 @@ def generate(
     end_id: int,
     settings: GenerationSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    selection: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Completion]]:
     """A completion for every prompt of every history, in their order.
 
     The result of a row depends on its own prompt (and, when sampling, on its conversation's id, its
     turn and the seed), not on the rows that share its batch, but for rounding in the last bits.
-    `progress` is called with (rows done, rows in all).
+    `progress` is called with (rows done, rows in all). `selection`: those of the histories' `batches`
+    that are answered; None: all. The histories of others get no completion.
     Raises UserError where a sliding attention window would cut a conversation off.
     """
     window = getattr(model.config, "sliding_window", None)
@@ -174,9 +176,11 @@ def generate(
     model.eval()
     model.set_attn_implementation(_NAME)
     results: list[list[Completion]] = [[] for _ in histories]
-    total = sum(len(history.prompt_lengths) for history in histories)
+    if selection is None:
+        selection = batches(histories, settings.max_batch_tokens)
+    total = sum(len(histories[at].prompt_lengths) for batch in selection for at in batch)
     done = 0
-    for batch in _batches(histories, settings.max_batch_tokens):
+    for batch in selection:
         for at, completions in zip(
             batch, _answer(model, [histories[at] for at in batch], end_id, settings), strict=True
         ):
@@ -186,13 +190,19 @@ def generate(
     return results
 
 
-def _batches(histories: Sequence[History], max_tokens: int) -> Iterator[list[int]]:
-    """Positions of histories of like length, the longest first, so that memory fails early if at all."""
+def batches(histories: Sequence[History], max_tokens: int, shard: int = 1, shards: int = 1) -> list[list[int]]:
+    """Positions of histories of like length, the longest first, so that memory fails early if at all.
+
+    Batches are dealt out to the `shards` in turn; those of `shard` (from 1) are returned. They are the same
+    batches for any number of shards: rounding depends on what shares a batch, and now and then a token on rounding.
+    """
     order = sorted(range(len(histories)), key=lambda at: -len(histories[at].ids))
+    found = []
     while order:
         size = max(1, max_tokens // len(histories[order[0]].ids))
-        yield order[:size]
+        found.append(order[:size])
         order = order[size:]
+    return found[shard - 1 :: shards]
 
 
 def _answer(

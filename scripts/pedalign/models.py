@@ -137,13 +137,20 @@ def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
         ) from None
 
 
-def save_checkpoint(model: PreTrainedModel, renderer: Renderer, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """Weights, tokenizer, the chat template that renders as we do, and the token at which plain `generate` ends."""
+def save_checkpoint(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Weights (the model's own where none are given), tokenizer, the chat template that renders as we do, and the token
+    at which plain `generate` ends."""
     tokenizer.chat_template = renderer.jinja()
     model.config.pad_token_id = tokenizer.pad_token_id
     # Not the base model's: its settings for sampling are for other replies, and some can't be saved.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=renderer.end_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(path)
+    model.save_pretrained(path, state_dict=weights)
     tokenizer.save_pretrained(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pedalign import paper
 from pedalign.errors import UserError, nearest
+from pedalign.responses import check_same_rows
 from pedalign.rubric import Rubric
 
 
@@ -148,16 +149,3 @@ def _balanced(
     limit = max(1, round(most * len(mistakes) / len(members)))
     drawn = [at for group in members.values() for at in rng.sample(group, min(limit, len(group)))]
     return [mistakes[at] for at in sorted(drawn)]
-
-
-def check_same_rows(rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]], samples: int = 1) -> None:
-    """Raises UserError where responses are missing, doubled or foreign."""
-    wanted = [(row["conversation_id"], str(row["turn"]), str(n)) for row in rows for n in range(samples)]
-    found = [(response["conversation_id"], response["turn"], response["sample"]) for response in responses]
-    if wanted != found:
-        at = next((at for at, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), None)
-        what = f"row {at} answers {found[at]}, not {wanted[at]}" if at is not None else "the rest agrees"
-        raise UserError(
-            f"responses.csv has {len(found)} rows for {len(wanted)} prompts; {what}",
-            "delete responses.csv and run again: the workflow makes it anew",
-        )

@@ -3,17 +3,18 @@
 import argparse
 import dataclasses
 import json
-import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 from trl.trainer import utils as trl_utils
 
@@ -22,6 +23,8 @@ from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
+from pedalign.processes import accumulation, die_with_parent, end_interrupted, is_first_process, processes, sharded
+from pedalign.resuming import TrainingStates, origin, wait_for_all
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import Renderer, renderer
@@ -52,42 +55,53 @@ class TrainingSettings:
     gradient_checkpointing: bool
     seed: int
 
-    def accumulation(self, processes: int) -> int:
-        """Batches per optimizer step on each device. Raises UserError where it is no whole number."""
-        at_a_time = self.device_batch_size * processes
-        if self.global_batch_size % at_a_time:
-            raise UserError(
-                f"global_batch_size {self.global_batch_size} is not a multiple of device_batch_size "
-                f"{self.device_batch_size} x {processes} processes = {at_a_time}",
-                "change one of the two in the model's entry of config.yaml",
-            )
-        return self.global_batch_size // at_a_time
-
     def trainer_arguments(self) -> dict[str, Any]:
-        """The arguments that SFTConfig and DPOConfig share."""
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_rows`."""
         on_gpu = torch.cuda.is_available()
         return {
-            "output_dir": tempfile.gettempdir(),  # nothing is saved there (save_strategy)
-            "num_train_epochs": self.epochs,
+            "output_dir": tempfile.gettempdir(),  # nothing is saved there; TrainingStates have a folder of their own
+            "num_train_epochs": 1,  # training_rows holds all epochs
             "learning_rate": self.learning_rate,
             "lr_scheduler_type": self.scheduler,
             "warmup_steps": self.warmup,
             "weight_decay": self.weight_decay,
             "per_device_train_batch_size": self.device_batch_size,
-            "gradient_accumulation_steps": self.accumulation(processes),
+            "gradient_accumulation_steps": accumulation(self.global_batch_size, self.device_batch_size, processes()),
             "max_length": self.max_length,
             "bf16": self.dtype == "bfloat16",
             "tf32": True if on_gpu else None,
             "activation_checkpointing": self.gradient_checkpointing,  # transformers 5 renames it
-            "train_sampling_strategy": "group_by_length",
+            "train_sampling_strategy": "sequential",
             "seed": self.seed,
-            "use_cpu": not on_gpu,
-            "save_strategy": "no",
+            "use_cpu": not on_gpu and not sharded(),  # with it, DeepSpeed would not be used
+            "ddp_backend": "gloo" if processes() > 1 and not on_gpu else None,
+            "save_strategy": "no",  # TrainingStates ask for it
             "report_to": "none",
             "logging_steps": 1,
             "disable_tqdm": True,
         }
+
+
+def training_order(lengths: Sequence[int] | int, settings: TrainingSettings) -> list[int]:
+    """The rows of all epochs in the order in which they are trained; every `global_batch_size` of them make a step.
+
+    With `lengths` (tokens) given, each epoch is shuffled by the seed, and rows of like length come together; with the
+    number of rows, their own order is kept. The last step of an epoch is filled with the epoch's first rows. Nothing
+    here depends on the number of devices, nor on what was drawn before: so neither does the result, and a training that
+    was broken off goes on with the rows that it would have had.
+    """
+    rows, size = lengths if isinstance(lengths, int) else len(lengths), settings.global_batch_size
+    steps_per_epoch = ceil(rows / size)
+    order: list[int] = []
+    for epoch in range(ceil(settings.epochs)):
+        if isinstance(lengths, int):
+            indices = list(range(rows))
+        else:
+            generator = torch.Generator().manual_seed(settings.seed + epoch)
+            indices = get_length_grouped_indices(lengths, size, generator=generator)
+        filled = indices * ceil(size / rows + 1)
+        order += filled[: steps_per_epoch * size]
+    return order[: ceil(settings.epochs * steps_per_epoch) * size]
 
 
 class Progress(TrainerCallback):
@@ -109,16 +123,31 @@ class Progress(TrainerCallback):
             )
 
 
-def run_trainer(trainer: Any, started: float) -> dict[str, Any]:
-    """Train, and the facts for the manifest."""
+def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[str, Any]:
+    """Train, and the facts for the manifest; "weights" are the whole model's where each process holds a part of them.
+
+    Ends the process where SIGTERM interrupted the training.
+    """
+    started = time.monotonic()
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.add_callback(Progress(name))
+    if states:
+        trainer.args.output_dir = str(states.folder)
+        trainer.add_callback(states)
+    trainer.train(resume_from_checkpoint=states and states.newest())
+    if states and states.interrupted:
+        if is_first_process():
+            step = f"step {trainer.state.global_step}/{trainer.state.max_steps}"
+            print(f"{name}: ended by SIGTERM after {step}; run again, it goes on from there", flush=True)
+        wait_for_all()
+        end_interrupted()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
         "seconds": round(time.monotonic() - started, 1),
         "steps": trainer.state.global_step,
         "final_loss": float(steps[-1]["loss"]),
         "history": [{name: _number(value) for name, value in entry.items()} for entry in steps],
+        "weights": trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None,
     }
 
 
@@ -132,12 +161,12 @@ def finetune(
     renderer: Renderer,
     conversations: Sequence[Conversation],
     settings: TrainingSettings,
+    states: TrainingStates | None = None,
 ) -> dict[str, Any]:
     """Fine-tune `model` in place on the tutor's turns; the facts for the manifest.
 
     One row per conversation; exactly the replies and their end tokens are trained.
     """
-    started = time.monotonic()
     rows = []
     for conversation in conversations:
         ids, trained = renderer.encode(conversation.messages)
@@ -148,15 +177,15 @@ def finetune(
             )
         labels = [token if wanted else -100 for token, wanted in zip(ids, trained, strict=True)]
         rows.append({"input_ids": ids[: settings.max_length], "labels": labels[: settings.max_length]})
+    order = training_order([len(row["input_ids"]) for row in rows], settings)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**settings.trainer_arguments()),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(rows).select(order),
         processing_class=tokenizer,
-        callbacks=[Progress("finetune")],
     )
-    expect_all_rows(len(trainer.train_dataset), len(rows))
-    return {"rows": len(rows), **run_trainer(trainer, started)}
+    expect_all_rows(len(trainer.train_dataset), len(order))
+    return {"rows": len(rows), **run_trainer(trainer, "finetune", states)}
 
 
 def expect_all_rows(kept: int, given: int) -> None:
@@ -189,25 +218,52 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settings", required=True, help="JSON: rendering, training, and for preference optimization alignment"
     )
+    parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
+    parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
+
+
+class Train(Protocol):
+    """What a training script does with what it is given: train the model in place, return facts for the manifest."""
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        renderer: Renderer,
+        *,
+        states: TrainingStates,
+    ) -> dict[str, Any]: ...
 
 
 def train_and_save(
-    args: argparse.Namespace,
-    settings: StageSettings,
-    train: Callable[[PreTrainedModel, PreTrainedTokenizerFast, Renderer], dict[str, Any]],
+    script: Path, args: argparse.Namespace, settings: StageSettings, data: list[Path], train: Train
 ) -> None:
-    """Load the model, `train` it or its adapter in place, write the whole model, and its manifest last."""
+    """Load the model, `train` it or its adapter in place, write the whole model, and its manifest last.
+
+    In as many processes as the launcher started; the first one writes. A training that was ended goes on from its
+    newest state, if `script`, `data` and settings are the same.
+    """
+    if processes() > 1:
+        die_with_parent()
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
         tokenizer.pad_token = rendering.template.end
-    dtype, adapter = settings.training.dtype, settings.adapter
-    model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, dtype)
-    facts = train(model, tokenizer, rendering)
-    if adapter:
-        model = merged(model, args.model, dtype, adapter)
-    with whole_directory(args.output) as folder:
-        save_checkpoint(model, rendering, tokenizer, folder)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    write_manifest(args.manifest, args.output, settings=dataclasses.asdict(settings), processes=processes, **facts)
-    print(f"{args.output}: {facts['rows']} rows, {facts['seconds']:.0f} s, final loss {facts['final_loss']:.4f}")
+    dtype, adapter, plain = settings.training.dtype, settings.adapter, dataclasses.asdict(settings)
+    source = origin(script, plain, [*data, args.rubric], args.model)
+    with TrainingStates(args.output, source, args.save_minutes, args.save_steps) as states:
+        model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, dtype)
+        facts = train(model, tokenizer, rendering, states=states)
+        weights = facts.pop("weights")
+        if is_first_process():
+            if adapter:
+                model = merged(model, args.model, dtype, adapter)
+            states.refuse_if_ousted()
+            with whole_directory(args.output) as folder:
+                save_checkpoint(model, rendering, tokenizer, folder, weights)
+            write_manifest(args.manifest, args.output, settings=plain, processes=processes(), **facts)
+            states.remove()
+            print(
+                f"{args.output}: {facts['rows']} rows, {facts['seconds']:.0f} s, final loss {facts['final_loss']:.4f}"
+            )
+        wait_for_all()

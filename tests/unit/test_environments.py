@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pedalign.artifacts import PACKAGES
-from pedalign.config import script_sources
+from pedalign.sources import script_sources
 
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))

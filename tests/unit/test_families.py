@@ -27,7 +27,8 @@ from pedalign.rubric import load_rubric
 from pedalign.template import renderer
 from pedalign.training import StageSettings, finetune, train_and_save
 
-RUBRIC = Path(__file__).parents[2] / "datasets/rubrics/mathdial.yaml"
+ROOT = Path(__file__).parents[2]
+RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"
 TEXTS = [message["content"] for talk in TALKS for message in talk.messages] + ["[INST] USER: [/INST] ASSISTANT:"]
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = {**SHAPE, "num_key_value_heads": 2}
@@ -129,14 +130,17 @@ def test_a_model_goes_through_both_trainings_and_back_into_plain_transformers(fa
 
     def args(source: str, target: str) -> Namespace:
         manifest = tmp_path / f"{target}.json"
-        return Namespace(model=tmp_path / source, rubric=RUBRIC, output=tmp_path / target, manifest=manifest)
+        source, output = tmp_path / source, tmp_path / target
+        return Namespace(model=source, rubric=RUBRIC, output=output, manifest=manifest, save_minutes=0, save_steps=0)
 
-    train_and_save(args("base", "sft"), stage, partial(finetune, conversations=TALKS, settings=stage.training))
+    script = ROOT / "scripts/finetune.py"
+    train = partial(finetune, conversations=TALKS, settings=stage.training)
+    train_and_save(script, args("base", "sft"), stage, [], train)
     pairs = [Pair(one.messages[:1], one.messages[1]["content"], "hm", -20.0, -20.0) for one in TALKS]
     alignment = AlignmentSettings("dpo", 0.1, 0.0)
     aligning = replace(stage, training=settings(epochs=1, max_length=1024, device_batch_size=2))
     train = partial(optimize, pairs=pairs, alignment=alignment, settings=aligning.training)
-    train_and_save(args("sft", "dpo"), aligning, train)
+    train_and_save(script, args("sft", "dpo"), aligning, [], train)
 
     with torch.no_grad():
         before = base(torch.tensor([[5, 6, 7]])).logits

@@ -7,6 +7,7 @@ from trl.trainer import utils as trl_utils
 
 from pedalign.errors import UserError
 from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
+from pedalign.processes import accumulation
 from pedalign.training import finetune
 
 pytestmark = pytest.mark.slow
@@ -61,9 +62,9 @@ def test_accumulated_batches_train_like_whole_ones(made):
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():
-    assert settings(global_batch_size=32, device_batch_size=2).accumulation(4) == 4
+    assert accumulation(32, 2, processes=4) == 4
     with pytest.raises(UserError, match=r"global_batch_size 6 is not a multiple of device_batch_size 4 x 1"):
-        settings(global_batch_size=6).accumulation(1)
+        accumulation(6, 4, processes=1)
 
 
 def test_a_saved_checkpoint_comes_back_and_a_folder_without_weights_is_refused(made, tmp_path):

@@ -1,0 +1,33 @@
+"""Put the responses of a split's shards together, as if one job had made them.
+
+Reads   the formatted split, the responses of each shard
+Writes  responses.csv, rows in the split's order
+
+    python scripts/gather.py results/data/bio-test_formatted.json results/tiny/sft/test/shards/{1,2}-of-2.csv \
+        --samples 1 --output results/tiny/sft/test/responses.csv
+"""
+
+import argparse
+from pathlib import Path
+
+from pedalign.artifacts import read_csv, read_json, write_csv
+from pedalign.errors import run
+from pedalign.responses import COLUMNS, gathered
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path, help="the formatted split")
+    parser.add_argument("shards", type=Path, nargs="+", help="all shards, in any order")
+    parser.add_argument("--samples", type=int, required=True, help="responses per prompt")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+
+    shards = [read_csv(path) for path in args.shards]
+    responses = gathered(read_json(args.rows), shards, args.samples, name=str(args.shards[0].parent))
+    write_csv(args.output, COLUMNS, ([response[name] for name in COLUMNS] for response in responses))
+    print(f"{args.output}: {len(responses)} responses of {len(shards)} shards")
+
+
+if __name__ == "__main__":
+    run(main)

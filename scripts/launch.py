@@ -1,0 +1,77 @@
+"""Run a script on the GPUs that its job was granted: in one process, or in several by accelerate.
+
+On one machine the GPUs are leased, so that no two jobs have the same one; Slurm's or the caller's CUDA_VISIBLE_DEVICES
+says which there are. A job over several nodes starts this launcher once on each of them. SIGTERM is passed on to the
+script; a training saves its state and the launcher ends with status 75.
+
+Reads   nothing
+Writes  --log: what the script prints, beside printing it
+
+    python scripts/launch.py --gpu 4 --nodes 1 --threads 16 --log finetune.log -- scripts/finetune.py ...
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from pedalign.errors import UserError, run
+from pedalign.launching import Acts, Nodes, Output, command, free_port, srun, supervise
+from pedalign.leases import lease, visible_devices
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", type=int, default=0, help="GPUs of the job, over all its nodes")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="per node")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--rendezvous", help="host:port of the first of several nodes (given by this script itself)")
+    parser.add_argument("script", nargs="+", help="the script and its arguments")
+    args = parser.parse_args()
+
+    output = Output(args.log)
+    try:
+        status = _launch(args, output)
+    except UserError as error:
+        output.write(f"{error}\n".encode())
+        status = 1
+    sys.exit(status)
+
+
+def _launch(args: argparse.Namespace, output: Output) -> int:
+    if args.gpu % args.nodes:
+        raise UserError(f"{args.gpu} GPUs can't be spread evenly over {args.nodes} nodes", "change 'gpu' or 'nodes'")
+    if args.nodes > 1 and not args.rendezvous:
+        options = [f"--{name}={getattr(args, name)}" for name in ("gpu", "nodes", "threads")]
+        rendezvous = f"--rendezvous={socket.gethostname()}:{free_port()}"
+        launcher = [__file__, *options, rendezvous, "--", *args.script]
+        return supervise(srun(launcher, args.nodes, args.gpu, args.threads), dict(os.environ), output, Acts.NOBODY)
+
+    processes = max(1, args.gpu)
+    here = args.gpu // args.nodes
+    started = command(args.script, processes, _settings(args.script), args.threads, _nodes(args))
+    with lease(here, visible_devices() if here else [], output.say) as devices:
+        where = f"GPUs {','.join(devices)}" if devices else "the CPU"
+        output.say(f"{processes} processes on {args.nodes} nodes; {socket.gethostname()}: {where}")
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+        return supervise(started, environment, output, Acts.PROCESSES if processes > 1 else Acts.COMMAND)
+
+
+def _nodes(args: argparse.Namespace) -> Nodes:
+    if args.nodes == 1:
+        return Nodes()
+    host, _, port = args.rendezvous.rpartition(":")
+    return Nodes(args.nodes, int(os.environ["SLURM_NODEID"]), host, int(port))
+
+
+def _settings(script: list[str]) -> dict[str, Any]:
+    """What the script is told by --settings."""
+    return json.loads(script[script.index("--settings") + 1]) if "--settings" in script else {}
+
+
+if __name__ == "__main__":
+    run(main)

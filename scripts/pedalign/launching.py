@@ -1,0 +1,148 @@
+"""How a script is started: in one process, or by accelerate in several, on one node or more."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pedalign.processes import INTERRUPTED, INTERRUPTION_NOTE, accumulation, die_with_parent
+
+_PROFILES = Path(__file__).parents[2] / "profiles" / "accelerate"
+_REMINDER = 5  # seconds between repetitions of SIGTERM: a process may not have been ready for the first one
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of a job, which one of them this is (from 0), and where the first one listens."""
+
+    count: int = 1
+    rank: int = 0
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+def command(script: Sequence[str], processes: int, settings: dict[str, Any], threads: int, nodes: Nodes) -> list[str]:
+    """The command that runs `script` (its path and arguments) in `processes` processes over all `nodes`.
+
+    One process is plain Python. Several train all weights by ZeRO-3, which spreads them over the processes, or an
+    adapter by plain data parallelism; on machines without a GPU they talk over gloo. `threads` are one node's.
+    Raises UserError where the batch of the `settings` can't be spread over so many processes.
+    """
+    if processes <= 1:
+        return [sys.executable, *script]
+    training = settings["training"]
+    accumulation(training["global_batch_size"], training["device_batch_size"], processes)
+    profile = "ddp.yaml" if settings.get("adapter") else "zero3.yaml"
+    options = {
+        "config_file": _PROFILES / profile,
+        "num_processes": processes,
+        "num_machines": nodes.count,
+        "machine_rank": nodes.rank,
+        "main_process_ip": nodes.address,
+        "main_process_port": nodes.port or free_port(),
+        "mixed_precision": "bf16" if training["dtype"] == "bfloat16" else "no",
+        "num_cpu_threads_per_process": max(1, threads * nodes.count // processes),
+    }
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    return [*launcher, *(f"--{name}={value}" for name, value in options.items()), *script]
+
+
+def srun(launcher: Sequence[str], nodes: int, gpus: int, threads: int) -> list[str]:
+    """The command that runs `launcher` once on each node of the Slurm job that it is in; `gpus` are all nodes'."""
+    step = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={threads}"]
+    return [*step, f"--gpus-per-node={gpus // nodes}", "--kill-on-bad-exit=1", sys.executable, *launcher]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+class Output:
+    """Stdout and a log file, each for as long as it takes what is written: no disk that is full ends a training."""
+
+    def __init__(self, log: Path | None) -> None:
+        self.targets: dict[str, BinaryIO] = {"stdout": sys.stdout.buffer}
+        if log:
+            try:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                self.targets[str(log)] = open(log, "wb", buffering=0)  # noqa: SIM115
+            except OSError as error:
+                self.say(f"no log: {error}")
+
+    def write(self, text: bytes) -> None:
+        for name, target in list(self.targets.items()):
+            try:
+                target.write(text)
+                target.flush()
+            except OSError as error:
+                del self.targets[name]
+                self.say(f"{name} is not written any more: {error}")
+
+    def say(self, line: str) -> None:
+        self.write(f"launch: {line}\n".encode())
+
+
+class Acts(Enum):
+    """Who acts on SIGTERM."""
+
+    COMMAND = "the command itself"
+    PROCESSES = "the processes that the command started: accelerate would kill them half a minute later"
+    NOBODY = "Slurm signals what srun started, and srun would end it at once"
+
+
+def supervise(command: Sequence[str], environment: dict[str, str], output: Output, terminates: Acts) -> int:
+    """Run `command` until it ends; its exit status, or INTERRUPTED.
+
+    Signals go on to all its processes; if this process dies, however it dies, the command dies too.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder, "interrupted")
+        process = subprocess.Popen(
+            command,
+            env={**environment, INTERRUPTION_NOTE: str(note)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=lambda: _prepare(signal.SIG_DFL if terminates == Acts.COMMAND else signal.SIG_IGN),
+        )
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, lambda number, _: _pass_on(number, process, terminates))
+        assert process.stdout is not None
+        while chunk := os.read(process.stdout.fileno(), 65536):
+            output.write(chunk)
+        status = process.wait()
+        if note.exists():
+            return INTERRUPTED
+    return status if status >= 0 else 128 - status
+
+
+def _prepare(on_terminate: signal.Handlers) -> None:
+    """In the new process, before it becomes the command."""
+    die_with_parent()
+    signal.signal(signal.SIGTERM, on_terminate)
+
+
+def _pass_on(number: int, process: subprocess.Popen, terminates: Acts) -> None:
+    """SIGTERM again and again: a process that still loads its model was not ready for the first one."""
+    if number == signal.SIGTERM and terminates == Acts.NOBODY:
+        return
+
+    def send() -> None:
+        while process.poll() is None:
+            os.killpg(process.pid, number)
+            if number != signal.SIGTERM:
+                break
+            time.sleep(_REMINDER)
+
+    threading.Thread(target=send, daemon=True).start()

@@ -1,0 +1,55 @@
+"""The processes of one training, and how one of them ends."""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from pedalign.errors import UserError
+
+INTERRUPTED = 75  # exit status of a training that SIGTERM ended and that can go on (sysexits.h: EX_TEMPFAIL)
+INTERRUPTION_NOTE = "PEDALIGN_INTERRUPTION_NOTE"  # names a file: there after an interruption
+
+_PR_SET_PDEATHSIG = 1
+
+
+def processes() -> int:
+    """Of this training, on all nodes (the launcher says so)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def sharded() -> bool:
+    """Whether each process holds a part of the model (ZeRO-3)."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+
+
+def is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def accumulation(global_batch_size: int, device_batch_size: int, processes: int) -> int:
+    """Batches per optimizer step on each device. Raises UserError where it is no whole number."""
+    at_a_time = device_batch_size * processes
+    if global_batch_size % at_a_time:
+        raise UserError(
+            f"global_batch_size {global_batch_size} is not a multiple of device_batch_size {device_batch_size} x "
+            f"{processes} processes = {at_a_time}",
+            "change one of the two, or the number of GPUs, in the model's entry of config.yaml",
+        )
+    return global_batch_size // at_a_time
+
+
+def end_interrupted() -> NoReturn:
+    """End with INTERRUPTED; through a note to the launcher, where there is one, as several processes have no one exit
+    status."""
+    if note := os.environ.get(INTERRUPTION_NOTE):
+        Path(note).touch()
+        sys.exit(0)
+    sys.exit(INTERRUPTED)
+
+
+def die_with_parent() -> None:
+    """From now on, the death of the process that started this one kills this one too (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

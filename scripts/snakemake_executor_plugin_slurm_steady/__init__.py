@@ -1,0 +1,265 @@
+"""Snakemake's Slurm executor, for jobs of days: nothing that a cluster does to them goes unnoticed or is done twice.
+
+It submits as snakemake-executor-plugin-slurm does, and differs in how it watches:
+
+- A status command that gets no answer keeps all jobs, and ends the workflow with a message after a while. (There, jobs
+  are lost from sight after one such check, and the workflow waits for ever.)
+- squeue says what is active and why it waits; sacct is asked for what ended. So a requeued job is waited for, a job
+  that is gone is not, and a job that can never start is cancelled.
+- What was submitted is on record in `.snakemake/slurm_steady`. When Snakemake is killed and started again, it takes the
+  jobs up: it watches those that run and books those that finished, in place of submitting them again.
+- An error says what Slurm did, and how to mend it.
+"""
+
+import asyncio
+import hashlib
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import snakemake_executor_plugin_slurm as slurm
+from snakemake.persistence.file import FilePersistence
+from snakemake_executor_plugin_slurm import common_settings  # noqa: F401 (the plugin interface looks for it here)
+from snakemake_executor_plugin_slurm.job_status_query import (
+    query_job_status,
+    query_job_status_sacct,
+    query_job_status_squeue,
+)
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+RECORDS = Path(".snakemake/slurm_steady")
+
+# What Slurm calls the end of a job, and what to do about it. The rest of a job's states mean that it goes on.
+_CAUSES = {
+    "BOOT_FAIL": "its node did not start",
+    "CANCELLED": "it was cancelled (scancel)",
+    "DEADLINE": "its deadline passed",
+    "FAILED": "its command failed; its log says why",
+    "NODE_FAIL": "its node failed, and Slurm did not queue it again",
+    "OUT_OF_MEMORY": "it used more memory than it asked for: raise mem_mb in the model's resources in config.yaml",
+    "PREEMPTED": "it was preempted, and Slurm did not queue it again",
+    "TIMEOUT": "it reached its time limit: raise runtime, or max_runtime, in the model's resources in config.yaml",
+}
+
+# Reasons for which a job waits for ever, unless someone changes it.
+_HOPELESS = {
+    "BadConstraints": "no node is as it asks for: see gpu, threads, mem_mb in the model's resources, and the profile",
+    "DependencyNeverSatisfied": "it depends on a job that failed",
+    "PartitionNodeLimit": "it asks for more nodes than the partition gives",
+    "PartitionTimeLimit": "it asks for more time than the partition gives: lower runtime and max_runtime",
+    "launch failed requeued held": "its node could not start it, and Slurm holds it",
+}
+
+
+@dataclass
+class ExecutorSettings(slurm.ExecutorSettings):
+    """The settings of snakemake-executor-plugin-slurm, and one more."""
+
+    unanswered_minutes: int = field(
+        default=10,
+        metadata={"help": "Minutes without an answer from Slurm after which the workflow ends.", "required": False},
+    )
+
+
+class Executor(slurm.Executor):
+    def __post_init__(self, test_mode: bool = False) -> None:
+        super().__post_init__(test_mode)
+        # The same name for all calls in a folder, so that jobs of a call that was killed are found by the next one.
+        self.run_uuid = f"pedalign-{hashlib.sha256(str(Path.cwd()).encode()).hexdigest()[:12]}"
+        self.unheard = time.monotonic()  # when Slurm last answered
+        self.unlisted: dict[str, float] = {}  # job id → since when Slurm does not know it
+        self.said: set[str] = set()
+        self.gave_up = False
+        self._refuse_silent_status_command()
+        self._cancel_unrecorded()
+
+    def _status_queries(self) -> tuple[str, str]:
+        """The commands for jobs that are active (id|state|reason), and for those that ended (id|state)."""
+        active = f"squeue --noheader --name {self.run_uuid} --format {shlex.quote('%i|%T|%r')}"
+        sacct = self.get_status_command() == "sacct"
+        return active, (query_job_status_sacct if sacct else query_job_status_squeue)(self.run_uuid)
+
+    def _refuse_silent_status_command(self) -> None:
+        for command in self._status_queries():
+            tool = command.split()[0]
+            try:
+                answer = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60)
+                problem = "" if answer.returncode == 0 else " ".join((answer.stderr + answer.stdout).split())
+            except (OSError, subprocess.TimeoutExpired) as error:
+                problem = str(error)
+            if problem:
+                mend = "set slurm-steady-status-command: squeue in profiles/slurm/profile.yaml"
+                raise WorkflowError(
+                    f"Slurm's {tool} gives no answer: {problem}",
+                    f"mend: {mend}" if tool == "sacct" else "mend: run Snakemake where squeue works: on a login node",
+                )
+
+    def _cancel_unrecorded(self) -> None:
+        """Jobs whose submission was the last thing that a killed call did: their records were not written."""
+        known = {record["id"] for record in records()}
+        strays = [job for job in self._ask_squeue() if job not in known]
+        if strays:
+            subprocess.run(["scancel", *strays], check=False)
+
+    def _ask_squeue(self) -> dict[str, str]:
+        answer = subprocess.run(shlex.split(self._status_queries()[0]), capture_output=True, text=True, timeout=60)
+        return dict(line.split("|")[:2] for line in answer.stdout.splitlines())
+
+    # Submission: of what an earlier call has submitted already, only the watching.
+
+    def run_job(self, job: Any) -> None:
+        earlier = next((record for record in records() if record["outputs"] == _outputs(job)), None)
+        if earlier:
+            if earlier["fingerprint"] == _fingerprint(job) and self._is_known(earlier["id"]):
+                self.logger.info(f"Job {job.jobid} is Slurm job {earlier['id']} of an earlier call: taken up.")
+                info = SubmittedJobInfo(job, external_jobid=earlier["id"], aux={"slurm_logfile": Path(earlier["log"])})
+                self._report_job_submission_threadsafe(info)
+                return
+            subprocess.run(["scancel", "--quiet", earlier["id"]], check=False)
+            while earlier["id"] in self._ask_squeue():
+                time.sleep(1)
+            forget(earlier["id"])
+        super().run_job(job)
+
+    def _is_known(self, jobid: str) -> bool:
+        """Whether Slurm still says what became of a job."""
+        command = f"{self._status_queries()[1]}"
+        answer = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60)
+        return any(line.split("|")[0] == jobid for line in answer.stdout.splitlines())
+
+    def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
+        record = {
+            "id": job_info.external_jobid,
+            "outputs": _outputs(job_info.job),
+            "fingerprint": _fingerprint(job_info.job),
+            "log": str(job_info.aux["slurm_logfile"]),
+        }
+        RECORDS.mkdir(parents=True, exist_ok=True)
+        temporary = RECORDS / f"{job_info.external_jobid}.tmp"
+        temporary.write_text(json.dumps(record))
+        temporary.rename(RECORDS / f"{job_info.external_jobid}.json")
+        super()._report_job_submission_threadsafe(job_info)
+
+    # Watching.
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
+        """Reports those that ended; yields the others."""
+        states = await self._states({info.external_jobid for info in active_jobs}) if active_jobs else {}
+        for info in active_jobs:
+            if states is None or not self._report_end(info, *states.get(info.external_jobid, ("UNLISTED", ""))):
+                yield info
+
+    async def _states(self, jobids: set[str | None]) -> dict[str, tuple[str, str]] | None:
+        """Job id → state and reason; None where Slurm gives no answer. Raises WorkflowError if that lasts too long."""
+        active, ended = self._status_queries()
+        command = active
+        lines = await _lines(active)
+        states: dict[str, tuple[str, str]] = {}
+        if lines is not None:
+            states = {line[0]: (line[1], line[2]) for line in lines if len(line) == 3}
+            if jobids - states.keys():
+                command = ended
+                found, _ = await query_job_status(ended, self.logger)
+                lines = None if found is None else lines
+                states = {**{job: (state, "") for job, state in (found or {}).items()}, **states}
+        if lines is not None:
+            self.unheard = time.monotonic()
+            return states
+        silence = time.monotonic() - self.unheard
+        tool, limit = command.split()[0], self.workflow.executor_settings.unanswered_minutes
+        if silence > 60 * limit:
+            self.gave_up = True
+            raise WorkflowError(
+                f"Slurm's {tool} has given no answer for {limit} minutes. Its jobs may still run: "
+                f"{', '.join(sorted(map(str, jobids)))}",
+                "mend: start Snakemake again when Slurm answers; it takes them up",
+            )
+        self.logger.warning(f"Slurm's {tool} gives no answer (for {silence:.0f} s); asking again.")
+        return None
+
+    def _report_end(self, info: SubmittedJobInfo, state: str, reason: str) -> bool:
+        """Whether the job came to its end, which is reported."""
+        jobid = str(info.external_jobid)
+        state = state.split()[0]  # "CANCELLED by 1000"
+        if state != "UNLISTED":
+            self.unlisted.pop(jobid, None)
+        elif time.monotonic() - self.unlisted.setdefault(jobid, time.monotonic()) < 60:
+            return False
+        log = info.aux["slurm_logfile"]
+        if state == "COMPLETED":
+            self.report_job_success(info)
+            if not self.workflow.executor_settings.keep_successful_logs:
+                Path(log).unlink(missing_ok=True)
+            forget(jobid)
+            return True
+        if state == "UNLISTED":
+            cause = "Slurm does not know it any more (raise MinJobAge, or set slurm-steady-status-command: sacct)"
+        elif state == "PENDING" and reason in _HOPELESS:
+            subprocess.run(["scancel", "--quiet", jobid], check=False)
+            cause = f"it can't start: {_HOPELESS[reason]}"
+        elif state in _CAUSES:
+            cause = _CAUSES[state]
+        else:
+            if state == "PENDING" and reason.startswith("JobHeld") and jobid not in self.said:
+                self.said.add(jobid)
+                self.logger.warning(f"Slurm job {jobid} ({info.job.name}) is held: scontrol release {jobid}")
+            return False
+        forget(jobid)
+        self.report_job_error(info, msg=f"Slurm job {jobid} ended as {state}: {cause}. ", aux_logs=[str(log)])
+        return True
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        if not self.gave_up:
+            super().cancel_jobs(active_jobs)
+            for info in active_jobs:
+                forget(str(info.external_jobid))
+
+
+async def _lines(command: str) -> list[list[str]] | None:
+    """The fields of each line that a command prints; None where it fails or hangs."""
+    process = await asyncio.create_subprocess_exec(
+        *shlex.split(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), timeout=60)
+    except TimeoutError:
+        process.kill()
+        return None
+    return [line.split("|") for line in output.decode().splitlines()] if process.returncode == 0 else None
+
+
+def records() -> Iterator[dict[str, Any]]:
+    """What was submitted and has not been seen to end."""
+    for file in sorted(RECORDS.glob("*.json")):
+        yield json.loads(file.read_text())
+
+
+def forget(jobid: str) -> None:
+    (RECORDS / f"{jobid}.json").unlink(missing_ok=True)
+
+
+def mark_unfinished() -> None:
+    """Before the jobs are planned: what was submitted by a call that was killed counts as not finished, so that this
+    call books it, with all that decides when it is stale. Within a job, Snakemake has taken the mark off."""
+    persistence: Any = None
+    for record in records():
+        persistence = persistence or FilePersistence()
+        for output in record["outputs"]:
+            persistence._mark_incomplete(output, record["id"])
+
+
+def _outputs(job: Any) -> list[str]:
+    return sorted(map(str, job.output))
+
+
+def _fingerprint(job: Any) -> str:
+    """Of the command and the inputs: an earlier job with another one is not the same job."""
+    inputs = [(str(file), Path(file).stat().st_mtime) for file in job.input if Path(file).exists()]
+    text = json.dumps([job.name, job.shellcmd, inputs])
+    return hashlib.sha256(text.encode()).hexdigest()

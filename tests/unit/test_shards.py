@@ -1,0 +1,123 @@
+"""A split that several jobs answer gets the bytes that one job gives it."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import small
+import torch
+import yaml
+
+from pedalign import generation
+from pedalign.artifacts import read_csv, write_json
+from pedalign.config import answering_settings
+from pedalign.conversation import Conversation, formatted_rows
+from pedalign.generation import History, batches
+from pedalign.models import save_checkpoint
+from pedalign.responses import COLUMNS, gathered
+
+RENDERING = {"template": "tutor", "instruction": "compact"}
+GENERATION = {"max_new_tokens": 12, "min_new_tokens": 0, "repetition_penalty": 1.1, "max_batch_tokens": 800, "seed": 7}
+
+
+class Tutor:
+    """A small tutor, a split for it, and the two scripts that answer the split in shards."""
+
+    def __init__(self, folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.root, self.monkeypatch = folder, root, monkeypatch
+        model, tokenizer, rendering = small.small_model()
+        save_checkpoint(model, rendering, tokenizer, folder / "checkpoint")
+        talks = [Conversation(talk.id, talk.messages * (1 + number % 5)) for number, talk in enumerate(small.TALKS)]
+        self.rows = formatted_rows(talks)
+        write_json(folder / "rows.json", self.rows)
+
+    def run(self, script: str, *arguments: object) -> None:
+        path = str(self.root / f"scripts/{script}.py")
+        self.monkeypatch.setattr("sys.argv", [path, str(self.folder / "rows.json"), *map(str, arguments)])
+        runpy.run_path(path, run_name="__main__")
+
+    def respond(self, shard: str, temperature: float, samples: int) -> Path:
+        output = self.folder / f"{shard.replace('/', '-of-')}.csv"
+        decoding = GENERATION | {"temperature": temperature}
+        settings = {"rendering": RENDERING, "dtype": "float32", "generation": decoding, "samples": samples}
+        given = ["--model", self.folder / "checkpoint", "--rubric", self.root / "datasets/rubrics/class.yaml"]
+        self.run("respond", *given, "--output", output, "--settings", json.dumps(settings), "--shard", shard)
+        return output
+
+    def in_shards(self, number: int, temperature: float, samples: int) -> bytes:
+        parts = [self.respond(f"{shard}/{number}", temperature, samples) for shard in range(1, number + 1)]
+        output = self.folder / "responses.csv"
+        self.run("gather", *reversed(parts), "--samples", samples, "--output", output)
+        return output.read_bytes()
+
+
+@pytest.fixture
+def tutor(tmp_path, root, monkeypatch) -> Tutor:
+    """Its logits depend on what shares a batch. They always do, by rounding; here so much that each reply shows it."""
+    read = generation._read
+
+    def read_roughly(model, histories, *rest):
+        layers, logits = read(model, histories, *rest)
+        rounding = torch.Generator().manual_seed(sum(len(history.ids) for history in histories))
+        return layers, logits + torch.randn(logits.shape[-1], generator=rounding)
+
+    monkeypatch.setattr(generation, "_read", read_roughly)
+    return Tutor(tmp_path, root, monkeypatch)
+
+
+@pytest.mark.parametrize(("temperature", "samples"), [(0.0, 1), (1.0, 2)])
+def test_the_gathered_bytes_are_those_of_one_job_for_any_number_of_shards(tutor, temperature, samples) -> None:
+    whole = tutor.respond("1/1", temperature, samples)
+    assert len(read_csv(whole)) == len(tutor.rows) * samples
+    for number in (1, 2, 3, 7):
+        assert tutor.in_shards(number, temperature, samples) == whole.read_bytes(), number
+
+
+def test_more_shards_than_conversations_leave_some_without_rows_and_without_need_of_the_model(tutor) -> None:
+    whole = tutor.respond("1/1", 0.0, 1).read_bytes()
+    assert tutor.in_shards(len(small.TALKS) + 1, 0.0, 1) == whole
+    (tutor.folder / "checkpoint/model.safetensors").unlink()
+    empty = tutor.respond(f"{len(small.TALKS) + 1}/{len(small.TALKS) + 1}", 0.0, 1)
+    assert empty.read_text() == ",".join(f'"{name}"' for name in COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7, 50])
+def test_shards_have_whole_batches_each_one_once_and_like_numbers_of_them(shards) -> None:
+    histories = [History(str(at), [0] * (10 + 37 * at % 90), [5]) for at in range(200)]
+    dealt = [batches(histories, 400, shard, shards) for shard in range(1, shards + 1)]
+    assert sorted(batch for some in dealt for batch in some) == sorted(batches(histories, 400))
+    assert sorted(at for some in dealt for batch in some for at in batch) == list(range(200))
+    sizes = [len(some) for some in dealt]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_number_of_shards_is_no_setting_of_the_replies(root) -> None:
+    config = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
+    config["models"]["other"] = {**config["models"]["tiny"]}
+    config["models"]["other"]["generation"] = {**config["models"]["tiny"]["generation"], "shards": 5}
+    assert answering_settings(config, "other", "dpo") == answering_settings(config, "tiny", "dpo")
+    assert config["models"]["other"]["generation"]["shards"] == 5
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "1/-3", "a/b"])
+def test_a_shard_that_is_none_is_refused(tutor, text: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        tutor.respond(text, 0.0, 1)
+    assert f"--shard: is '{text}'" in str(ended.value) and len(str(ended.value).splitlines()) == 2
+
+
+def test_gathering_puts_rows_into_the_splits_order_and_refuses_missing_doubled_and_foreign_ones(refused) -> None:
+    rows = formatted_rows(small.TALKS[:12])
+    given = [
+        {"conversation_id": row["conversation_id"], "turn": str(row["turn"]), "sample": str(sample)}
+        for row in rows
+        for sample in range(11)
+    ]
+    assert gathered(rows, [given[150:], [], given[:150]], 11, "shards") == given
+    foreign = {**given[0], "conversation_id": "z"}
+    for wrong in ([given[1:]], [given, given[-1:]], [given, [foreign]], [given[1:], [foreign]], [given[:-1]], [[]]):
+        with refused(f"shards has {sum(map(len, wrong))} rows for {len(given)} prompts", "delete shards"):
+            gathered(rows, wrong, 11, "shards")
+    with refused("shards has"):
+        gathered(rows, [given], 10, "shards")

@@ -1,0 +1,43 @@
+"""Several jobs answer a split as one does."""
+
+import pytest
+import yaml
+
+from pedalign.artifacts import read_csv
+
+pytestmark = pytest.mark.slow
+
+RESPONSES = ("tiny/sft/dpo/responses.csv", "tiny/sft/test/responses.csv", "tiny/dpo-b0.1/test/responses.csv")
+
+
+@pytest.fixture
+def sharded(finished, tmp_path):
+    """A finished run whose splits are to be answered anew, by three jobs each."""
+    checkout = finished.copy(tmp_path / "checkout")
+    config = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
+    config["models"]["tiny"]["generation"]["shards"] = 3
+    (checkout.path / "sharded.yaml").write_text(yaml.safe_dump(config))
+    return checkout
+
+
+def test_three_shards_leave_the_bytes_of_one(finished, sharded):
+    planned = sharded.planned("--cores", "2", config="sharded.yaml")
+    assert (planned["respond_shard"], planned["gather"]) == (9, 3)
+    assert "respond" not in planned and "finetune" not in planned
+
+    answer = sharded.snakemake("--cores", "2", config="sharded.yaml")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    for responses in RESPONSES:
+        one, three = (where.path / "results" / responses for where in (finished, sharded))
+        assert one.read_bytes() == three.read_bytes(), responses
+        assert not (three.parent / "shards").exists()
+        logs = sharded.path / "results/logs" / responses.replace("responses.csv", "shards")
+        rows = [int((logs / f"{shard}-of-3.log").read_text().split(": ")[-1].split()[0]) for shard in (1, 2, 3)]
+        assert sum(rows) == len(read_csv(three)) and min(rows) > 0, rows
+    assert sharded.planned("--cores", "2", config="sharded.yaml") == {}
+
+
+def test_shards_are_gathered_for_the_models_that_have_them_and_for_no_other(sharded):
+    wanted = "results/mistral-7b/sft/test/responses.csv"
+    planned = sharded.planned("--cores", "2", wanted, config="sharded.yaml")
+    assert planned["respond"] == 1 and "gather" not in planned
