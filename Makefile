@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
+SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
 .PHONY: run test test-cluster lint readme clean
 
@@ -13,8 +14,8 @@ test: .venv/installed
 
 # A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages.
 test-cluster: .venv/installed
-	command -v slurmctld slurmdbd munged mariadbd || (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
-	  --no-install-recommends slurm-wlm slurmdbd munge mariadb-server-core)
+	dpkg -s $(SLURM) > /dev/null 2>&1 || \
+	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SLURM))
 	$(ACTIVATE) && pytest -m cluster
 
 lint: .venv/installed

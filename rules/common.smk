@@ -17,6 +17,7 @@ from pedalign.published import PUBLISHED, published_blob
 from pedalign.resources import check_machine, gpu_count, runtime
 from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
+from pedalign.submitted import mark_unfinished, records, refuse_beside
 from pedalign.table import table
 
 # Keep freed memory instead of handing it back to the system: with the large, short-lived tensors of training on the
@@ -36,6 +37,10 @@ def checked(question, *arguments):
 
 
 checked(validate, config)
+
+# Slurm jobs of a call that was killed: what they make counts as unfinished until they are taken up.
+SUBMITTED = records() if workflow.is_main_process else []
+mark_unfinished(SUBMITTED)
 
 RESULTS = config["results"].rstrip("/")
 RUBRIC = config["rubric"]
@@ -161,8 +166,10 @@ def machine():
 
 
 def check_before_start():
-    """End the workflow, before anything starts, where a job asks for more than this machine has."""
+    """End the workflow, before anything starts, where a job asks for more than this machine has, or runs elsewhere."""
     if machine() is not None:
+        if SUBMITTED:
+            checked(refuse_beside, SUBMITTED)
         jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
         checked(check_machine, [(str(job), job.resources.gpu, job.resources.nodes) for job in jobs], machine())
 

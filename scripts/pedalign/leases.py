@@ -171,7 +171,8 @@ def _folder() -> Path:
     usable = not job and shared.is_dir() and shared.stat().st_mode & stat.S_IWOTH
     folders = [Path(os.environ.get("PEDALIGN_LEASES") or (shared if usable else Path("/tmp")) / "pedalign-gpus")]
     if job:
-        folders.append(folders[0] / f"slurm.{quote(job, safe='')}")
+        node = os.environ.get("SLURMD_NODENAME", "")
+        folders.append(folders[0] / quote(f"slurm.{job}.{node}", safe=""))
     for folder in folders:
         with suppress(FileExistsError):
             folder.mkdir(parents=True)

@@ -6,7 +6,7 @@ It submits as snakemake-executor-plugin-slurm does, and differs in how it watche
   are lost from sight after one such check, and the workflow waits for ever.)
 - squeue says what is active and why it waits; sacct is asked for what ended. So a requeued job is waited for, a job
   that is gone is not, and a job that can never start is cancelled.
-- What was submitted is on record in `.snakemake/slurm_steady`. When Snakemake is killed and started again, it takes the
+- What was submitted is on record (pedalign.submitted). When Snakemake is killed and started again, it takes the
   jobs up: it watches those that run and books those that finished, in place of submitting them again.
 - An error says what Slurm did, and how to mend it.
 """
@@ -17,13 +17,12 @@ import json
 import shlex
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import snakemake_executor_plugin_slurm as slurm
-from snakemake.persistence.file import FilePersistence
 from snakemake_executor_plugin_slurm import common_settings  # noqa: F401 (the plugin interface looks for it here)
 from snakemake_executor_plugin_slurm.job_status_query import (
     query_job_status,
@@ -33,7 +32,7 @@ from snakemake_executor_plugin_slurm.job_status_query import (
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-RECORDS = Path(".snakemake/slurm_steady")
+from pedalign.submitted import Record, forget, records, remember
 
 # What Slurm calls the end of a job, and what to do about it. The rest of a job's states mean that it goes on.
 _CAUSES = {
@@ -102,7 +101,7 @@ class Executor(slurm.Executor):
 
     def _cancel_unrecorded(self) -> None:
         """Jobs whose submission was the last thing that a killed call did: their records were not written."""
-        known = {record["id"] for record in records()}
+        known = {record.id for record in records()}
         strays = [job for job in self._ask_squeue() if job not in known]
         if strays:
             subprocess.run(["scancel", *strays], check=False)
@@ -114,17 +113,17 @@ class Executor(slurm.Executor):
     # Submission: of what an earlier call has submitted already, only the watching.
 
     def run_job(self, job: Any) -> None:
-        earlier = next((record for record in records() if record["outputs"] == _outputs(job)), None)
+        earlier = next((record for record in records() if record.outputs == _outputs(job)), None)
         if earlier:
-            if earlier["fingerprint"] == _fingerprint(job) and self._is_known(earlier["id"]):
-                self.logger.info(f"Job {job.jobid} is Slurm job {earlier['id']} of an earlier call: taken up.")
-                info = SubmittedJobInfo(job, external_jobid=earlier["id"], aux={"slurm_logfile": Path(earlier["log"])})
+            if earlier.fingerprint == _fingerprint(job) and self._is_known(earlier.id):
+                self.logger.info(f"Job {job.jobid} is Slurm job {earlier.id} of an earlier call: taken up.")
+                info = SubmittedJobInfo(job, external_jobid=earlier.id, aux={"slurm_logfile": Path(earlier.log)})
                 self._report_job_submission_threadsafe(info)
                 return
-            subprocess.run(["scancel", "--quiet", earlier["id"]], check=False)
-            while earlier["id"] in self._ask_squeue():
+            subprocess.run(["scancel", "--quiet", earlier.id], check=False)
+            while earlier.id in self._ask_squeue():
                 time.sleep(1)
-            forget(earlier["id"])
+            forget(earlier.id)
         super().run_job(job)
 
     def _is_known(self, jobid: str) -> bool:
@@ -134,16 +133,8 @@ class Executor(slurm.Executor):
         return any(line.split("|")[0] == jobid for line in answer.stdout.splitlines())
 
     def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
-        record = {
-            "id": job_info.external_jobid,
-            "outputs": _outputs(job_info.job),
-            "fingerprint": _fingerprint(job_info.job),
-            "log": str(job_info.aux["slurm_logfile"]),
-        }
-        RECORDS.mkdir(parents=True, exist_ok=True)
-        temporary = RECORDS / f"{job_info.external_jobid}.tmp"
-        temporary.write_text(json.dumps(record))
-        temporary.rename(RECORDS / f"{job_info.external_jobid}.json")
+        job, log = job_info.job, str(job_info.aux["slurm_logfile"])
+        remember(Record(str(job_info.external_jobid), _outputs(job), _fingerprint(job), log))
         super()._report_job_submission_threadsafe(job_info)
 
     # Watching.
@@ -232,26 +223,6 @@ async def _lines(command: str) -> list[list[str]] | None:
         process.kill()
         return None
     return [line.split("|") for line in output.decode().splitlines()] if process.returncode == 0 else None
-
-
-def records() -> Iterator[dict[str, Any]]:
-    """What was submitted and has not been seen to end."""
-    for file in sorted(RECORDS.glob("*.json")):
-        yield json.loads(file.read_text())
-
-
-def forget(jobid: str) -> None:
-    (RECORDS / f"{jobid}.json").unlink(missing_ok=True)
-
-
-def mark_unfinished() -> None:
-    """Before the jobs are planned: what was submitted by a call that was killed counts as not finished, so that this
-    call books it, with all that decides when it is stale. Within a job, Snakemake has taken the mark off."""
-    persistence: Any = None
-    for record in records():
-        persistence = persistence or FilePersistence()
-        for output in record["outputs"]:
-            persistence._mark_incomplete(output, record["id"])
 
 
 def _outputs(job: Any) -> list[str]:

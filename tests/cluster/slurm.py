@@ -21,7 +21,7 @@ APT = "apt-get install -y --no-install-recommends slurm-wlm slurmdbd munge maria
 TABLES = Path("/usr/share/mysql/mysql_system_tables.sql")
 FIELDS = "JobID,JobName,State,ExitCode,ReqTRES,AllocTRES,NodeList,Comment,Reason,Submit,Start,End,Elapsed,Timelimit"
 FREE_TEXT = "AdminComment|Command|Comment|OS|Reason|StdErr|StdIn|StdOut|SystemComment|WorkDir"
-PARTS = ("db", "gpu", "log", "munge", "spool", "state")
+PARTS = ("bin", "db", "gpu", "log", "munge", "spool", "state")
 LONGEST = 70
 
 # The nodes claim more cores and memory than the machine has. Memory limits hold without cgroups: what a step's
@@ -127,6 +127,7 @@ class Cluster:
         outer = ("SLURM", "SBATCH", "SRUN", "SALLOC", "SQUEUE", "SACCT")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(outer)}
         self.environment["SLURM_CONF"] = str(self.conf)
+        self.environment["PATH"] = f"{self.folder / 'bin'}:{self.environment['PATH']}"
 
     def start(self) -> None:
         """Begin anew, with no jobs known, and wait until both nodes are idle."""
@@ -302,6 +303,9 @@ class Cluster:
         longest = chosen.pop("MaxTime")
         lines = "".join(f"{key}={value}\n" for key, value in chosen.items())
         self.conf.write_text(lines + NODES_CONF.format(host=host, n1=n1, n2=n2, gpus=GPUS, longest=longest))
+        # Snakemake's job step takes SLURM_CONF away; on a cluster srun finds its configuration without it.
+        (folder / "bin/srun").write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which("srun")} "$@"\n')
+        (folder / "bin/srun").chmod(0o755)
         (folder / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={folder}/gpu/gpu[0-{GPUS - 1}]\n")
         for number in range(GPUS):
             os.mknod(folder / f"gpu/gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))

@@ -1,53 +1,9 @@
 """Real Snakemake runs in copies of the repository."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-QUICK = "tests/config/quick.yaml"
-PARTS = ("Snakefile", "README.md", "config.yaml", "rules", "scripts", "envs", "profiles", "datasets", "tests/config")
-
-
-class Checkout:
-    """A copy of the repository in which workflows run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def snakemake(self, *arguments: str, config: str = QUICK) -> subprocess.CompletedProcess:
-        command = ["snakemake", "--configfile", config, *arguments]
-        return subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=900)
-
-    def planned(self, *arguments: str, config: str = QUICK) -> dict[str, int]:
-        """Rule → number of jobs that a dry run plans; `all` and other targets left out."""
-        answer = self.snakemake("--dry-run", "--quiet", "rules", *arguments, config=config)
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-        lines = answer.stdout.splitlines()
-        if not any(line.startswith("Job stats") for line in lines):
-            assert "Nothing to be done" in answer.stdout + answer.stderr
-            return {}
-        rows = lines[lines.index("Job stats:") + 3 :]
-        counts = dict(line.split() for line in rows[: rows.index(next(r for r in rows if r.startswith("total")))])
-        return {rule: int(count) for rule, count in counts.items() if rule != "all"}
-
-    def copy(self, path: Path) -> "Checkout":
-        shutil.copytree(self.path, path, symlinks=True)
-        return Checkout(path)
-
-
-def fresh_checkout(path: Path) -> Checkout:
-    for part in PARTS:
-        source, target = ROOT / part, path / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        if source.is_dir():
-            shutil.copytree(source, target, symlinks=True, ignore=ignored)
-        else:
-            shutil.copy2(source, target)
-    return Checkout(path)
+from checkouts import Checkout, fresh_checkout
 
 
 @pytest.fixture

@@ -1,0 +1,198 @@
+"""What clusters do to jobs: the workflow goes on and ends with the same bytes, or says what happened and how to mend it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+from conftest import LONG, QUICKLY, TUNED, Call, weights
+from slurm import Cluster, wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+Start = Callable[..., Call]
+
+
+def resumed(checkout: Checkout) -> bool:
+    return "going on from step" in (checkout.path / "results/logs/tiny/sft/checkpoint.log").read_text()
+
+
+def test_a_cancelled_training_is_submitted_again_and_goes_on(checkout, call: Start, idle: Cluster, undisturbed):
+    running = call(checkout)
+    idle.command("scancel", running.running()["JobId"])
+    running.succeed()
+    first, second = running.jobs("finetune")
+    assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
+    assert f"Slurm job {first['JobId']} ended as CANCELLED: it was cancelled" in running.said
+    assert "ended by SIGTERM after step" in Path(checkout.path, first["StdOut"]).read_text()
+    assert resumed(checkout) and weights(checkout) == undisturbed
+
+
+def test_a_requeued_training_keeps_its_job_and_goes_on(checkout, call: Start, idle: Cluster, undisturbed):
+    running = call(checkout)
+    idle.command("scontrol", "requeue", running.running()["JobId"])
+    running.succeed()
+    (job,) = running.jobs("finetune")
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
+    assert resumed(checkout) and weights(checkout) == undisturbed
+
+
+def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(checkout, call: Start, undisturbed):
+    signal_early = "finetune:slurm_extra='--signal=TERM@50'"
+    resources = "models: {tiny: {resources: {sft: {runtime: 1, max_runtime: 3}}}}"
+    (checkout.path / "limit.yaml").write_text(resources)
+    running = call(checkout, "--set-resources", signal_early, config=(*LONG, "limit.yaml"))
+    running.succeed()
+    first, *_, last = running.jobs("finetune")
+    assert (first["TimeLimit"], last["TimeLimit"]) == ("00:01:00", "00:02:00")
+    assert "ended by SIGTERM after step" in Path(checkout.path, first["StdOut"]).read_text()
+    assert resumed(checkout) and weights(checkout) == undisturbed
+
+
+def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Start, idle: Cluster, undisturbed):
+    running = call(checkout)
+    node = running.running()["NodeList"]
+    idle.down(node)
+    running.succeed()
+    (job,) = running.jobs("finetune")
+    assert job["JobState"] == "COMPLETED" and job["NodeList"] != node
+    assert resumed(checkout) and weights(checkout) == undisturbed
+
+
+def test_a_training_whose_node_is_lost_goes_on_elsewhere_and_alone(checkout, call: Start, idle: Cluster, undisturbed):
+    """The node's processes live on unseen; the one that is alone in the end is the new one."""
+    running = call(checkout)
+    node = running.running(saved=20)["NodeList"]
+    idle.kill_slurmd(node)
+    running.succeed()
+    (job,) = running.jobs("finetune")
+    assert job["JobState"] == "COMPLETED"
+    assert weights(checkout) == undisturbed
+
+
+def test_too_little_memory_is_said_by_name(checkout, call: Start):
+    (checkout.path / "memory.yaml").write_text("models: {tiny: {resources: {sft: {mem_mb: 200}}}}")
+    running = call(checkout, "--retries", "0", config=(*LONG, "memory.yaml"))
+    assert running.finish() == 1
+    (job,) = running.jobs("finetune")
+    assert f"Slurm job {job['JobId']} ended as" in running.said and "raise mem_mb" in running.said
+    assert "Error in rule finetune" in running.said and job["StdOut"] in running.said
+
+
+def test_a_full_disk_for_logs_does_not_end_a_training(checkout, call: Start, small_disk: Path, undisturbed):
+    (small_disk / "ballast").write_bytes(b"0" * 16384)
+    (checkout.path / "results/logs").rename(small_disk.parent / "logs")
+    (checkout.path / "results/logs").symlink_to(small_disk)
+    running = call(checkout)
+    running.succeed()
+    assert weights(checkout) == undisturbed
+
+
+def test_where_slurm_can_write_no_log_the_job_is_named(checkout, call: Start, small_disk: Path):
+    (small_disk / "ballast").write_bytes(b"0" * 16384)
+    running = call(checkout, "--retries", "0", "--slurm-steady-logdir", str(small_disk))
+    status = running.finish()
+    if status:
+        assert re.search(r"Slurm job \d+ ended as FAILED", running.said) and "Error in rule finetune" in running.said
+    else:
+        assert weights(checkout)
+
+
+def test_a_job_that_can_never_start_is_cancelled_and_named(checkout, call: Start, idle: Cluster):
+    (checkout.path / "many.yaml").write_text("models: {tiny: {resources: {sft: {runtime: 100}}}}")
+    idle.command("scontrol", "update", "partitionname=gpu", "maxtime=60")
+    try:
+        running = call(checkout, "--retries", "0", config=(*LONG, "many.yaml"))
+        assert running.finish(120) == 1
+    finally:
+        idle.command("scontrol", "update", "partitionname=gpu", "maxtime=infinite")
+    assert "more time than the partition gives" in running.said and "Error in rule finetune" in running.said
+    assert not any(job["JobState"] == "PENDING" for job in running.jobs("finetune"))
+
+
+@pytest.mark.parametrize("meanwhile", ["runs", "finishes"])
+def test_a_killed_snakemake_takes_its_jobs_up_when_started_again(checkout, call: Start, undisturbed, meanwhile):
+    killed = call(checkout)
+    job = killed.running()
+    killed.kill()
+    if meanwhile == "finishes":
+        wait_for(lambda: killed.jobs("finetune")[0]["JobState"] == "COMPLETED", "the training to end", 120)
+    local = checkout.snakemake("--cores", "1", "--unlock", config=LONG[0])
+    assert local.returncode == 0, local.stderr
+    again = call(checkout)
+    again.succeed()
+    assert [one["JobId"] for one in again.jobs("finetune")] == [job["JobId"]]
+    assert f"Slurm job {job['JobId']} of an earlier call: taken up" in again.said
+    assert weights(checkout) == undisturbed
+    # All that decides when it is stale was booked: nothing to do, unless a setting changes.
+    call(checkout).succeed()
+    assert len(again.jobs("finetune")) == 1
+    (checkout.path / "other.yaml").write_text("models: {tiny: {sft: {learning_rate: 0.001}}}")
+    plan = ["snakemake", "--profile", "slurm", "-n", "--configfile", *LONG, "other.yaml", "--", TUNED]
+    answer = subprocess.run(plan, cwd=checkout.path, capture_output=True, text=True)
+    assert re.search(r"finetune\s+1", answer.stdout)
+
+
+def test_what_an_earlier_call_submitted_with_other_settings_is_ended_and_not_taken_up(checkout, call: Start):
+    killed = call(checkout)
+    job = killed.running(saved=20)
+    killed.kill()
+    checkout.snakemake("--cores", "1", "--unlock")
+    (checkout.path / "other.yaml").write_text("models: {tiny: {sft: {epochs: 2}}}")
+    again = call(checkout, config=(*LONG, "other.yaml"))
+    again.succeed()
+    assert [one["JobState"] for one in again.jobs("finetune")] == ["CANCELLED", "COMPLETED"]
+    assert "taken up" not in again.said and job["JobId"] != again.jobs("finetune")[-1]["JobId"]
+    manifest = json.loads((checkout.path / TUNED).read_text())
+    assert manifest["settings"]["training"]["epochs"] == 2
+
+
+def test_jobs_here_do_not_start_beside_those_of_a_killed_call_on_the_cluster(checkout, call: Start):
+    killed = call(checkout)
+    job = killed.running(saved=20)
+    killed.kill()
+    checkout.snakemake("--cores", "1", "--unlock")
+    command = ["snakemake", "--cores", "1", "--rerun-incomplete", "--configfile", *LONG, "--", TUNED]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
+    answer = subprocess.run(command, cwd=checkout.path, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert f"Slurm jobs of an earlier call may still run: {job['JobId']}" in answer.stderr
+
+
+def test_without_accounts_sacct_is_refused_and_squeue_serves(prepared, tmp_path, plain_cluster: Cluster, undisturbed):
+    checkout = prepared.copy(tmp_path / "checkout")
+    refused = Call(checkout, plain_cluster)
+    assert refused.finish(60) == 1
+    assert "sacct gives no answer: Slurm accounting storage is disabled" in refused.said
+    assert "slurm-steady-status-command: squeue in profiles/slurm/profile.yaml" in refused.said
+    assert not plain_cluster.jobs()
+    served = Call(checkout, plain_cluster, "--slurm-steady-status-command", "squeue")
+    served.succeed()
+    assert weights(checkout) == undisturbed
+
+
+def test_a_silent_slurm_ends_the_workflow_with_a_message_and_its_jobs_are_taken_up(checkout, tmp_path, undisturbed):
+    with Cluster(tmp_path / "slurm", accounting=True) as own:
+        running = Call(checkout, own, "--slurm-steady-unanswered-minutes", "1")
+        job = running.running(saved=20)
+        own.daemons["slurmctld"].send_signal(signal.SIGSTOP)
+        assert running.finish(240) == 1
+        assert "has given no answer for 1 minutes" in running.said and job["JobId"] in running.said
+        own.daemons["slurmctld"].send_signal(signal.SIGCONT)
+        again = Call(checkout, own)
+        again.succeed()
+        assert len(again.jobs("finetune")) == 1
+        assert weights(checkout) == undisturbed
+
+
+def test_the_quick_intervals_are_settings_of_the_executor(tmp_path):
+    """The tests ask more often than the profile does; nothing else differs."""
+    answer = subprocess.run(["snakemake", "--help"], capture_output=True, text=True)
+    assert all(option in answer.stdout for option in QUICKLY if option.startswith("--"))
+    assert shutil.which("sbatch")
