@@ -30,7 +30,8 @@ rule reference:
             max_batch_tokens=entry(wildcards)["generation"]["max_batch_tokens"],
         ),
     shell:
-        LAUNCH + "scripts/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " scripts/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q}"
 
 
@@ -72,8 +73,8 @@ rule optimize:
             **adapter(wildcards),
         ),
     shell:
-        LAUNCH
-        + "scripts/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"
+        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " scripts/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"
         " --rubric {input.rubric:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
         " --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"

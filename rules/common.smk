@@ -126,10 +126,6 @@ def policy(wildcards):
     return checked(parse_policy, wildcards.policy, config["seed"])
 
 
-# Every script that may use GPUs is started by this: it leases them, starts several processes, passes signals on.
-LAUNCH = "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} -- "
-
-
 def resource(stage, name):
     """What a model's entry asks for one of its stages."""
     return lambda wildcards: entry(wildcards)["resources"][stage][name]

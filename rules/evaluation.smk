@@ -1,3 +1,9 @@
+# Seconds: not worth a place in a queue.
+localrules:
+    score,
+    compare,
+
+
 rule score:
     """A tutor's labels against the gold ones, with 95% intervals."""
     input:
@@ -55,7 +61,8 @@ rule perplexity:
             paper_rules=config["paper_rules"],
         ),
     shell:
-        LAUNCH + "scripts/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " scripts/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q}"
 
 

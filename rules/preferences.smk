@@ -1,3 +1,9 @@
+# Seconds: not worth a place in a queue.
+localrules:
+    pair,
+    gather,
+
+
 ruleorder: gather > respond
 
 
@@ -31,7 +37,8 @@ rule respond:
         ),
         shard="1/1",
     shell:
-        LAUNCH + "scripts/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " scripts/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q} --shard {params.shard}"
 
 

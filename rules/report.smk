@@ -1,3 +1,8 @@
+# Seconds: not worth a place in a queue.
+localrules:
+    summarize,
+
+
 rule summarize:
     """All runs in one table."""
     input:

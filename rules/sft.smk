@@ -113,6 +113,7 @@ rule finetune:
         ),
         model=base_model,
     shell:
-        LAUNCH + "scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
+        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"

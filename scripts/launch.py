@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pedalign.errors import UserError, run
-from pedalign.launching import Acts, Nodes, Output, command, free_port, srun, supervise
+from pedalign.launching import Acts, Nodes, Output, command, environment, free_port, srun, supervise
 from pedalign.leases import lease, visible_devices
 
 
@@ -57,8 +57,8 @@ def _launch(args: argparse.Namespace, output: Output) -> int:
     with lease(here, visible_devices() if here else [], output.say) as devices:
         where = f"GPUs {','.join(devices)}" if devices else "the CPU"
         output.say(f"{processes} processes on {args.nodes} nodes; {socket.gethostname()}: {where}")
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
-        return supervise(started, environment, output, Acts.PROCESSES if processes > 1 else Acts.COMMAND)
+        acts = Acts.PROCESSES if processes > 1 else Acts.COMMAND
+        return supervise(started, environment(devices, processes), output, acts)
 
 
 def _nodes(args: argparse.Namespace) -> Nodes:

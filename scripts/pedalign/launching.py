@@ -9,12 +9,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pedalign.processes import INTERRUPTED, INTERRUPTION_NOTE, accumulation, die_with_parent
+from pedalign.processes import INTERRUPTED, INTERRUPTION_NOTE, LAUNCHER, accumulation, die_with_parent
 
 _PROFILES = Path(__file__).parents[2] / "profiles" / "accelerate"
 _REMINDER = 5  # seconds between repetitions of SIGTERM: a process may not have been ready for the first one
@@ -54,6 +55,20 @@ def command(script: Sequence[str], processes: int, settings: dict[str, Any], thr
     }
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*launcher, *(f"--{name}={value}" for name, value in options.items()), *script]
+
+
+def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
+    """What the script is told beside its arguments.
+
+    Several processes act on SIGTERM themselves: accelerate would end them within half a minute, and at the second one
+    at once. And each of them would tell thousands of times what PyTorch deprecates in its own code.
+    """
+    told = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    if processes > 1:
+        quiet = "ignore::FutureWarning:torch.distributed.c10d_logger"
+        told["PYTHONWARNINGS"] = ",".join(filter(None, [told.get("PYTHONWARNINGS"), quiet]))
+        told["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGINT,SIGHUP,SIGQUIT"
+    return told
 
 
 def srun(launcher: Sequence[str], nodes: int, gpus: int, threads: int) -> list[str]:
@@ -97,7 +112,7 @@ class Acts(Enum):
     """Who acts on SIGTERM."""
 
     COMMAND = "the command itself"
-    PROCESSES = "the processes that the command started: accelerate would kill them half a minute later"
+    PROCESSES = "the processes that the command started"
     NOBODY = "Slurm signals what srun started, and srun would end it at once"
 
 
@@ -110,7 +125,7 @@ def supervise(command: Sequence[str], environment: dict[str, str], output: Outpu
         note = Path(folder, "interrupted")
         process = subprocess.Popen(
             command,
-            env={**environment, INTERRUPTION_NOTE: str(note)},
+            env={**environment, INTERRUPTION_NOTE: str(note), LAUNCHER: str(os.getpid())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
@@ -140,7 +155,12 @@ def _pass_on(number: int, process: subprocess.Popen, terminates: Acts) -> None:
 
     def send() -> None:
         while process.poll() is None:
-            os.killpg(process.pid, number)
+            with suppress(ProcessLookupError, FileNotFoundError):  # ended just now
+                if number == signal.SIGTERM and terminates == Acts.PROCESSES:  # each has a group of its own
+                    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                        os.kill(int(child), number)
+                else:
+                    os.killpg(process.pid, number)
             if number != signal.SIGTERM:
                 break
             time.sleep(_REMINDER)

@@ -11,6 +11,7 @@ from pedalign.errors import UserError
 
 INTERRUPTED = 75  # exit status of a training that SIGTERM ended and that can go on (sysexits.h: EX_TEMPFAIL)
 INTERRUPTION_NOTE = "PEDALIGN_INTERRUPTION_NOTE"  # names a file: there after an interruption
+LAUNCHER = "PEDALIGN_LAUNCHER"  # the launcher's process id
 
 _PR_SET_PDEATHSIG = 1
 
@@ -53,3 +54,11 @@ def end_interrupted() -> NoReturn:
 def die_with_parent() -> None:
     """From now on, the death of the process that started this one kills this one too (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def die_with_launcher() -> None:
+    """For one of several processes: accelerate dies with the launcher, and this process with accelerate. Ends at once
+    where that happened while this process started."""
+    die_with_parent()
+    if (launcher := os.environ.get(LAUNCHER)) and not Path("/proc", launcher).exists():
+        sys.exit("the launcher has died")

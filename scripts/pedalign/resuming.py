@@ -127,7 +127,8 @@ class TrainingStates(TrainerCallback):
         return self
 
     def __exit__(self, *_: Any) -> None:
-        signal.signal(signal.SIGTERM, self.handler)
+        # What was done counts: another SIGTERM does not spoil the exit status.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if self.terminated else self.handler)
 
     def _terminate(self, *_: Any) -> None:
         self.terminated = True

@@ -23,7 +23,7 @@ from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
-from pedalign.processes import accumulation, die_with_parent, end_interrupted, is_first_process, processes, sharded
+from pedalign.processes import accumulation, die_with_launcher, end_interrupted, is_first_process, processes, sharded
 from pedalign.resuming import TrainingStates, origin, wait_for_all
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -74,6 +74,7 @@ class TrainingSettings:
             "train_sampling_strategy": "sequential",
             "seed": self.seed,
             "use_cpu": not on_gpu and not sharded(),  # with it, DeepSpeed would not be used
+            "dataloader_pin_memory": on_gpu,
             "ddp_backend": "gloo" if processes() > 1 and not on_gpu else None,
             "save_strategy": "no",  # TrainingStates ask for it
             "report_to": "none",
@@ -244,7 +245,7 @@ def train_and_save(
     newest state, if `script`, `data` and settings are the same.
     """
     if processes() > 1:
-        die_with_parent()
+        die_with_launcher()
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves

@@ -1,13 +1,11 @@
-"""Scripts as the launcher starts them, on GPUs that are not there: such ranks run on the CPU."""
+"""Scripts as the launcher starts them, on GPUs that are not there: several ranks run on the CPU."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import small
 import torch
 from safetensors.torch import load_file
 
-from pedalign.artifacts import read_json, write_json
+from pedalign.artifacts import write_json
 from pedalign.conversation import Conversation, formatted_rows
 from pedalign.likelihood import log_probabilities
 from pedalign.models import save_checkpoint
@@ -28,6 +26,14 @@ LAUNCHER = ROOT / "scripts/launch.py"
 RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"
 RENDERING = {"template": "tutor", "instruction": "compact"}
 REJECTED = '{"Move": "telling", "Tutorbot": "It is ten."}'
+# The launcher, with this time in seconds from one SIGTERM to the next.
+IMPATIENT = """
+import runpy, sys
+from pedalign import launching
+launching._REMINDER = 0.1
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
@@ -41,29 +47,33 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
 
 
 class Launched:
-    """A launcher at work; its output goes to `said`."""
+    """A launcher at work. The locks of its GPUs, and what it says, are in `folder`."""
 
-    def __init__(self, folder: Path, *arguments: object, **environment: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.output = folder / "output.txt"
+    def __init__(
+        self, folder: Path, *script: object, gpu: int = 0, log: object = None, impatient: bool = False, **told: str
+    ) -> None:
+        self.output = folder / f"{time.monotonic_ns()}.output"
+        options = [f"--gpu={gpu}", *([f"--log={log}"] if log else []), "--", *map(str, script)]
         pretended = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "PEDALIGN_LEASES": str(folder / "leases")}
         with open(self.output, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(LAUNCHER), *map(str, arguments)],
-                env=os.environ | {"OMP_NUM_THREADS": "1"} | pretended | environment,
+                [sys.executable, *(["-c", IMPATIENT] if impatient else []), str(LAUNCHER), *options],
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | pretended | told,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
 
     @property
     def said(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text(errors="replace")
 
     def says(self, words: str) -> bool:
-        return until(lambda: words in self.said or self.process.poll() is not None) and words in self.said
+        """Whether it says this before it ends."""
+        ended = until(lambda: words in self.said or self.process.poll() is not None)
+        return ended and words in self.said
 
-    def ends(self, seconds: float = 120.0) -> int:
-        return self.process.wait(seconds)
+    def ends(self) -> int:
+        return self.process.wait(120)
 
 
 class Inputs:
@@ -72,44 +82,47 @@ class Inputs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         talks = [
-            Conversation(talk.id, talk.messages[: 2 + 2 * (number % 2)] * (1 + number % 3))
-            for number, talk in enumerate(small.TALKS)
+            Conversation(talk.id, talk.messages * (1 + number % 3)) for number, talk in enumerate(small.TALKS)
         ]
-        write_json(folder / "sft.json", [talk.record() for talk in talks])
-        model, tokenizer, rendering = small.small_model()
+        self.write("sft.json", [talk.record() for talk in talks])
+        model, tokenizer, _ = small.small_model()
+        rendering = renderer(tokenizer, rubric=load_rubric(RUBRIC), **RENDERING)
         save_checkpoint(model, rendering, tokenizer, folder / "base")
 
-        rows = [row for row in formatted_rows(talks) if row["turn"] < 2][:16]
+        rows = [row for row in formatted_rows(talks) if row["turn"] == 0]
         pairs = {name: [row[name] for row in rows] for name in ("conversation_id", "turn", "prompt", "chosen")}
         pairs["rejected"] = [[{"role": "assistant", "content": REJECTED}]] * len(rows)
-        rendering = renderer(tokenizer, rubric=load_rubric(RUBRIC), **RENDERING)
         reference = {name: pairs[name] for name in ("conversation_id", "turn")}
         for side in ("chosen", "rejected"):
             replies = [
-                (rendering.encode(row)[0], rendering.reply_ids(reply[0]["content"]))
-                for row, reply in zip(pairs["prompt"], pairs[side], strict=True)
+                (rendering.encode(prompt)[0], rendering.reply_ids(reply[0]["content"]))
+                for prompt, reply in zip(pairs["prompt"], pairs[side], strict=True)
             ]
-            reference[side] = log_probabilities(model, replies, 10_000)
-        write_json(folder / "preferences.json", pairs)
-        write_json(folder / "reference.json", reference)
+            reference[side] = log_probabilities(model, replies, max_batch_tokens=10_000)
+        self.write("preferences.json", pairs)
+        self.write("reference.json", reference)
+
+    def write(self, name: str, value: Any) -> None:
+        write_json(self.folder / name, value)
 
     def script(
         self, algorithm: str, checkpoint: Path, *saving: str, adapter: dict[str, Any] | None = None, **training: Any
     ) -> list[str]:
-        """The script that trains by the `algorithm` ("sft", or one of alignment), and its arguments."""
+        """The script that trains by the `algorithm`, which is "sft" or one of alignment, and its arguments."""
         plain = {"epochs": 1, "learning_rate": 1e-3, "max_length": 1024, "device_batch_size": 2}
-        settings = {"rendering": RENDERING, "training": asdict(small.settings(**{**plain, **training}))}
-        settings |= {"adapter": adapter} if adapter else {}
-        data = ["finetune.py", "sft.json"]
+        settings: dict[str, Any] = {
+            "rendering": RENDERING,
+            "training": asdict(small.settings(**plain | training)),
+            "adapter": adapter,
+        }
+        script = [ROOT / "scripts/finetune.py", self.folder / "sft.json"]
         if algorithm != "sft":
             settings["alignment"] = {"algorithm": algorithm, "beta": 0.1, "label_noise": 0.1}
-            data = ["optimize.py", "preferences.json", "--reference", "reference.json"]
-        paths = [str(self.folder / part) if part.endswith(".json") else part for part in data[1:]]
-        given = {"model": self.folder / "base", "rubric": RUBRIC, "settings": json.dumps(settings)}
-        given |= {"output": checkpoint, "manifest": f"{checkpoint}.json", "save-minutes": 0}
-        options = [f"--{name}={value}" if name != "settings" else value for name, value in given.items()]
-        at = options.index(given["settings"])
-        return [str(ROOT / "scripts" / data[0]), *paths, *options[:at], "--settings", *options[at:], *saving]
+            script = [ROOT / "scripts/optimize.py", self.folder / "preferences.json"]
+            script += ["--reference", self.folder / "reference.json"]
+        script += ["--model", self.folder / "base", "--rubric", RUBRIC, "--settings", json.dumps(settings)]
+        script += ["--output", checkpoint, "--manifest", f"{checkpoint}.json", "--save-minutes", "0", *saving]
+        return [str(part) for part in script]
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
