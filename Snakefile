@@ -8,6 +8,7 @@ include: "rules/preferences.smk"
 include: "rules/alignment.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
+include: "rules/preflight.smk"
 
 
 rule all:
@@ -60,3 +61,7 @@ onstart:
 
 onsuccess:
     print_summary()
+
+
+onerror:
+    repeat_problems()

@@ -19,6 +19,7 @@ from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.submitted import mark_unfinished, records, refuse_beside
 from pedalign.table import table
+from snakemake.iocontainers import Wildcards
 
 # Keep freed memory instead of handing it back to the system: with the large, short-lived tensors of training on the
 # CPU, glibc's defaults spend a third of the time on fetching it again.
@@ -248,3 +249,37 @@ def print_summary():
     path = Path(RESULTS, "summary.csv")
     if {"all", str(path)} & set(workflow.dag_settings.targets or ["all"]):
         print(f"\n{table(read_csv(path))}\n\n{path}")
+
+
+def request(rule, **wildcards):
+    """What a job of the rule asks for, with what the profile adds to it."""
+    found = workflow.get_rule(rule).expand_resources(Wildcards(fromdict=wildcards), [], attempt=1)
+    return {"threads": found["_cores"], **{name: value for name, value in found.items() if not name.startswith("_")}}
+
+
+def stage_requests(model):
+    """Stage → what its jobs ask for, of the stages that run for a model."""
+    rules = {"sft": "finetune", "alignment": "optimize", "generation": "respond"}
+    skipped = {"sft": f"{model}/sft" in ADOPTED, "alignment": model not in ALIGNED_HERE}
+    policy = next(name for owner, name in RUNS if owner == model)
+    return {
+        stage: {
+            **config["models"][model]["resources"][stage],
+            **request(rule, model=model, policy=policy, split="test"),
+        }
+        for stage, rule in rules.items()
+        if not skipped.get(stage)
+    }
+
+
+def status_command():
+    """The command that tells how a Slurm job ended; none where jobs do not go to Slurm."""
+    slurm = "slurm" in workflow.executor_plugin.name
+    return (getattr(workflow.executor_settings, "status_command", None) or "sacct") if slurm else None
+
+
+def repeat_problems():
+    """What a preflight found wrong, below Snakemake's own account of how its job ended."""
+    log = Path(RESULTS, "logs/preflight.log")
+    if "preflight" in workflow.dag_settings.targets and log.is_file():
+        print(f"\n{log.read_text().rpartition(chr(10) * 2)[2]}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import yaml
-from accelerate.commands.estimate import estimate_training_usage
+from accelerate.commands.estimate import estimate_training_usage  # type: ignore[import-untyped]
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -78,7 +78,7 @@ def model_size(entry: dict[str, Any], config: Any = None) -> Size:
     with torch.device("meta"):
         model: Any
         if config is None:
-            model = scratch_model(entry["architecture"], _Vocabulary(entry["vocab_size"]), seed=0)  # type: ignore[arg-type]
+            model = scratch_model(entry["architecture"], _Vocabulary(entry["vocab_size"]), seed=0)
         else:
             model = AutoModelForCausalLM.from_config(config)
         text = model.config.get_text_config()
@@ -119,8 +119,14 @@ def _adapter(model: PreTrainedModel, adapter: dict[str, Any]) -> int:
     return sum(weights.numel() for weights in trained.parameters() if weights.requires_grad)
 
 
-def training_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, nodes: int = 1) -> Memory:
-    """Of the fine-tuning (`stage` "sft") or the alignment, on `gpus` GPUs over all nodes; 0: on the CPU."""
+def stage_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, nodes: int = 1) -> Memory:
+    """Of a job of the stage ("sft", "alignment" or "generation") on `gpus` GPUs over all nodes; 0: on the CPU."""
+    if stage == "generation":
+        return _generation_memory(size, entry, gpus)
+    return _training_memory(size, entry, stage, gpus, nodes)
+
+
+def _training_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, nodes: int) -> Memory:
     training, width = entry[stage], _WIDTH[entry["dtype"]]
     if gpus > 1 and not size.adapter:
         held, node = _zero3(size, gpus, nodes)
@@ -138,7 +144,9 @@ def _zero3(size: Size, gpus: int, nodes: int) -> tuple[float, float]:
     """Weights, gradients and Adam's states per GPU, and what a node holds: DeepSpeed's own estimate."""
     logging.disable(logging.WARNING)  # that it finds no GPU
     try:
-        from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as estimate
+        from deepspeed.runtime.zero.stage3 import (  # type: ignore[import-untyped]
+            estimate_zero3_model_states_mem_needs as estimate,
+        )
     finally:
         logging.disable(logging.NOTSET)
     settings = yaml.safe_load(_ZERO3.read_text())["deepspeed_config"]
@@ -177,8 +185,8 @@ def _activations(size: Size, tokens: int, width: int, checkpointing: bool) -> fl
     return layers + 4 * tokens * size.vocabulary
 
 
-def generation_memory(size: Size, entry: dict[str, Any], gpus: int) -> Memory:
-    """Of a job that answers a split: weights and the histories' keys and values, then the replies', each with room for
+def _generation_memory(size: Size, entry: dict[str, Any], gpus: int) -> Memory:
+    """Weights and the histories' keys and values, then the replies', each with room for
     max_new_tokens, and one layer's activations while the histories are read."""
     width, settings = _WIDTH[entry["dtype"]], entry["generation"]
     tokens = settings["max_batch_tokens"]
@@ -194,9 +202,9 @@ def checkpoint_bytes(size: Size, entry: dict[str, Any]) -> float:
     return size.parameters * _WIDTH[entry["dtype"]]
 
 
-def base_bytes(size: Size, entry: dict[str, Any]) -> float:
-    """Of the model with random weights, in float32."""
-    return size.parameters * 4 if "init" in entry else 0
+def base_bytes(size: Size) -> float:
+    """Of a model with random weights, which are float32."""
+    return size.parameters * 4
 
 
 def training_state_bytes(size: Size, entry: dict[str, Any], gpus: int) -> float:

@@ -2,11 +2,12 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pedalign.errors import UserError, nearest
+from pedalign.findings import Finding, judged, problem
 
 TIMEOUT = 10.0  # seconds that a command of Slurm gets
 _PROFILE = "profiles/slurm/profile.yaml"
@@ -51,15 +52,64 @@ class Node:
         return self.gpus.get(model, 0) if model else sum(self.gpus.values())
 
 
+def slurm_findings(status_command: str, jobs: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """Whether Slurm can run the jobs (name, what it asks for); `status_command`: the one that tells how a job ended."""
+    yield judged(f"Slurm {status_command}", check_status_command, status_command)
+    try:
+        partitions = read_partitions(ask("scontrol", "show", "partition", "--oneliner"))
+        nodes = read_nodes(ask("scontrol", "show", "node", "--oneliner"))
+    except UserError as error:
+        yield problem("Slurm", error)
+        return
+    for name, job in jobs:
+        about = f"Slurm {name}"
+        try:
+            fit = find_fit(job, partitions, nodes)
+            works = fit.working >= job.get("nodes", 1)
+            if works:
+                try_submission(job)
+        except UserError as error:
+            yield problem(about, error)
+            continue
+        wanted = ", ".join(f"{number} {what}" for what, number in _per_node(job).items())
+        where = f"partition {fit.partition.name}: {fit.fitting} of {fit.nodes} nodes have"
+        words = f"{where} {wanted}, for {job['runtime']} minutes"
+        if not works:
+            yield Finding("warning", about, f"{words}, but {fit.working} of them work now", "see what `sinfo -R` says")
+        elif fit.partition.minutes is not None and job.get("max_runtime", 0) > fit.partition.minutes:
+            limit = f"max_runtime {job['max_runtime']} is beyond the {fit.partition.minutes} minutes of the partition"
+            yield Finding(
+                "warning",
+                about,
+                f"{words}; {limit}",
+                f"set max_runtime to {fit.partition.minutes}, or no further attempt can start",
+            )
+        else:
+            yield Finding("ok", about, words)
+
+
+def check_status_command(command: str) -> str:
+    """Raises UserError where it gives no answer, and jobs would be waited for in vain."""
+    try:
+        ask(command, "--noheader")
+    except UserError as error:
+        other = "set slurm-steady-status-command: squeue in " + _PROFILE
+        raise UserError(error.problem, other if command == "sacct" else error.remedy) from None
+    return "answers"
+
+
 def ask(*command: str) -> str:
     """What a command of Slurm prints. Raises UserError where it fails, is missing or hangs."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     except FileNotFoundError:
-        raise UserError(f"{command[0]}: no such program", "run Snakemake where Slurm's commands are, a login node") from None
+        raise UserError(
+            f"{command[0]}: no such program", "run Snakemake where Slurm's commands are, a login node"
+        ) from None
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"{command[0]} does not answer within {TIMEOUT:g} s", "see what `sinfo` says; Slurm's controller may be down"
+            f"{command[0]} does not answer within {TIMEOUT:g} s",
+            "see what `sinfo` says; Slurm's controller may be down",
         ) from None
     if answer.returncode:
         said = " ".join((answer.stderr or answer.stdout).split())
@@ -127,7 +177,7 @@ def _chosen(request: dict[str, Any], partitions: Sequence[Partition]) -> list[Pa
         if not default:
             raise UserError(
                 "no partition is asked for, and Slurm has no default one",
-                f"set slurm_partition under default-resources in {_PROFILE}: {', '.join(one.name for one in partitions)}",
+                f"set slurm_partition in {_PROFILE}: {', '.join(one.name for one in partitions)}",
             )
         return default
     names = {one.name: one for one in partitions}
@@ -139,9 +189,9 @@ def _chosen(request: dict[str, Any], partitions: Sequence[Partition]) -> list[Pa
 
 @dataclass(frozen=True)
 class Fit:
-    """Of a partition's nodes: how many there are, how many are as a job asks, and how many of these work now."""
+    """A partition that can run a job. Of its nodes: how many there are, are as the job asks, and of these work now."""
 
-    partition: str
+    partition: Partition
     nodes: int
     fitting: int
     working: int
@@ -170,24 +220,35 @@ def _fit(request: dict[str, Any], partition: Partition, nodes: Sequence[Node]) -
         )
     if partition.nodes is not None and count > partition.nodes:
         raise UserError(f"{count} nodes asked for, {where} gives {partition.nodes} at most", f"lower nodes {mend}")
-    wanted = {"CPUs": request["threads"], "MB of memory": request["mem_mb"]}
-    model = request.get("gpu_model")
-    gpus = f"{model} GPUs" if model else "GPUs"
-    if request.get("gpu"):
-        wanted[gpus] = -(-request["gpu"] // count)
+    wanted, model = _per_node(request), request.get("gpu_model")
     members = [node for node in nodes if partition.name in node.partitions]
-    offers = {node: {"CPUs": node.cpus, "MB of memory": node.mem_mb, gpus: node.gpu_count(model)} for node in members}
-    fitting = [node for node, offer in offers.items() if all(offer[name] >= wanted[name] for name in wanted)]
+    offers = [dict(zip(wanted, (node.cpus, node.mem_mb, node.gpu_count(model)), strict=False)) for node in members]
+    fitting = [
+        node for node, offer in zip(members, offers, strict=True) if all(offer[one] >= wanted[one] for one in wanted)
+    ]
     if len(fitting) < count:
         lacking = [
-            f"{wanted[name]} {name} (the most of a node: {max((offer[name] for offer in offers.values()), default=0)})"
+            f"{wanted[name]} {name} (the most of a node: {max((offer[name] for offer in offers), default=0)})"
             for name in wanted
-            if sum(offer[name] >= wanted[name] for offer in offers.values()) < count
+            if sum(offer[name] >= wanted[name] for offer in offers) < count
         ]
         what = ", ".join(lacking) or "all of it on one node: " + ", ".join(f"{wanted[name]} {name}" for name in wanted)
         some = f"{count} nodes, each with " if count > 1 else ""
         raise UserError(f"{where} does not have {some}{what}", f"ask for less {mend}, or spread the GPUs: nodes")
-    return Fit(partition.name, len(members), len(fitting), sum(node.works for node in fitting))
+    return Fit(partition, len(members), len(fitting), sum(node.works for node in fitting))
+
+
+def _per_node(request: dict[str, Any]) -> dict[str, int]:
+    """What a job asks of each of its nodes."""
+    wanted = {"CPUs": request["threads"], "MB": request["mem_mb"]}
+    if _gpus_asked(request):
+        wanted[f"{request.get('gpu_model', '')} GPUs".strip()] = -(-_gpus_asked(request) // request.get("nodes", 1))
+    return wanted
+
+
+def _gpus_asked(request: dict[str, Any]) -> int:
+    """Over all nodes. Where a model of GPUs is asked for and no number, Snakemake's plugin asks for one."""
+    return request.get("gpu", 1 if request.get("gpu_model") else 0)
 
 
 def try_submission(request: dict[str, Any]) -> None:
@@ -197,6 +258,6 @@ def try_submission(request: dict[str, Any]) -> None:
     options = [f"{option}={request[name]}" for name, option in _OPTIONS.items() if request.get(name)]
     options += [f"--nodes={count}", f"--ntasks={count}", f"--cpus-per-task={request['threads']}"]
     options += [f"--mem={request['mem_mb']}", f"--time={request['runtime']}"]
-    if request.get("gpu"):
-        options.append(f"--gpus={model}{request['gpu']}")
+    if model or _gpus_asked(request):
+        options.append(f"--gpus={model}{_gpus_asked(request)}")
     ask("sbatch", "--test-only", "--output=/dev/null", *options, "--wrap=true")

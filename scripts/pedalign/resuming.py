@@ -42,12 +42,16 @@ def wait_for_all() -> None:
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """All that decides the result of a training, and how it was spread: `sharded` states are in as many parts as
-    there were `processes` and can't be put together in another number."""
+    there were `processes` and can't be put together in another number.
+
+    `counted`: the number of processes has a say in the result. Each draws its own random numbers for dropout, and KTO
+    estimates how far the policy has moved from what all of them compute at a time.
+    """
 
     decides: dict[str, Any]
     processes: int
     sharded: bool
-    random: bool  # whether the processes draw random numbers while training (dropout)
+    counted: bool
 
     @property
     def key(self) -> str:
@@ -62,7 +66,7 @@ class Origin:
             for name in sorted(there.keys() | here.keys())
             if there.get(name) != here.get(name)
         ]
-        exact = not (self.sharded or other.sharded or self.random)
+        exact = not (self.sharded or other.sharded or self.counted)
         if self.processes != other.processes and not exact:
             found.append(f"processes: {other.processes} -> {self.processes}")
         elif self.sharded != other.sharded:
@@ -80,7 +84,8 @@ def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def origin(script: Path, settings: dict[str, Any], files: Sequence[Path], model: str | Path) -> Origin:
     """What decides the result of `script`: its settings, input files, model, code and the packages that compute."""
-    adapter = settings.get("adapter")
+    adapter, alignment = settings.get("adapter"), settings.get("alignment")
+    counted = bool(adapter and adapter["dropout"]) or bool(alignment and alignment["algorithm"] == "kto")
     decides = {
         "settings": settings,
         "data": {file.name: sha256(file) for file in files},
@@ -88,7 +93,7 @@ def origin(script: Path, settings: dict[str, Any], files: Sequence[Path], model:
         "code": hashlib.sha256(b"".join(Path(path).read_bytes() for path in script_sources(script))).hexdigest(),
         "versions": {package: version(package) for package in _DECIDING},
     }
-    return Origin(decides, processes(), sharded(), bool(adapter and adapter["dropout"]))
+    return Origin(decides, processes(), sharded(), counted)
 
 
 def _model_fingerprint(model: str | Path) -> str:
@@ -151,11 +156,10 @@ class TrainingStates(TrainerCallback):
         return chosen[0]
 
     def _refuse_foreign(self, folder: Path) -> None:
-        file = folder / "origin.json"
-        if not file.is_file():
-            shutil.rmtree(folder)
-            return
-        differences = self.origin.differences(Origin(**read_json(file)))
+        try:
+            differences = self.origin.differences(Origin(**read_json(folder / "origin.json")))
+        except (UserError, TypeError):
+            differences = ["it does not say of which"]
         if differences:
             listed = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
             print(f"{folder}: a training state of another training, starting over ({listed})", flush=True)

@@ -15,7 +15,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
         lines.append([name, _percent(row["valid_format"]), *(_accuracy(row, field) for field in fields)])
         if row[f"{fields[0]}_difference"]:
             lines.append(["  difference to sft", "", *(_difference(row, field) for field in fields)])
-    body = _aligned(lines)
+    body = aligned(lines)
     title = [
         f"{first['data']}: accuracy on {first['replies']} test replies of {first['conversations']} conversations, "
         "in %, with 95% intervals; differences in points"
@@ -27,7 +27,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join([*title, "", *body, "", *_perplexity(rows)])
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Columns side by side, a rule under the first line."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
@@ -48,7 +48,7 @@ def _perplexity(rows: Sequence[Mapping[str, str]]) -> list[str]:
     title = (
         f"perplexity of replies that scaffold and that tell, {rows[0]['perplexity_pairs']} pairs with one history each"
     )
-    return [title, "", *_aligned(lines)]
+    return [title, "", *aligned(lines)]
 
 
 def _accuracy(row: Mapping[str, str], field: str) -> str:

@@ -147,13 +147,16 @@ def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[
         "seconds": round(time.monotonic() - started, 1),
         "steps": trainer.state.global_step,
         "final_loss": float(steps[-1]["loss"]),
-        "history": [{name: _number(value) for name, value in entry.items()} for entry in steps],
+        "history": [_figures(entry) for entry in steps],
         "weights": trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None,
     }
 
 
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) else value
+def _figures(entry: dict[str, Any]) -> dict[str, Any]:
+    """What was logged of a step, but for TRL's count of tokens, which begins anew where a training goes on."""
+    return {
+        name: float(value) if isinstance(value, str) else value for name, value in entry.items() if name != "num_tokens"
+    }
 
 
 def finetune(
@@ -252,6 +255,7 @@ def train_and_save(
         tokenizer.pad_token = rendering.template.end
     dtype, adapter, plain = settings.training.dtype, settings.adapter, dataclasses.asdict(settings)
     source = origin(script, plain, [*data, args.rubric], args.model)
+    torch.manual_seed(settings.training.seed)  # of a new adapter
     with TrainingStates(args.output, source, args.save_minutes, args.save_steps) as states:
         model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, dtype)
         facts = train(model, tokenizer, rendering, states=states)

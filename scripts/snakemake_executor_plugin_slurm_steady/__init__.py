@@ -46,6 +46,18 @@ _CAUSES = {
     "TIMEOUT": "it reached its time limit: raise runtime, or max_runtime, in the model's resources in config.yaml",
 }
 
+# States that may be on the way to another one: Slurm queues the job again, or has not told its database yet.
+_PASSING = ("NODE_FAIL", "PREEMPTED", "UNLISTED")
+_DOUBT = 60  # seconds for which they must last
+
+# What the log of a job that FAILED can say besides, and what it means.
+_TOLD_BY_LOG = {
+    "exceeded memory limit": _CAUSES["OUT_OF_MEMORY"],
+    "oom_kill": _CAUSES["OUT_OF_MEMORY"],
+    "oom-kill": _CAUSES["OUT_OF_MEMORY"],
+    "ended by SIGTERM after step": "it got SIGTERM (its time limit or a preemption is near) and saved its state",
+}
+
 # Reasons for which a job waits for ever, unless someone changes it.
 _HOPELESS = {
     "BadConstraints": "no node is as it asks for: see gpu, threads, mem_mb in the model's resources, and the profile",
@@ -72,7 +84,7 @@ class Executor(slurm.Executor):
         # The same name for all calls in a folder, so that jobs of a call that was killed are found by the next one.
         self.run_uuid = f"pedalign-{hashlib.sha256(str(Path.cwd()).encode()).hexdigest()[:12]}"
         self.unheard = time.monotonic()  # when Slurm last answered
-        self.unlisted: dict[str, float] = {}  # job id → since when Slurm does not know it
+        self.doubted: dict[str, float] = {}  # job id → since when it is in a state of _PASSING
         self.said: set[str] = set()
         self.gave_up = False
         self._refuse_silent_status_command()
@@ -113,6 +125,8 @@ class Executor(slurm.Executor):
     # Submission: of what an earlier call has submitted already, only the watching.
 
     def run_job(self, job: Any) -> None:
+        if not job.resources.get("gpu") and job.resources.get("gpu_model"):
+            job.resources.gpu_model = None  # the profile's, for jobs with GPUs; with it, this job would get one too
         earlier = next((record for record in records() if record.outputs == _outputs(job)), None)
         if earlier:
             if earlier.fingerprint == _fingerprint(job) and self._is_known(earlier.id):
@@ -178,9 +192,9 @@ class Executor(slurm.Executor):
         """Whether the job came to its end, which is reported."""
         jobid = str(info.external_jobid)
         state = state.split()[0]  # "CANCELLED by 1000"
-        if state != "UNLISTED":
-            self.unlisted.pop(jobid, None)
-        elif time.monotonic() - self.unlisted.setdefault(jobid, time.monotonic()) < 60:
+        if state not in _PASSING:
+            self.doubted.pop(jobid, None)
+        elif time.monotonic() - self.doubted.setdefault(jobid, time.monotonic()) < _DOUBT:
             return False
         log = info.aux["slurm_logfile"]
         if state == "COMPLETED":
@@ -195,7 +209,8 @@ class Executor(slurm.Executor):
             subprocess.run(["scancel", "--quiet", jobid], check=False)
             cause = f"it can't start: {_HOPELESS[reason]}"
         elif state in _CAUSES:
-            cause = _CAUSES[state]
+            told = [cause for sign, cause in _TOLD_BY_LOG.items() if state == "FAILED" and sign in _tail(Path(log))]
+            cause = told[0] if told else _CAUSES[state]
         else:
             if state == "PENDING" and reason.startswith("JobHeld") and jobid not in self.said:
                 self.said.add(jobid)
@@ -223,6 +238,10 @@ async def _lines(command: str) -> list[list[str]] | None:
         process.kill()
         return None
     return [line.split("|") for line in output.decode().splitlines()] if process.returncode == 0 else None
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-100_000:] if log.is_file() else ""
 
 
 def _outputs(job: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -133,11 +134,14 @@ def checkout(prepared: Checkout, tmp_path: Path) -> Checkout:
 @pytest.fixture(scope="session")
 def undisturbed(prepared: Checkout, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights of the fine-tuning that nothing happens to, on this machine."""
-    there = prepared.copy(tmp_path_factory.mktemp("undisturbed") / "checkout")
-    command = ["snakemake", "--cores", "2", "--configfile", *LONG, "--", TUNED]
-    environment = {**Cluster(there.path, accounting=False).environment, "CUDA_VISIBLE_DEVICES": "0"}
-    subprocess.run(command, cwd=there.path, env=environment, check=True, capture_output=True)
-    return weights(there)
+    return trained_here(prepared.copy(tmp_path_factory.mktemp("undisturbed") / "checkout"), LONG)
+
+
+def trained_here(checkout: Checkout, config: tuple[str, ...]) -> str:
+    command = ["snakemake", "--cores", "2", "--configfile", *config, "--", TUNED]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0", "PEDALIGN_LEASES": str(checkout.path / "leases")}
+    subprocess.run(command, cwd=checkout.path, env=environment, check=True, capture_output=True)
+    return weights(checkout)
 
 
 def weights(checkout: Checkout, tutor: str = "tiny/sft") -> str:

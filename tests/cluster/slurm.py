@@ -69,8 +69,8 @@ AccountingStorageTRES=gres/gpu
 AccountingStoreFlags=job_comment
 """
 NODES_CONF = """
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1} CPUs=8 RealMemory=20000 Gres=gpu:{gpus}
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs=8 RealMemory=20000 Gres=gpu:{gpus}
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1} CPUs=8 RealMemory=20000 Gres=gpu:a100:{gpus}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs=8 RealMemory=20000 Gres=gpu:a100:{gpus}
 PartitionName=gpu Nodes=n1,n2 Default=YES State=UP MaxTime={longest}
 """
 SLURMDBD_CONF = """
@@ -306,7 +306,7 @@ class Cluster:
         # Snakemake's job step takes SLURM_CONF away; on a cluster srun finds its configuration without it.
         (folder / "bin/srun").write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which("srun")} "$@"\n')
         (folder / "bin/srun").chmod(0o755)
-        (folder / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={folder}/gpu/gpu[0-{GPUS - 1}]\n")
+        (folder / "gres.conf").write_text(f"AutoDetect=off\nName=gpu Type=a100 File={folder}/gpu/gpu[0-{GPUS - 1}]\n")
         for number in range(GPUS):
             os.mknod(folder / f"gpu/gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         for name, content in {

@@ -18,7 +18,7 @@ def test_both_nodes_are_idle_with_four_gpus(idle: Cluster) -> None:
     for name in NODES:
         node = idle.node(name)
         assert node["State"] == "IDLE"
-        assert node["Gres"] == f"gpu:{GPUS}"
+        assert node["Gres"] == f"gpu:a100:{GPUS}"
         assert "gres/gpu=4" in node["CfgTRES"].split(",")
 
 

@@ -1,5 +1,6 @@
-"""What clusters do to jobs: the workflow goes on and ends with the same bytes, or says what happened and how to mend it."""
+"""What clusters do to jobs: the workflow goes on and ends with the same bytes, or says what happened and what to do."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from conftest import LONG, QUICKLY, TUNED, Call, weights
+from conftest import LONG, QUICKLY, TUNED, Call, trained_here, weights
 from slurm import Cluster, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -20,7 +21,19 @@ Start = Callable[..., Call]
 
 
 def resumed(checkout: Checkout) -> bool:
-    return "going on from step" in (checkout.path / "results/logs/tiny/sft/checkpoint.log").read_text()
+    log = checkout.path / "results/logs/tiny/sft/checkpoint.log"
+    return log.is_file() and "going on from step" in log.read_text()
+
+
+def trainings(checkout: Checkout) -> list[str]:
+    """The ids of its processes that fine-tune."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            argv = (process / "cmdline").read_bytes().split(b"\0")
+            if argv[1:2] == [b"scripts/finetune.py"] and (process / "cwd").readlink() == checkout.path:
+                found.append(process.name)
+    return found
 
 
 def test_a_cancelled_training_is_submitted_again_and_goes_on(checkout, call: Start, idle: Cluster, undisturbed):
@@ -44,7 +57,7 @@ def test_a_requeued_training_keeps_its_job_and_goes_on(checkout, call: Start, id
 
 
 def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(checkout, call: Start, undisturbed):
-    signal_early = "finetune:slurm_extra='--signal=TERM@50'"
+    signal_early = "finetune:slurm_extra='--open-mode=append --signal=TERM@50'"
     resources = "models: {tiny: {resources: {sft: {runtime: 1, max_runtime: 3}}}}"
     (checkout.path / "limit.yaml").write_text(resources)
     running = call(checkout, "--set-resources", signal_early, config=(*LONG, "limit.yaml"))
@@ -65,15 +78,22 @@ def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Sta
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
-def test_a_training_whose_node_is_lost_goes_on_elsewhere_and_alone(checkout, call: Start, idle: Cluster, undisturbed):
-    """The node's processes live on unseen; the one that is alone in the end is the new one."""
-    running = call(checkout)
+def test_a_training_whose_node_is_lost_goes_on_elsewhere_and_alone(prepared, tmp_path, call: Start, idle: Cluster):
+    """The lost node's processes live on, unseen by Slurm; they end when the training goes on elsewhere."""
+    lost, kept = (prepared.copy(tmp_path / name) for name in ("lost", "kept"))
+    for checkout in (lost, kept):
+        (checkout.path / "longer.yaml").write_text("models: {tiny: {sft: {epochs: 80}}}")
+    running = call(lost, config=(*LONG, "longer.yaml"))
     node = running.running(saved=20)["NodeList"]
+    (old,) = trainings(lost)
     idle.kill_slurmd(node)
+    wait_for(lambda: resumed(lost), "the training to go on", 120)
+    wait_for(lambda: old not in trainings(lost), "the old one to end", 15)
+    assert len(trainings(lost)) == 1
     running.succeed()
     (job,) = running.jobs("finetune")
-    assert job["JobState"] == "COMPLETED"
-    assert weights(checkout) == undisturbed
+    assert job["JobState"] == "COMPLETED" and job["NodeList"] != node
+    assert weights(lost) == trained_here(kept, (*LONG, "longer.yaml"))
 
 
 def test_too_little_memory_is_said_by_name(checkout, call: Start):

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 Start = Callable[..., Call]
 FOUR = (QUICK, "tests/config/four.yaml")
 
-# Of four ranks against one: sums over parts of a batch in another order, in float32, through all steps of both trainings.
+# Of four ranks against one: parts of a batch are summed in another order, in float32, in each step of both trainings.
 WEIGHTS = 1e-4
 PERPLEXITY = 1e-3  # relative
 ACCURACY = 0.02  # a reply in fifty may come out otherwise
@@ -102,7 +102,17 @@ def test_in_a_sweep_two_trainings_run_side_by_side_and_never_two_on_one_nodes_gp
         if one["StartTime"] < other["EndTime"] and other["StartTime"] < one["EndTime"]
     ]
     assert together and all(one["NodeList"] != other["NodeList"] for one, other in together)
-    assert len(running.jobs("finetune")) == 1
+    assert "rule finetune" not in running.said
+
+
+def test_the_gpu_model_of_the_profile_is_asked_for_by_jobs_with_gpus_and_by_no_others(tmp_path: Path, call: Start):
+    checkout = fresh_checkout(tmp_path / "checkout")
+    profile = checkout.path / "profiles/slurm/profile.yaml"
+    profile.write_text(profile.read_text().replace("# - gpu_model=a100", "- gpu_model=a100"))
+    running = call(checkout)
+    running.succeed()
+    assert [job["TresPerJob"] for job in running.jobs("finetune")] == ["gres:gpu:a100:1"]
+    assert "gpu" not in running.jobs("split")[0]["TRES"]
 
 
 def test_a_training_over_two_nodes_is_that_of_one(prepared: Checkout, tmp_path: Path, call: Start):

@@ -26,7 +26,7 @@ LAUNCHER = ROOT / "scripts/launch.py"
 RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"
 RENDERING = {"template": "tutor", "instruction": "compact"}
 REJECTED = '{"Move": "telling", "Tutorbot": "It is ten."}'
-# The launcher, with this time in seconds from one SIGTERM to the next.
+# The launcher, with less time (in seconds) from one SIGTERM to the next.
 IMPATIENT = """
 import runpy, sys
 from pedalign import launching
@@ -44,6 +44,14 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
             return False
         time.sleep(0.002)
     return True
+
+
+def alive(process: str) -> bool:
+    """Whether there is such a process, and more of it than an exit status that no one has asked for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class Launched:
@@ -65,7 +73,7 @@ class Launched:
 
     @property
     def said(self) -> str:
-        return self.output.read_text(errors="replace")
+        return self.output.read_bytes().decode(errors="replace")
 
     def says(self, words: str) -> bool:
         """Whether it says this before it ends."""
@@ -81,9 +89,7 @@ class Inputs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        talks = [
-            Conversation(talk.id, talk.messages * (1 + number % 3)) for number, talk in enumerate(small.TALKS)
-        ]
+        talks = [Conversation(talk.id, talk.messages * (1 + number % 3)) for number, talk in enumerate(small.TALKS)]
         self.write("sft.json", [talk.record() for talk in talks])
         model, tokenizer, _ = small.small_model()
         rendering = renderer(tokenizer, rubric=load_rubric(RUBRIC), **RENDERING)

@@ -2,7 +2,9 @@
 
 import json
 import os
-import signal
+import re
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from hypothesis import given
 from hypothesis import strategies as st
-from launched import Launched, until
+from launched import LAUNCHER, Launched, alive, until
 
 from pedalign.errors import UserError
 from pedalign.launching import Nodes, command, environment, free_port
@@ -21,13 +23,13 @@ TRAINING = {"global_batch_size": 16, "device_batch_size": 1, "dtype": "bfloat16"
 ADAPTER = {"rank": 4}
 SCRIPT = ["scripts/finetune.py", "data.json", "--settings", "{}"]
 HELLO = "import os, sys\nprint('to stdout', flush=True)\nprint('to stderr', file=sys.stderr)\n"
-# A rank as a training is one, without what it computes.
+# Like a training of several processes, without what it computes.
 RANK = """
-import os, signal, time
+import os, signal, sys, time
 from pathlib import Path
-from pedalign.processes import die_with_launcher
-die_with_launcher()
-print(f"rank {os.getpid()}.", flush=True)
+from pedalign.processes import die_with_launcher, end_interrupted, is_first_process
+def say(text):
+    os.write(1, f"{text}\\n".encode())  # all at once
 """
 
 
@@ -86,16 +88,27 @@ def test_all_weights_are_trained_by_zero_and_an_adapter_by_data_parallelism(adap
     assert config.name == profile and config.is_file()
 
 
-@given(device=st.integers(1, 9), steps=st.integers(1, 9), processes=st.integers(1, 9))
-def test_what_is_accumulated_makes_up_the_global_batch(device, steps, processes):
-    assert accumulation(device * steps * processes, device, processes) == steps
-    for size in {device * steps * processes + 1} - {device * processes * (steps + 1)}:
-        with pytest.raises(UserError, match=f"{size} .* {device} x {processes} processes = {device * processes}"):
+@given(size=st.integers(1, 64), device=st.integers(1, 8), processes=st.integers(1, 8))
+def test_accumulated_batches_make_up_the_global_batch_or_are_refused_with_the_numbers(size, device, processes):
+    if size % (device * processes) == 0:
+        assert accumulation(size, device, processes) * device * processes == size
+    else:
+        with pytest.raises(UserError, match=f" {size} .* {device} x {processes} processes = {device * processes}"):
             accumulation(size, device, processes)
 
 
-def test_ports_are_free_ones():
-    assert len({free_port() for _ in range(20)}) > 1
+def test_a_port_is_not_one_that_is_in_use():
+    with socket.socket() as used:
+        used.bind(("", 0))
+        ports = {free_port() for _ in range(50)}
+        assert len(ports) > 1 and used.getsockname()[1] not in ports
+
+
+def test_gpus_that_cannot_be_spread_over_the_nodes_are_refused():
+    command = [sys.executable, str(LAUNCHER), "--gpu", "3", "--nodes", "2", "script.py"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[0] == "error: 3 GPUs can't be spread evenly over 2 nodes"
 
 
 def test_a_batch_that_does_not_divide_is_refused_in_two_lines_before_anything_starts(start, tmp_path):
@@ -134,9 +147,10 @@ def test_a_reader_that_went_away_ends_nothing_and_the_log_is_whole(start, tmp_pa
     os.close(reader)
     script = tmp_path / "script.py"
     script.write_text(HELLO)
-    job = Launched(tmp_path, script, log=tmp_path / "log", stdout=writer)
+    command = [sys.executable, str(LAUNCHER), "--log", str(tmp_path / "log"), str(script)]
+    ended = subprocess.run(command, stdout=writer)
     os.close(writer)
-    assert job.ends() == 0
+    assert ended.returncode == 0
     log = (tmp_path / "log").read_text()
     assert "to stderr\n" in log and log.count("stdout is not written any more") == 1
 
@@ -170,24 +184,141 @@ while len(got) < 3:
     assert job.ends() == 0
 
 
-@pytest.mark.parametrize("ready", ["import time", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
-def test_a_script_dies_with_its_launcher(start, ready):
-    job = start(f"import os\n{ready}\nprint(f'script {{os.getpid()}}.', flush=True)\ntime.sleep(60)")
-    assert job.says(".")
-    script = job.said.partition("script ")[2].partition(".")[0]
+@pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"])
+def test_a_script_dies_with_its_launcher(start, handler):
+    job = start(RANK + f"signal.signal(signal.SIGTERM, signal.{handler}); say(os.getpid()); time.sleep(60)")
+    assert until(lambda: (found := re.findall(r"^\d+$", job.said, re.MULTILINE)) and alive(found[0]))
+    (script,) = re.findall(r"^\d+$", job.said, re.MULTILINE)
     job.process.kill()
     assert until(lambda: not alive(script), 2)
 
 
-def alive(process: str) -> bool:
-    """Whether there is such a process, and not only its exit status, which no one has asked for."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def test_two_jobs_never_have_one_gpu_at_the_same_time(start, tmp_path):
+    lines = """
+import os, sys, time
+from pathlib import Path
+folder, gpu = Path(sys.argv[1]), os.environ["CUDA_VISIBLE_DEVICES"]
+(folder / gpu).touch(exist_ok=False)
+print("has", gpu, flush=True)
+while not (folder / "go").exists():
+    time.sleep(0.01)
+(folder / gpu).unlink()
+"""
+    first = start(lines, tmp_path, gpu=1, CUDA_VISIBLE_DEVICES="7")
+    assert first.says("has 7")
+    second = start(lines, tmp_path, gpu=1, CUDA_VISIBLE_DEVICES="7")
+    assert second.says(f"waiting for 1 GPU; 7: pid {first.process.pid} (launch)")
+    (tmp_path / "go").touch()
+    assert (first.ends(), second.ends()) == (0, 0)
+    assert second.says("has 7")
 
 
-def ranks(job: Launched) -> list[str]:
-    """The process ids of the two ranks, once both have told them."""
-    assert until(lambda: job.said.count(".") >= 2 and job.said.count("rank ") == 2) or pytest.fail(job.said)
-    return [part.partition(".")[0] for part in job.said.split("rank ")[1:]]
+@pytest.mark.slow
+def test_all_processes_die_with_the_launcher_even_those_that_still_start(start, tmp_path):
+    lines = """
+if is_first_process():
+    die_with_launcher()
+say(f"rank {os.getpid()}, started by {os.getppid()}")
+while not Path(sys.argv[-1]).exists():
+    time.sleep(0.01)
+die_with_launcher()
+time.sleep(60)
+"""
+    job = start(RANK + lines, "--settings", settings(), tmp_path / "go", gpu=2)
+    assert until(lambda: len(re.findall(r"rank \d+, started by \d+\n", job.said)) == 2)
+    first_or_second = re.findall(r"rank (\d+)", job.said)
+    accelerate = re.findall(r"started by (\d+)", job.said)[0]
+    job.process.kill()
+    job.ends()
+    assert until(lambda: not alive(accelerate) and not all(map(alive, first_or_second)), 2)
+    (tmp_path / "go").touch()
+    assert until(lambda: not any(map(alive, first_or_second)), 2)
+
+
+@pytest.mark.slow
+def test_several_processes_have_the_time_they_need_to_end_after_sigterm(start):
+    """Three signals stand for half a minute, after which accelerate would kill them; it would at the second one."""
+    lines = """
+got = []
+signal.signal(signal.SIGTERM, lambda *_: got.append(1))
+say("ready")
+while len(got) < 3:
+    time.sleep(0.01)
+say("ended by itself")
+end_interrupted()
+"""
+    job = start(RANK + lines, "--settings", settings(), gpu=2, impatient=True)
+    assert until(lambda: job.said.count("ready") == 2)
+    job.process.terminate()
+    assert job.ends() == 75
+    assert job.said.count("ended by itself") == 2
+
+
+def test_deprecations_within_pytorch_are_not_told_and_what_the_user_says_of_warnings_holds(monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "error::UserWarning")
+    told = environment(["0", "1"], 2)
+    lines = """
+import warnings
+warnings.warn_explicit("of PyTorch", FutureWarning, "c10d_logger.py", 1, "torch.distributed.c10d_logger")
+warnings.warn_explicit("of another", FutureWarning, "other.py", 1, "other")
+warnings.warn("as the user wants it", UserWarning)
+"""
+    ended = subprocess.run([sys.executable, "-c", lines], env=told, capture_output=True, text=True)
+    assert "of PyTorch" not in ended.stderr and "of another" in ended.stderr
+    assert ended.stderr.endswith("UserWarning: as the user wants it\n") and ended.returncode == 1
+    assert environment([], 1)["PYTHONWARNINGS"] == "error::UserWarning"
+
+
+def entry(gpu: int | str, **training) -> dict:
+    return {"resources": {"sft": {"gpu": gpu}, "generation": {"gpu": gpu}}, "sft": TRAINING | training}
+
+
+@pytest.mark.parametrize(
+    "asked, machine, count",
+    [
+        ("up to 4", 4, 4),
+        ("up to 4", 8, 4),
+        ("up to 4", 3, 2),  # 16 rows can't be spread evenly over 3
+        ("up to 4", 1, 1),
+        ("up to 4", 0, 0),
+        ("up to 4", None, 4),
+        ("up to 5", 5, 4),
+        (3, 8, 3),
+        (3, 1, 3),
+        (0, 8, 0),
+    ],
+)
+def test_a_training_takes_the_gpus_that_its_batch_can_be_spread_over(asked, machine, count):
+    assert gpu_count(entry(asked), "sft", machine) == count
+
+
+def test_answering_takes_any_number_of_gpus():
+    assert gpu_count(entry("up to 4"), "generation", 3) == 3
+
+
+@given(most=st.integers(1, 16), machine=st.integers(0, 16), size=st.integers(1, 64), device=st.integers(1, 4))
+def test_no_larger_number_of_gpus_would_do(most, machine, size, device):
+    training = {"global_batch_size": size * device, "device_batch_size": device}
+    count = gpu_count(entry(f"up to {most}", **training), "sft", machine)
+    assert 0 <= count <= min(most, machine) and (count > 0 or machine == 0)
+    if count:
+        accumulation(size * device, device, count)
+    for more in range(count + 1, min(most, machine) + 1):
+        with pytest.raises(UserError):
+            accumulation(size * device, device, more)
+
+
+def test_what_a_machine_does_not_have_is_refused_with_name_and_numbers(refused):
+    check_machine([("finetune", 4, 1), ("respond", 0, 1)], 4)
+    with refused("optimize asks for 5 GPUs, this machine has 4", "up to 5", "slurm"):
+        check_machine([("finetune", 4, 1), ("optimize", 5, 1)], 4)
+    with refused("finetune asks for 2 nodes", "'nodes'", "slurm"):
+        check_machine([("finetune", 4, 2)], 8)
+
+
+@pytest.mark.parametrize(
+    "resources, minutes",
+    [({"runtime": 60}, [60, 60, 60]), ({"runtime": 60, "max_runtime": 150}, [60, 120, 150])],
+)
+def test_each_attempt_gets_more_time_up_to_the_most(resources, minutes):
+    assert [runtime(resources, attempt) for attempt in (1, 2, 3)] == minutes

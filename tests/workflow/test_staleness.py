@@ -83,6 +83,13 @@ TABLE = {
     "the order of keys in the config": (reordered_config, {}),
     "a dataset file written anew with equal bytes": (rewritten_dataset, {}),
     "threads and GPUs of a model": (setting("models", "tiny", "resources", "sft", value={"threads": 2, "gpu": 4}), {}),
+    "minutes, memory and nodes of a model": (
+        setting("models", "tiny", "resources", "sft", value={"threads": 1, "runtime": 9, "mem_mb": 9000, "nodes": 2}),
+        {},
+    ),
+    "how often states are saved": (setting("training_state", value={"minutes": 1, "steps": 7}), {}),
+    "how jobs are launched": (comment("launching.py"), {}),
+    "how GPUs are leased": (comment("leases.py"), {}),
     "a comment in a module of two stages": (comment("metrics.py"), SCORING),
     "a metric's code": (comment("statistics.py"), {"perplexity": 2, **SCORING}),
     "the perplexity's code": (comment("perplexity.py"), {"perplexity": 2, "summarize": 1}),

@@ -1,0 +1,34 @@
+"""Check what the config's runs need against what there is, before anything starts.
+
+Reads   the rubric; configuration and tokenizer of checkpoints that are given
+Writes  nothing; prints a line for each check, and the problems with what mends them; status 1 where there are any
+
+    python scripts/preflight.py --rubric datasets/rubrics/class.yaml --settings '{"results": "results", "here": true, \
+        "status_command": null, "models": {...}, "runs": [["tiny", "dpo-b0.1"]], "jobs": {...}, "data_job": {...}}'
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pedalign.errors import run
+from pedalign.findings import report
+from pedalign.preflight import PreflightSettings, preflight
+from pedalign.rubric import load_rubric
+from pedalign.settings import from_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--settings", required=True, help="JSON: PreflightSettings")
+    args = parser.parse_args()
+
+    findings = list(preflight(from_json(PreflightSettings, args.settings), load_rubric(args.rubric)))
+    print(report(findings))
+    if any(finding.status == "problem" for finding in findings):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run(main)

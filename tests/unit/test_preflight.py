@@ -1,0 +1,265 @@
+"""What is checked before anything starts: GPUs, checkpoints, templates, batches, disk."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from small import small_model
+from transformers import MistralConfig
+
+from pedalign.estimates import model_size, stage_memory
+from pedalign.findings import Finding, report
+from pedalign.models import save_checkpoint
+from pedalign.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight, read_cards
+from pedalign.reachable import find
+
+MODELS = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())["models"]
+MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are
+
+# GPUs.
+
+SMI = """0, GPU-aa, NVIDIA A100-SXM4-80GB, 81920
+1, GPU-bb, NVIDIA A100-SXM4-40GB, 40960
+2, GPU-cc, NVIDIA A100-SXM4-80GB, 81920
+"""
+
+
+def test_the_cards_are_those_that_are_visible():
+    assert [card.memory / 2**30 for card in read_cards(SMI, ["1", "GPU-cc"])] == [40, 80]
+    assert read_cards("", ["0"]) == read_cards("No devices were found\n", ["0"]) == []
+
+
+def test_a_job_that_asks_for_more_gpus_than_are_visible_is_a_problem():
+    jobs = [("one", {"gpu": 1, "nodes": 1}), ("four", {"gpu": 4, "nodes": 1}), ("two nodes", {"gpu": 2, "nodes": 2})]
+    found = list(gpu_findings(jobs, ["0", "2"], read_cards(SMI, ["0", "2"])))
+    assert [(finding.status, finding.about) for finding in found] == [
+        ("ok", "GPUs"),
+        ("problem", "four"),
+        ("problem", "two nodes"),
+    ]
+    assert found[0].words == "2 visible: 2 x NVIDIA A100-SXM4-80GB (85.9 GB)"
+    assert "4 GPUs, this machine has 2" in found[1].words
+
+
+def test_what_does_not_fit_is_a_problem_and_what_may_not_fit_a_warning():
+    entry, size = MODELS["mistral-7b"], model_size(MODELS["mistral-7b"], MISTRAL)
+    memory = stage_memory(size, entry, "alignment", 4)  # 33.1 GB are held, with the longest batch 41.8
+    job = {"gpu": 4, "mem_mb": 256000}
+    for gpu, status in ((24e9, "problem"), (40e9, "warning"), (80e9, "ok"), (None, "ok")):
+        per_gpu, per_node = memory_findings("x", memory, job, Machine(gpu=gpu, memory=None))
+        assert (per_gpu.status, per_node.status) == (status, "ok"), gpu
+        assert "4 x 48 GB will do" in per_gpu.words
+    _, per_node = memory_findings("x", memory, {**job, "mem_mb": 100000}, Machine())
+    assert per_node.status == "warning" and "mem_mb is 100 GB" in per_node.words and "mem_mb" in per_node.remedy
+
+
+# Checkpoints.
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The hub, as far as it is asked."""
+
+    FILES = ("config.json", "tokenizer.json", "model.safetensors")
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        status, headers, content = 200, {"X-Repo-Commit": "a" * 40, "ETag": '"e"'}, "{}"
+        name = "/".join(self.path.replace("/api/models", "").split("?")[0].split("/")[1:3])
+        if name == "some/gated" and not self.path.startswith("/api"):
+            status, headers = 403, {"X-Error-Code": "GatedRepo"}
+        elif name == "some/nothing":
+            status, headers = 404, {"X-Error-Code": "RepoNotFound"}
+        elif self.path.startswith("/api"):
+            files = [{"rfilename": file, "size": 7} for file in self.FILES if name == "some/model" or file[0] != "m"]
+            content = json.dumps({"id": name, "siblings": files})
+        self.send_response(status)
+        for header, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def look(tmp_path: Path, *sources: str, **environment: str) -> dict[str, str]:
+    """What `find` says of sources, in a process whose hub and cache are ours."""
+    code = """
+import sys
+from pedalign.errors import UserError
+from pedalign.reachable import find
+for source in sys.argv[1:]:
+    try:
+        found = find(source)
+        print(source, found.where, found.download, found.lacks, sep="|")
+    except UserError as error:
+        print(source, error.problem, error.remedy, sep="|")
+"""
+    names = {"HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "", **environment}
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *sources], env=os.environ | names, capture_output=True, text=True, check=True
+    )
+    return dict(line.split("|", 1) for line in answer.stdout.splitlines())
+
+
+def test_a_model_of_the_hub_is_looked_for_and_what_is_wrong_with_it_is_told_apart(hub, tmp_path):
+    said = look(tmp_path, "some/model", "some/pickles", "some/gated", "some/nothing", HF_ENDPOINT=hub)
+    assert said["some/model"] == "on the hub|7|[]"
+    assert said["some/pickles"] == "on the hub|0|['weights (*.safetensors)']"
+    assert "gated, and this user has no access" in said["some/gated"] and "hf auth login" in said["some/gated"]
+    assert "neither a folder nor a model of the hub" in said["some/nothing"]
+
+
+def test_a_model_that_is_nowhere_is_told_apart_from_a_hub_that_does_not_answer(tmp_path):
+    for environment in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
+        said = look(tmp_path, "some/model", "/no/such/model", "models/of/mine", **environment)
+        assert "not in this machine's cache" in said["some/model"] and "does not answer" in said["some/model"]
+        assert "hf download some/model" in said["some/model"]
+        assert "no such folder" in said["/no/such/model"] and "no such folder" in said["models/of/mine"]
+
+
+def test_a_model_in_the_cache_needs_no_hub_unless_a_part_of_it_is_missing(tmp_path):
+    snapshot = tmp_path / "hf/hub/models--some--model/snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "hf/hub/models--some--model/refs").mkdir()
+    (tmp_path / "hf/hub/models--some--model/refs/main").write_text("a" * 40)
+    index = {"weight_map": {"x": "model-1-of-2.safetensors", "y": "model-2-of-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name in ("config.json", "tokenizer.json", "model-1-of-2.safetensors"):
+        (snapshot / name).write_text("{}")
+    assert "does not answer" in look(tmp_path, "some/model", HF_HUB_OFFLINE="1")["some/model"]
+    (snapshot / "model-2-of-2.safetensors").write_text("")
+    assert look(tmp_path, "some/model", HF_HUB_OFFLINE="1")["some/model"] == "in this machine's cache|0|[]"
+
+
+def test_a_folder_that_lacks_a_part_is_refused(tmp_path, refused):
+    model, tokenizer, rendering = small_model()
+    save_checkpoint(model, rendering, tokenizer, tmp_path)
+    assert find(str(tmp_path)).folder == tmp_path
+    for name, words in (
+        ("model.safetensors", "weights"),
+        ("tokenizer.json", "a tokenizer"),
+        ("config.json", "a configuration"),
+    ):
+        (tmp_path / name).rename(tmp_path / "away")
+        with refused(str(tmp_path), words, "save_pretrained"):
+            find(str(tmp_path))
+        (tmp_path / "away").rename(tmp_path / name)
+
+
+# A whole preflight.
+
+
+def settings(tmp_path: Path, model: str = "tiny", gpu: int = 0, **changed: object) -> PreflightSettings:
+    entry = {**MODELS[model], **changed}
+    job = {"gpu": gpu, "nodes": 1, "threads": 1, "mem_mb": 4000, "runtime": 60}
+    jobs = {model: {stage: job for stage in ("generation", "sft", "alignment") if isinstance(entry.get(stage), dict)}}
+    return PreflightSettings(str(tmp_path / "results"), True, None, {model: entry}, [[model, "dpo-b0.1"]], jobs, job)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    model, tokenizer, rendering = small_model()
+    save_checkpoint(model, rendering, tokenizer, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def of(findings: list[Finding], status: str) -> dict[str, str]:
+    return {finding.about: finding.words for finding in findings if finding.status == status}
+
+
+def test_nothing_is_wrong_with_the_default_entry_and_nothing_is_written(tmp_path, rubric):
+    found = list(preflight(settings(tmp_path), rubric))
+    assert {finding.status for finding in found} == {"ok"}
+    assert "1,803,392 parameters" in of(found, "ok")["tiny model"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_does_not_divide_is_a_problem(tmp_path, rubric):
+    batch = {**MODELS["tiny"]["sft"], "global_batch_size": 5}
+    problems = of(list(preflight(settings(tmp_path, sft=batch), rubric)), "problem")
+    assert list(problems) == ["tiny fine-tuning batch"]
+    assert "5 is not a multiple of device_batch_size 2" in problems["tiny fine-tuning batch"]
+
+
+def test_a_template_whose_end_token_the_tokenizer_does_not_know_is_a_problem(tmp_path, rubric, checkpoint):
+    found = list(preflight(settings(tmp_path, "zephyr-7b", path=str(checkpoint)), rubric))
+    assert "'</s>' of template 'zephyr' is not one token" in of(found, "problem")["zephyr-7b template"]
+    found = list(preflight(settings(tmp_path, "zephyr-7b", path=str(checkpoint), template="tutor"), rubric))
+    assert of(found, "problem") == {} and "tutor" in of(found, "ok")["zephyr-7b template"]
+
+
+def test_an_instruction_that_the_rubric_does_not_have_is_a_problem(tmp_path, rubric):
+    problems = of(list(preflight(settings(tmp_path, instruction="brief"), rubric)), "problem")
+    assert "no instruction 'brief'" in problems["tiny template"]
+
+
+def test_a_checkpoint_that_is_not_there_is_a_problem_and_what_depends_on_it_unknown(tmp_path, rubric):
+    found = list(preflight(settings(tmp_path, "mistral-7b", path="/no/model"), rubric))
+    assert of(found, "problem") == {"mistral-7b base": "/no/model: no such folder"}
+    assert {"mistral-7b template", "mistral-7b memory"} == of(found, "unknown").keys()
+
+
+def test_tutors_that_are_given_are_looked_for_where_a_run_wants_them(tmp_path, rubric, checkpoint):
+    given = {"dpo-b0.1": "/no/tutor", "kto-b0.1": "/not/wanted"}
+    wanted = settings(tmp_path, "mistral-7b", path="/not/needed", sft=str(checkpoint), aligned=given, template="tutor")
+    problems = of(list(preflight(wanted, rubric)), "problem")
+    assert problems == {"mistral-7b dpo-b0.1": "/no/tutor: no such folder"}
+
+
+def test_a_disk_without_room_is_a_problem(tmp_path, rubric, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=80_000_000))
+    # Three times 7.2 MB for base, fine-tuned and aligned model; three states of 21.6 MB.
+    assert of(list(preflight(settings(tmp_path), rubric)), "problem").keys() == {f"disk of {tmp_path / 'results'}"}
+    (tmp_path / "results/tiny/sft/checkpoint").mkdir(parents=True)
+    assert of(list(preflight(settings(tmp_path), rubric)), "problem") == {}
+
+
+def test_on_a_cluster_the_trainings_of_a_stage_have_their_states_at_once(tmp_path, rubric):
+    here = dataclasses.replace(settings(tmp_path), runs=[["tiny", "dpo-b0.1"], ["tiny", "ipo-b0.1"]])
+    about = f"disk of {tmp_path / 'results'}"
+    assert "0.0649 GB for training states" in of(list(preflight(here, rubric)), "ok")[about]
+    there = dataclasses.replace(here, here=False)
+    assert "0.13 GB for training states" in of(list(preflight(there, rubric)), "ok")[about]
+
+
+def test_the_report_has_the_problems_once_more_at_its_end():
+    findings = [
+        Finding("problem", "a", "is wrong", "mend it"),
+        Finding("ok", "b", "is well"),
+        Finding("warning", "c", "d", "e"),
+    ]
+    lines = report(findings).splitlines()
+    assert lines[-5:] == [
+        "warning: c: d",
+        "  mend: e",
+        "problem: a: is wrong",
+        "  mend: mend it",
+        "1 problem: a job would fail",
+    ]
+    assert report(findings[1:2]).endswith("no problem found")

@@ -1,0 +1,58 @@
+"""GPUs of one machine: pretended ones, named by CUDA_VISIBLE_DEVICES. Trainings run on the CPU, as there are none."""
+
+import re
+from pathlib import Path
+
+import pytest
+from checkouts import QUICK, Checkout
+
+pytestmark = pytest.mark.slow
+
+
+def with_gpus(checkout: Checkout, sft: object, alignment: object, generation: object) -> str:
+    stages = f"{{sft: {{gpu: {sft}}}, alignment: {{gpu: {alignment}}}, generation: {{gpu: {generation}}}}}"
+    runs = "runs: [{model: tiny, algorithm: [dpo, ipo, rso], beta: 0.1}]"
+    quick = (checkout.path / QUICK).read_text().rpartition("    resources:")[0]
+    text = f"{quick}    resources: {stages}\n{runs}\n"
+    (checkout.path / "gpus.yaml").write_text(text)
+    return "gpus.yaml"
+
+
+def logs(checkout: Checkout, pattern: str) -> list[str]:
+    return [file.read_text() for file in sorted(Path(checkout.path, "results/logs/tiny").glob(pattern))]
+
+
+def test_more_gpus_than_the_machine_has_are_refused_before_anything_starts(checkout, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    answer = checkout.snakemake("--cores", "2", config=with_gpus(checkout, 4, 0, 0))
+    assert answer.returncode == 1
+    *_, problem, remedy = answer.stderr.strip().splitlines()
+    assert problem == "error: finetune asks for 4 GPUs, this machine has 3"
+    assert "snakemake --profile slurm" in remedy and "gpu: up to 4" in remedy
+    assert "Traceback" not in answer.stderr and not (checkout.path / "results").exists()
+
+
+def test_several_nodes_are_refused_where_jobs_run_on_this_machine(checkout, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    answer = checkout.snakemake("--cores", "2", config=with_gpus(checkout, "4, nodes: 2", 0, 0))
+    assert answer.returncode == 1
+    assert "error: finetune asks for 2 nodes, and jobs run on this machine" in answer.stderr
+
+
+def test_up_to_so_many_is_what_the_machine_has_and_jobs_share_it_one_at_a_time(checkout, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    monkeypatch.setenv("PEDALIGN_LEASES", str(checkout.path / "leases"))
+    answer = checkout.snakemake("--cores", "8", config=with_gpus(checkout, "up to 4", "up to 2", 1))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    trainings = logs(checkout, "*/checkpoint.log")
+    assert len(trainings) == 4 and all("leased 1 GPU of this machine: 5" in log for log in trainings)
+    waited = [log for log in trainings + logs(checkout, "*/test/*.log") if re.search(r"waiting for 1 GPU", log)]
+    assert waited  # three alignments at a time, and one GPU
+
+
+def test_without_a_gpu_up_to_so_many_runs_on_the_cpu(checkout, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    config = with_gpus(checkout, "up to 4", 0, "up to 1")
+    answer = checkout.snakemake("--cores", "2", "results/tiny/sft/test/responses.csv", config=config)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert all("the CPU" in log for log in logs(checkout, "sft/checkpoint.log"))
