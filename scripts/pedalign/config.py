@@ -77,7 +77,9 @@ def _explained(error: jsonschema.ValidationError) -> UserError:
         case "enum":
             return UserError(f"{place}: is {error.instance!r}", nearest(str(error.instance), map(str, wanted)))
         case "propertyNames" | "pattern":
-            return UserError(f"{place}: {error.message}", "use letters, digits, '.', '_' and '-'")
+            return UserError(
+                f"{place}: {error.message}", schema.get("description", "use letters, digits, '.', '_' and '-'")
+            )
         case "type":
             kind = type(error.instance).__name__
             remedy = f"give a value of type {wanted}"

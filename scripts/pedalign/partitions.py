@@ -220,7 +220,7 @@ def _fit(request: dict[str, Any], partition: Partition, nodes: Sequence[Node]) -
         )
     if partition.nodes is not None and count > partition.nodes:
         raise UserError(f"{count} nodes asked for, {where} gives {partition.nodes} at most", f"lower nodes {mend}")
-    wanted, model = _per_node(request), request.get("gpu_model")
+    wanted, model = _per_node(request), request.get("gpu_model") if request.get("gpu") else None
     members = [node for node in nodes if partition.name in node.partitions]
     offers = [dict(zip(wanted, (node.cpus, node.mem_mb, node.gpu_count(model)), strict=False)) for node in members]
     fitting = [
@@ -241,23 +241,18 @@ def _fit(request: dict[str, Any], partition: Partition, nodes: Sequence[Node]) -
 def _per_node(request: dict[str, Any]) -> dict[str, int]:
     """What a job asks of each of its nodes."""
     wanted = {"CPUs": request["threads"], "MB": request["mem_mb"]}
-    if _gpus_asked(request):
-        wanted[f"{request.get('gpu_model', '')} GPUs".strip()] = -(-_gpus_asked(request) // request.get("nodes", 1))
+    if request.get("gpu"):
+        wanted[f"{request.get('gpu_model', '')} GPUs".strip()] = -(-request["gpu"] // request.get("nodes", 1))
     return wanted
-
-
-def _gpus_asked(request: dict[str, Any]) -> int:
-    """Over all nodes. Where a model of GPUs is asked for and no number, Snakemake's plugin asks for one."""
-    return request.get("gpu", 1 if request.get("gpu_model") else 0)
 
 
 def try_submission(request: dict[str, Any]) -> None:
     """Let Slurm itself judge, accounts, limits and constraints included; no job is submitted. Raises UserError."""
     count = request.get("nodes", 1)
-    model = f"{request['gpu_model']}:" if request.get("gpu_model") else ""
     options = [f"{option}={request[name]}" for name, option in _OPTIONS.items() if request.get(name)]
     options += [f"--nodes={count}", f"--ntasks={count}", f"--cpus-per-task={request['threads']}"]
     options += [f"--mem={request['mem_mb']}", f"--time={request['runtime']}"]
-    if model or _gpus_asked(request):
-        options.append(f"--gpus={model}{_gpus_asked(request)}")
+    if request.get("gpu"):
+        model = f"{request['gpu_model']}:" if request.get("gpu_model") else ""
+        options.append(f"--gpus={model}{request['gpu']}")
     ask("sbatch", "--test-only", "--output=/dev/null", *options, "--wrap=true")

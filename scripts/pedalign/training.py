@@ -257,12 +257,14 @@ def train_and_save(
     source = origin(script, plain, [*data, args.rubric], args.model)
     torch.manual_seed(settings.training.seed)  # of a new adapter
     with TrainingStates(args.output, source, args.save_minutes, args.save_steps) as states:
-        model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, dtype)
+        # In bfloat16, small steps would round away: all weights are trained in float32, in the computations of which
+        # bfloat16 is used where it suffices. DeepSpeed holds weights in float32 besides those that it is given.
+        held = dtype if sharded() else "float32"
+        model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, held)
         facts = train(model, tokenizer, rendering, states=states)
         weights = facts.pop("weights")
         if is_first_process():
-            if adapter:
-                model = merged(model, args.model, dtype, adapter)
+            model = merged(model, args.model, dtype, adapter) if adapter else model.to(getattr(torch, dtype))
             states.refuse_if_ousted()
             with whole_directory(args.output) as folder:
                 save_checkpoint(model, rendering, tokenizer, folder, weights)

@@ -87,6 +87,7 @@ class Executor(slurm.Executor):
         self.doubted: dict[str, float] = {}  # job id → since when it is in a state of _PASSING
         self.said: set[str] = set()
         self.gave_up = False
+        self.submitted = False
         self._refuse_silent_status_command()
         self._cancel_unrecorded()
 
@@ -147,6 +148,7 @@ class Executor(slurm.Executor):
         return any(line.split("|")[0] == jobid for line in answer.stdout.splitlines())
 
     def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
+        self.submitted = True
         job, log = job_info.job, str(job_info.aux["slurm_logfile"])
         remember(Record(str(job_info.external_jobid), _outputs(job), _fingerprint(job), log))
         super()._report_job_submission_threadsafe(job_info)
@@ -219,6 +221,12 @@ class Executor(slurm.Executor):
         forget(jobid)
         self.report_job_error(info, msg=f"Slurm job {jobid} ended as {state}: {cause}. ", aux_logs=[str(log)])
         return True
+
+    def shutdown(self) -> None:
+        """Where nothing was submitted, nothing is watched: no need to wait until the watcher looks."""
+        if not self.submitted:
+            self.wait_thread.join = lambda timeout=None: None
+        super().shutdown()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         if not self.gave_up:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from calls import LONG, QUICKLY, TUNED, Call, trained_here, weights
 from checkouts import Checkout
-from conftest import LONG, QUICKLY, TUNED, Call, trained_here, weights
 from slurm import Cluster, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

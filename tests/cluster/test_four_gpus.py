@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from calls import QUICKLY, Call
 from checkouts import QUICK, ROOT, Checkout, fresh_checkout
-from conftest import QUICKLY, Call
 from safetensors.torch import load_file
 from slurm import Cluster
 

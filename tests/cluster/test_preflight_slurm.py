@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import yaml
+from calls import QUICKLY
 from checkouts import Checkout, fresh_checkout
-from conftest import QUICKLY
 from slurm import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -26,7 +26,7 @@ def preflight(idle: Cluster, fresh: Checkout) -> Preflight:
     def call(*options: str, cluster: Cluster = idle, **resources: object) -> tuple[int, str]:
         asked = {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 5, **resources}
         config = fresh.path / "asked.yaml"
-        config.write_text(yaml.safe_dump({"models": {"tiny": {"resources": {"generation": asked}}}}))
+        config.write_text(yaml.safe_dump({"models": {"tiny": {"resources": {"sft": asked}}}}))
         before = len(cluster.jobs())
         command = [
             "snakemake",
@@ -62,7 +62,7 @@ def an_hour(idle: Cluster):
 def test_the_default_run_fits(preflight: Preflight):
     status, said = preflight()
     assert status == 0, said
-    for stage, asked in (("fine-tuning", "2 CPUs, 4000 MB"), ("generation", "1 CPUs, 4000 MB, 1 GPUs")):
+    for stage, asked in (("alignment", "2 CPUs, 4000 MB"), ("fine-tuning", "1 CPUs, 4000 MB, 1 GPUs")):
         assert f"tiny {stage}" in said
         assert f"partition gpu: 2 of 2 nodes have {asked}" in said
     assert "no problem found" in said and "visible" not in said  # the GPUs of this machine do not matter
@@ -84,7 +84,7 @@ def test_what_the_cluster_cannot_run_is_a_problem(options, resources, problem, r
     status, said = preflight(*(defaults if options else ()), **resources)
     assert status != 0
     lines = said.splitlines()
-    at = next(at for at, line in enumerate(lines) if line.startswith("problem: Slurm tiny generation: "))
+    at = next(at for at, line in enumerate(lines) if line.startswith("problem: Slurm tiny fine-tuning: "))
     assert problem in lines[at], said
     assert remedy in lines[at + 1]
     assert lines.count(lines[at]) == 2  # once more at the end; not tried again
@@ -93,7 +93,7 @@ def test_what_the_cluster_cannot_run_is_a_problem(options, resources, problem, r
 def test_a_longest_runtime_beyond_the_partitions_is_a_warning(an_hour, preflight: Preflight):
     status, said = preflight(max_runtime=120)
     assert status == 0
-    assert "warning: Slurm tiny generation" in said and "max_runtime 120 is beyond the 60 minutes" in said
+    assert "warning: Slurm tiny fine-tuning" in said and "max_runtime 120 is beyond the 60 minutes" in said
 
 
 def test_nodes_that_are_down_now_are_a_warning(idle: Cluster, preflight: Preflight):
