@@ -21,6 +21,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """This process among those of its node, from 0: the GPU that it uses."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def sharded() -> bool:
     """Whether each process holds a part of the model (ZeRO-3)."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"

@@ -23,7 +23,15 @@ from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
-from pedalign.processes import accumulation, die_with_launcher, end_interrupted, is_first_process, processes, sharded
+from pedalign.processes import (
+    accumulation,
+    die_with_launcher,
+    end_interrupted,
+    is_first_process,
+    local_rank,
+    processes,
+    sharded,
+)
 from pedalign.resuming import TrainingStates, origin, wait_for_all
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -249,6 +257,8 @@ def train_and_save(
     """
     if processes() > 1:
         die_with_launcher()
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank())  # else all would load their model onto the first GPU
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
