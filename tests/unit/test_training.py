@@ -1,5 +1,9 @@
 """Fine-tuning changes what it should: on a very small model, by TRL's real trainer."""
 
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from small import ARCHITECTURE, TALKS, settings, small_model
@@ -8,9 +12,12 @@ from trl.trainer import utils as trl_utils
 from pedalign.errors import UserError
 from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
 from pedalign.processes import accumulation
-from pedalign.training import finetune
+from pedalign.training import StageSettings, finetune, train_and_save
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"
 
 
 @pytest.fixture
@@ -80,3 +87,22 @@ def test_a_saved_checkpoint_comes_back_and_a_folder_without_weights_is_refused(m
     for folder in (tmp_path / "whole", tmp_path / "nowhere"):
         with pytest.raises(UserError, match="no usable checkpoint"):
             load_model(folder, "float32")
+
+
+def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(made, tmp_path):
+    model, tokenizer, renderer = made
+    base = model.to(torch.bfloat16)
+    save_checkpoint(base, renderer, tokenizer, tmp_path / "base")
+    output, manifest = tmp_path / "sft", tmp_path / "sft.json"
+    args = Namespace(
+        model=tmp_path / "base", rubric=RUBRIC, output=output, manifest=manifest, save_minutes=0, save_steps=0
+    )
+    slow = settings(dtype="bfloat16", learning_rate=1e-5, scheduler="constant", warmup=0.0, epochs=8)
+    stage = StageSettings({"template": "tutor", "instruction": "compact"}, slow)
+    train = partial(finetune, conversations=TALKS, settings=slow)
+    train_and_save(ROOT / "scripts/finetune.py", args, stage, [], train)
+    trained = load_model(output, "bfloat16")
+    assert {weight.dtype for weight in trained.parameters()} == {torch.bfloat16}
+    name = "model.layers.0.mlp.up_proj.weight"
+    before, after = base.state_dict()[name], trained.state_dict()[name].cpu()
+    assert (before != after).float().mean() > 0.5
