@@ -12,6 +12,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from pedalign.conversation import Message
 from pedalign.errors import UserError, nearest
 from pedalign.likelihood import log_probabilities
+from pedalign.processes import processes
 from pedalign.resuming import TrainingStates
 from pedalign.template import Renderer
 from pedalign.training import TrainingSettings, expect_all_rows, run_trainer, training_order
@@ -165,10 +166,12 @@ def _pair_row(renderer: Renderer, pair: Pair, max_length: int) -> dict[str, Any]
 def _single_rows(
     model: PreTrainedModel, renderer: Renderer, pairs: Sequence[Pair], settings: TrainingSettings
 ) -> list[dict[str, Any]]:
-    """KTO's rows: each reply of a pair alone, and beside it the reply that the row before it in its batch has.
+    """KTO's rows: each reply of a pair alone, and beside it the reply that the row before it has, of those that all
+    devices compute at a time.
 
     From those mismatched replies KTO estimates how far the policy has moved (arXiv 2402.01306, section 4); so a batch
-    must hold two rows or more, and no two of one prompt.
+    must hold two rows or more, and no two of one prompt. The estimate is one over all devices, in TRL: the result
+    depends on the number of rows at a time, and on nothing else of how they are spread.
     """
     size = settings.device_batch_size
     if size < 2:
@@ -188,10 +191,11 @@ def _single_rows(
                     "ref_logps": row[f"ref_{side}_logps"],
                 }
             )
-    order = spread([str(row["prompt_ids"]) for row in rows], size, settings.seed)
+    at_a_time = size * processes()
+    order = spread([str(row["prompt_ids"]) for row in rows], at_a_time, settings.seed)
     rows = [rows[at] for at in order]
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
+    for start in range(0, len(rows), at_a_time):
+        batch = rows[start : start + at_a_time]
         for at, row in enumerate(batch):
             room = settings.max_length - len(row["prompt_ids"])
             row["KL_completion_ids"] = batch[at - 1]["completion_ids"][:room]

@@ -58,16 +58,12 @@ def command(script: Sequence[str], processes: int, settings: dict[str, Any], thr
 
 
 def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
-    """What the script is told beside its arguments.
-
-    Several processes act on SIGTERM themselves: accelerate would end them within half a minute, and at the second one
-    at once. And each of them would tell thousands of times what PyTorch deprecates in its own code.
-    """
+    """What the script is told beside its arguments: its GPUs, and to be silent on what PyTorch deprecates in its own
+    code, of which each of several processes tells hundreds of times."""
     told = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
     if processes > 1:
         quiet = "ignore::FutureWarning:torch.distributed.c10d_logger"
         told["PYTHONWARNINGS"] = ",".join(filter(None, [told.get("PYTHONWARNINGS"), quiet]))
-        told["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGINT,SIGHUP,SIGQUIT"
     return told
 
 
@@ -129,7 +125,7 @@ def supervise(command: Sequence[str], environment: dict[str, str], output: Outpu
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
-            preexec_fn=lambda: _prepare(signal.SIG_DFL if terminates == Acts.COMMAND else signal.SIG_IGN),
+            preexec_fn=lambda: _prepare(terminates),
         )
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, lambda number, _: _pass_on(number, process, terminates))
@@ -142,10 +138,16 @@ def supervise(command: Sequence[str], environment: dict[str, str], output: Outpu
     return status if status >= 0 else 128 - status
 
 
-def _prepare(on_terminate: signal.Handlers) -> None:
-    """In the new process, before it becomes the command."""
+def _prepare(terminates: Acts) -> None:
+    """In the new process, before it becomes the command.
+
+    Accelerate would kill its processes half a minute after SIGTERM, and at the second one at once, so SIGTERM never
+    reaches it; its processes inherit that, until they are ready for one (`TrainingStates`).
+    """
     die_with_parent()
-    signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if terminates == Acts.COMMAND else signal.SIG_IGN)
+    if terminates == Acts.PROCESSES:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 def _pass_on(number: int, process: subprocess.Popen, terminates: Acts) -> None:

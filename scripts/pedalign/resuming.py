@@ -129,6 +129,7 @@ class TrainingStates(TrainerCallback):
 
     def __enter__(self) -> "TrainingStates":
         self.handler = signal.signal(signal.SIGTERM, self._terminate)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked by the launcher until now
         return self
 
     def __exit__(self, *_: Any) -> None:

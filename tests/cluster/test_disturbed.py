@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from calls import LONG, QUICKLY, TUNED, Call, trained_here, weights
+from calls import LONG, LONGER, QUICKLY, TUNED, Call, weights
 from checkouts import Checkout
 from slurm import Cluster, wait_for
 
@@ -56,16 +56,16 @@ def test_a_requeued_training_keeps_its_job_and_goes_on(checkout, call: Start, id
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
-def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(checkout, call: Start, undisturbed):
+def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(checkout, call, longer_undisturbed):
     signal_early = "finetune:slurm_extra='--open-mode=append --signal=TERM@50'"
     resources = "models: {tiny: {resources: {sft: {runtime: 1, max_runtime: 3}}}}"
     (checkout.path / "limit.yaml").write_text(resources)
-    running = call(checkout, "--set-resources", signal_early, config=(*LONG, "limit.yaml"))
+    running = call(checkout, "--set-resources", signal_early, config=(*LONGER, "limit.yaml"))
     running.succeed()
-    first, *_, last = running.jobs("finetune")
-    assert (first["TimeLimit"], last["TimeLimit"]) == ("00:01:00", "00:02:00")
+    first, second, *_ = running.jobs("finetune")
+    assert (first["TimeLimit"], second["TimeLimit"]) == ("00:01:00", "00:02:00")
     assert "ended by SIGTERM after step" in Path(checkout.path, first["StdOut"]).read_text()
-    assert resumed(checkout) and weights(checkout) == undisturbed
+    assert resumed(checkout) and weights(checkout) == longer_undisturbed
 
 
 def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Start, idle: Cluster, undisturbed):
@@ -78,22 +78,19 @@ def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Sta
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
-def test_a_training_whose_node_is_lost_goes_on_elsewhere_and_alone(prepared, tmp_path, call: Start, idle: Cluster):
+def test_a_training_whose_node_is_lost_goes_on_elsewhere_and_alone(checkout, call, idle: Cluster, longer_undisturbed):
     """The lost node's processes live on, unseen by Slurm; they end when the training goes on elsewhere."""
-    lost, kept = (prepared.copy(tmp_path / name) for name in ("lost", "kept"))
-    for checkout in (lost, kept):
-        (checkout.path / "longer.yaml").write_text("models: {tiny: {sft: {epochs: 80}}}")
-    running = call(lost, config=(*LONG, "longer.yaml"))
+    running = call(checkout, config=LONGER)
     node = running.running(saved=20)["NodeList"]
-    (old,) = trainings(lost)
+    (old,) = trainings(checkout)
     idle.kill_slurmd(node)
-    wait_for(lambda: resumed(lost), "the training to go on", 120)
-    wait_for(lambda: old not in trainings(lost), "the old one to end", 15)
-    assert len(trainings(lost)) == 1
+    wait_for(lambda: resumed(checkout), "the training to go on", 120)
+    wait_for(lambda: old not in trainings(checkout), "the old one to end", 15)
+    assert len(trainings(checkout)) == 1
     running.succeed()
     (job,) = running.jobs("finetune")
     assert job["JobState"] == "COMPLETED" and job["NodeList"] != node
-    assert weights(lost) == trained_here(kept, (*LONG, "longer.yaml"))
+    assert weights(checkout) == longer_undisturbed
 
 
 def test_too_little_memory_is_said_by_name(checkout, call: Start):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from pedalign.artifacts import write_json
 from pedalign.conversation import Conversation, formatted_rows
 from pedalign.likelihood import log_probabilities
-from pedalign.models import save_checkpoint
+from pedalign.models import save_checkpoint, scratch_model
 from pedalign.rubric import load_rubric
 from pedalign.template import renderer
 
@@ -85,13 +85,18 @@ class Launched:
 
 
 class Inputs:
-    """A small model, conversations and preference pairs, as files that the training scripts read."""
+    """A small model, conversations and preference pairs, as files that the training scripts read.
 
-    def __init__(self, folder: Path) -> None:
+    `wide`: ZeRO-3 spreads only tensors of more than 100,000 numbers over the ranks, so the model has some.
+    """
+
+    def __init__(self, folder: Path, wide: bool = False) -> None:
         self.folder = folder
         talks = [Conversation(talk.id, talk.messages * (1 + number % 3)) for number, talk in enumerate(small.TALKS)]
         self.write("sft.json", [talk.record() for talk in talks])
-        model, tokenizer, _ = small.small_model()
+        _, tokenizer, _ = small.small_model()
+        sizes = {"hidden_size": 256, "intermediate_size": 512} if wide else {}
+        model = scratch_model({**small.ARCHITECTURE, **sizes}, tokenizer, seed=1)
         rendering = renderer(tokenizer, rubric=load_rubric(RUBRIC), **RENDERING)
         save_checkpoint(model, rendering, tokenizer, folder / "base")
 

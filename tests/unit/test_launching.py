@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -77,9 +78,9 @@ def test_several_processes_are_started_by_accelerate_on_a_free_port_in_the_preci
 
 
 def test_each_node_starts_its_part_and_knows_where_the_first_one_listens():
-    read = parsed(8, {"training": TRAINING}, Nodes(2, 1, "node1", 1234))
+    read = parsed(8, {"training": TRAINING}, Nodes(2, 1, "node1", 1234), threads=10)
     assert (read.num_processes, read.num_machines, read.machine_rank) == (8, 2, 1)
-    assert (read.main_process_ip, read.main_process_port, read.num_cpu_threads_per_process) == ("node1", 1234, 1)
+    assert (read.main_process_ip, read.main_process_port, read.num_cpu_threads_per_process) == ("node1", 1234, 2)
 
 
 @pytest.mark.parametrize("adapter, profile", [(None, "zero3.yaml"), (ADAPTER, "ddp.yaml")])
@@ -237,21 +238,24 @@ time.sleep(60)
 
 @pytest.mark.slow
 def test_several_processes_have_the_time_they_need_to_end_after_sigterm(start):
-    """Three signals stand for half a minute, after which accelerate would kill them; it would at the second one."""
+    """Three signals stand for half a minute, after which accelerate would kill them; it would at the second one, and
+    Slurm signals it too."""
     lines = """
 got = []
 signal.signal(signal.SIGTERM, lambda *_: got.append(1))
-say("ready")
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+say(f"started by {os.getppid()}")
 while len(got) < 3:
     time.sleep(0.01)
 say("ended by itself")
 end_interrupted()
 """
     job = start(RANK + lines, "--settings", settings(), gpu=2, impatient=True)
-    assert until(lambda: job.said.count("ready") == 2)
+    assert until(lambda: len(re.findall(r"started by \d+\n", job.said)) == 2)
+    os.kill(int(re.findall(r"started by (\d+)", job.said)[0]), signal.SIGTERM)
     job.process.terminate()
     assert job.ends() == 75
-    assert job.said.count("ended by itself") == 2
+    assert job.said.count("ended by itself") == 2 and "SignalException" not in job.said
 
 
 def test_deprecations_within_pytorch_are_not_told_and_what_the_user_says_of_warnings_holds(monkeypatch):

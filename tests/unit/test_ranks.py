@@ -13,15 +13,15 @@ pytestmark = pytest.mark.slow
 
 # Sums are taken in another order, and float32 has a relative precision of 6e-8. PyTorch adds up the squares of a whole
 # tensor in float32, DeepSpeed those of each rank's part, so with tensors of a million weights norms differ by up to
-# 1e-3, and with these by 1e-6.
-LOSS = {"rel": 1e-6}
-NORM = {"rel": 5e-6}
-# AdamW divides by the mean square of a gradient: what is rounding in small ones is not so in what they move. Six steps
-# of a learning rate of 1e-3 move weights by some 5e-3.
-WEIGHT = 3e-6
+# 1e-3, and with these by 1e-5.
+LOSS = {"rel": 1e-6, "abs": 1e-6}  # a small loss of a pair is a difference of large log-probabilities
+NORM = {"rel": 1e-5}
+# AdamW divides a gradient by its mean square, and so makes much of what rounding left of small ones. Six steps of a
+# learning rate of 1e-4 move weights by some 5e-4.
+WEIGHT = 1e-6
 PAIRWISE = ("dpo", "ipo", "rso", "cdpo")
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", "v_proj"], "four_bit": False}
-BATCH = {"global_batch_size": 4, "epochs": 1.5}
+BATCH = {"global_batch_size": 4, "epochs": 1.5, "learning_rate": 1e-4}
 # Several trainings in one start, each as in a start of its own.
 EACH = """
 import json, runpy, sys
@@ -35,7 +35,7 @@ for script in json.loads(sys.argv.pop()):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
+    return Inputs(tmp_path_factory.mktemp("inputs"), wide=True)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def check_equal(one: Path, other: Path, base: Path) -> None:
     before, ones, others = weights(base), weights(one), weights(other)
     assert ones.keys() == others.keys() == before.keys()
     assert max(float((ones[name] - others[name]).abs().max()) for name in ones) < WEIGHT
-    assert max(float((ones[name] - before[name]).abs().max()) for name in ones) > 1000 * WEIGHT
+    assert max(float((ones[name] - before[name]).abs().max()) for name in ones) > 100 * WEIGHT
 
 
 def test_training_all_weights_in_two_ranks_is_training_them_in_one(train, inputs):
@@ -89,16 +89,15 @@ def test_training_in_four_ranks_is_training_in_one_and_its_log_is_short(train, i
 
 
 def test_an_adapter_is_trained_in_two_ranks_as_in_one_and_they_say_little(train, inputs):
-    (one,), _ = train(1, "sft", device_batch_size=1, adapter=LORA)
-    (other,), said = train(2, "sft", device_batch_size=1, adapter=LORA, gradient_checkpointing=True)
+    (one,), _ = train(1, "sft", device_batch_size=1, adapter=LORA, learning_rate=1e-3)
+    (other,), said = train(2, "sft", device_batch_size=1, adapter=LORA, learning_rate=1e-3, gradient_checkpointing=True)
     check_equal(one, other, inputs.folder / "base")
     assert said.count("\n") < 30 and "FutureWarning: `torch" not in said
 
 
-@pytest.mark.xfail(strict=True, reason="the mismatched replies of KTO's estimate are drawn from one rank's batch")
 def test_kto_with_as_many_replies_at_a_time_is_the_same_in_two_ranks(train, inputs):
     """Its estimate of how far the policy has moved is that of the replies that all ranks compute at a time."""
-    (one,), _ = train(1, "kto", device_batch_size=4)
-    (other,), _ = train(2, "kto", device_batch_size=2)
+    (one,), _ = train(1, "kto", device_batch_size=4, learning_rate=1e-3)
+    (other,), _ = train(2, "kto", device_batch_size=2, learning_rate=1e-3)
     assert history(other, "kl") == pytest.approx(history(one, "kl"), rel=1e-3, abs=1e-5)
     check_equal(one, other, inputs.folder / "base")

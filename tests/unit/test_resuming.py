@@ -30,6 +30,21 @@ LONG = {"global_batch_size": 4, "epochs": 12}  # 48 steps, which take a second o
 SHORT = {"global_batch_size": 4, "epochs": 2.5}  # 10 steps
 
 
+# A script, with a line for each step that it makes.
+TOLD = """
+import runpy, sys
+from pedalign.resuming import TrainingStates
+on_step_end = TrainingStates.on_step_end
+def told(states, args, state, control, **more):
+    if state.is_world_process_zero:
+        print(f"trained step {state.global_step}.", flush=True)
+    on_step_end(states, args, state, control, **more)
+TrainingStates.on_step_end = told
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 class Died(Exception):
     """In place of the death of the process."""
 
@@ -80,7 +95,8 @@ class Work:
         return self.capfd.readouterr().out
 
     def launched(self, script: list[str], gpu: int = 0) -> Launched:
-        self.jobs.append(Launched(self.folder, *script, gpu=gpu))
+        (self.folder / "told.py").write_text(TOLD)
+        self.jobs.append(Launched(self.folder, self.folder / "told.py", *script, gpu=gpu))
         return self.jobs[-1]
 
     def dies_after(self, step: int, script: list[str]) -> None:
@@ -113,6 +129,11 @@ class Work:
         one, other = (read_json(Path(f"{made}.json")) for made in (self.checkpoint, whole))
         assert one["history"] == other["history"] and one["steps"] == other["steps"]
         assert not list(self.folder.glob("*.state-*"))
+
+
+def trained(job: Launched) -> list[int]:
+    """The steps that it made."""
+    return [int(step) for step in re.findall(r"trained step (\d+)\.", job.said)]
 
 
 @pytest.fixture
@@ -151,10 +172,11 @@ def test_after_a_sigkill_the_newest_state_is_gone_on_with(work, unbroken):
     assert job.ends() == -signal.SIGKILL and until(lambda: not alive(process))
     assert not work.checkpoint.exists() and len(work.states) in (KEPT, KEPT + 1)  # one may just have been written
     newest = work.states[-1]
+    step = int(newest.name.rpartition("-")[2])
 
     again = work.launched(script)
     assert again.ends() == 0
-    assert f"going on from step {newest.name.rpartition('-')[2]} ({newest})" in again.said
+    assert f"going on from step {step} ({newest})" in again.said and trained(again)[0] == step + 1
     work.check_same_as(unbroken("sft", **LONG))
 
 
@@ -196,7 +218,7 @@ def test_sigterm_in_the_last_step_changes_nothing(work, unbroken):
     work.monkeypatch.setattr(TrainingStates, "on_step_begin", terminate)
     work.here(work.script("sft", **SHORT))
     work.check_same_as(unbroken("sft", **SHORT))
-    os.kill(os.getpid(), signal.SIGTERM)  # one more, as the launcher sends, does not spoil the exit status
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # one more would spoil the exit status
 
 
 @pytest.mark.slow
@@ -261,20 +283,23 @@ def test_a_state_of_another_training_is_named_with_what_differs_and_not_used(wor
 
 
 @pytest.mark.slow
-def test_a_sharded_training_goes_on_too(work):
+def test_a_sharded_training_goes_on_too(work, tmp_path_factory):
+    inputs = Inputs(tmp_path_factory.mktemp("wide"), wide=True)
     how = {"device_batch_size": 1, "global_batch_size": 4, "epochs": 5}  # steps of a tenth of a second
-    script = work.script("sft", **how)
     whole = work.folder / "whole"
-    assert work.launched(work.inputs.script("sft", whole, **how), gpu=2).ends() == 0
+    assert work.launched(inputs.script("sft", whole, **how), gpu=2).ends() == 0
 
+    script = inputs.script("sft", work.checkpoint, **how)
     job = work.launched(script, gpu=2)
     assert until(lambda: work.started)
     job.process.terminate()
     assert job.ends() == 75
-    assert job.said.count("ended by SIGTERM after step ") == 1 and len(work.states) == 1
+    assert job.said.count("ended by SIGTERM after step ") == 1
+    (state,) = work.states
+    step = int(state.name.rpartition("-")[2])
     again = work.launched(script, gpu=2)
     assert again.ends() == 0, again.said[-3000:]
-    assert again.said.count("going on from step ") == 1
+    assert again.said.count(f"going on from step {step} ") == 1 and trained(again) == list(range(step + 1, 21))
     work.check_same_as(whole)
 
 
@@ -285,7 +310,7 @@ def test_an_adapter_goes_on_in_another_number_of_ranks(work, unbroken):
     work.dies_after(6, script)
     job = work.launched(script, gpu=2)
     assert job.ends() == 0, job.said[-3000:]
-    assert "going on from step 6 " in job.said
+    assert "going on from step 6 " in job.said and trained(job) == [7, 8, 9, 10]
     whole = unbroken("sft", **how)
     one, other = weights(whole), weights(work.checkpoint)
     # As in test_ranks.py: what is summed in another order.
@@ -297,22 +322,22 @@ def test_an_adapter_goes_on_in_another_number_of_ranks(work, unbroken):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["while it trains", "when it has trained", "by one that has finished"])
-def test_a_training_that_another_process_took_over_stops_and_writes_nothing(work, when):
+@pytest.mark.parametrize("moment, steps", [("on_step_begin", 6), ("on_train_end", 10)])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_training_that_another_process_took_over_stops_and_writes_nothing(work, moment, steps, finished):
     def taken_over(states, args, state, control, **_):
-        if when == "by one that has finished":
+        if state.global_step >= 5 and finished:
             shutil.rmtree(states.folder, ignore_errors=True)
-        elif when == "when it has trained" or state.global_step == 5:
+        elif state.global_step >= 5:
             write_text(states.folder / "owner", "node2, process 7")
 
-    moment = "on_train_end" if when == "when it has trained" else "on_step_begin"
     work.monkeypatch.setattr(TrainingStates, moment, taken_over)
     with pytest.raises(SystemExit) as ended:
         work.here(work.script("sft", **SHORT))
     problem, remedy = str(ended.value).splitlines()
-    other = "one that has finished" if when == "by one that has finished" else "node2, process 7"
+    other = "one that has finished" if finished else "node2, process 7"
     assert problem == f"error: {work.checkpoint}: another process has taken this training over: {other}"
-    assert "nothing is lost" in remedy
+    assert "nothing is lost" in remedy and work.trained[-1] == steps
     assert not work.checkpoint.exists() and not Path(f"{work.checkpoint}.json").exists()
 
 
