@@ -241,6 +241,7 @@ def test_several_processes_have_the_time_they_need_to_end_after_sigterm(start):
     """Three signals stand for half a minute, after which accelerate would kill them; it would at the second one, and
     Slurm signals it too."""
     lines = """
+die_with_launcher()
 got = []
 signal.signal(signal.SIGTERM, lambda *_: got.append(1))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
