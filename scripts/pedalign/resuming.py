@@ -5,6 +5,7 @@ result (settings, data, model, code, versions), which origin.json there spells o
 process has written it and whole.json lists its files.
 """
 
+import atexit
 import dataclasses
 import hashlib
 import json
@@ -37,6 +38,16 @@ _DECIDING = ("torch", "transformers", "trl", "accelerate", "deepspeed", "peft")
 def wait_for_all() -> None:
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
+
+
+def leave_at_exit() -> None:
+    """Let go of the other processes in good order: threads that still listen to them can abort this one as it exits."""
+
+    def leave() -> None:
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ from pedalign.processes import (
     processes,
     sharded,
 )
-from pedalign.resuming import TrainingStates, origin, wait_for_all
+from pedalign.resuming import TrainingStates, leave_at_exit, origin, wait_for_all
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import Renderer, renderer
@@ -257,6 +257,7 @@ def train_and_save(
     """
     if processes() > 1:
         die_with_launcher()
+        leave_at_exit()
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())  # else all would load their model onto the first GPU
     tokenizer = load_tokenizer(args.model)
