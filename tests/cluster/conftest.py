@@ -14,8 +14,8 @@ from slurm import Cluster
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster with accounting, which all tests share."""
-    with Cluster(tmp_path_factory.mktemp("slurm"), accounting=True) as made:
+    """A cluster with accounting, which all tests share; it shows what their jobs were to the end."""
+    with Cluster(tmp_path_factory.mktemp("slurm"), accounting=True, MinJobAge=7200) as made:
         yield made
 
 
