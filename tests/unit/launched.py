@@ -12,6 +12,7 @@ from typing import Any
 
 import small
 import torch
+import waiting
 from safetensors.torch import load_file
 
 from pedalign.artifacts import write_json
@@ -37,13 +38,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
-    """Whether the condition comes true in this time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
+    """With the time that a training takes."""
+    return waiting.until(condition, seconds)
 
 
 def alive(process: str) -> bool:

@@ -4,11 +4,10 @@ import fcntl
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from pedalign import leases
 from pedalign.leases import lease, visible_devices
@@ -38,16 +37,6 @@ with leased() as devices:
 """
 )
 STREAM = LEASE + "while not (folder / 'stop').exists():\n    with leased():\n        time.sleep(0.02)"
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
-    """Whether the condition comes true in this time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 class Job:
