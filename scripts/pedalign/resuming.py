@@ -35,8 +35,13 @@ _OWNER = "owner"
 _DECIDING = ("torch", "transformers", "trl", "accelerate", "deepspeed", "peft")
 
 
+def _joined() -> bool:
+    """Whether this process has joined others."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def wait_for_all() -> None:
-    if distributed.is_available() and distributed.is_initialized():
+    if _joined():
         distributed.barrier()
 
 
@@ -44,7 +49,7 @@ def leave_at_exit() -> None:
     """Let go of the other processes in good order: threads that still listen to them can abort this one as it exits."""
 
     def leave() -> None:
-        if distributed.is_available() and distributed.is_initialized():
+        if _joined():
             distributed.destroy_process_group()
 
     atexit.register(leave)
@@ -163,7 +168,7 @@ class TrainingStates(TrainerCallback):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / "origin.json", dataclasses.asdict(self.origin))
             write_text(self.folder / _OWNER, self.me)
-        if distributed.is_available() and distributed.is_initialized():
+        if _joined():
             distributed.broadcast_object_list(chosen)
         return chosen[0]
 
@@ -195,7 +200,7 @@ class TrainingStates(TrainerCallback):
         due = due or (self.steps > 0 and state.global_step % self.steps == 0)
         ousted = is_first_process() and not self._is_mine()
         wishes = torch.tensor([float(due), float(self.terminated), float(ousted)], device=args.device)
-        if distributed.is_available() and distributed.is_initialized():
+        if _joined():
             distributed.all_reduce(wishes, op=distributed.ReduceOp.MAX)
         due, terminated, ousted = (bool(wish) for wish in wishes.tolist())
         if ousted:
