@@ -119,12 +119,16 @@ class Progress(TrainerCallback):
     def __init__(self, name: str) -> None:
         self.name = name
         self.started = self.last = time.monotonic()
+        self.first = 0  # steps that an earlier run did
+
+    def on_train_begin(self, args, state, control, **_):
+        self.first = state.global_step
 
     def on_log(self, args, state, control, logs=None, **_):
         now = time.monotonic()
         if state.is_world_process_zero and logs and "loss" in logs and now - self.last >= 10:
             self.last = now
-            left = (now - self.started) / state.global_step * (state.max_steps - state.global_step)
+            left = (now - self.started) / (state.global_step - self.first) * (state.max_steps - state.global_step)
             print(
                 f"{self.name}: step {state.global_step}/{state.max_steps}, loss {float(logs['loss']):.3f}, "
                 f"{left:.0f} s left",

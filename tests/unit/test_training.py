@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from small import ARCHITECTURE, TALKS, settings, small_model
+from transformers import TrainerState
 from trl.trainer import utils as trl_utils
 
 from pedalign.errors import UserError
 from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
 from pedalign.processes import accumulation
-from pedalign.training import StageSettings, finetune, train_and_save
+from pedalign.training import Progress, StageSettings, finetune, train_and_save
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +107,13 @@ def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(m
     name = "model.layers.0.mlp.up_proj.weight"
     before, after = base.state_dict()[name], trained.state_dict()[name].cpu()
     assert (before != after).float().mean() > 0.5
+
+
+def test_the_time_left_is_that_of_the_steps_that_this_run_did(monkeypatch, capsys):
+    """Of a training that goes on from step 100, ten steps in twenty seconds."""
+    now = iter([0.0, 20.0])
+    monkeypatch.setattr("pedalign.training.time.monotonic", lambda: next(now))
+    progress = Progress("finetune")
+    progress.on_train_begin(None, TrainerState(global_step=100), None)
+    progress.on_log(None, TrainerState(global_step=110, max_steps=120), None, logs={"loss": 1.0})
+    assert "step 110/120, loss 1.000, 20 s left" in capsys.readouterr().out
