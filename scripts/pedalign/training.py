@@ -238,6 +238,14 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
 
 
+def _without_shared_memory() -> None:
+    """On the CPU, let DeepSpeed talk over gloo alone. For shared memory it would compile an extension first, which
+    needs a compiler, and waits for ever for the lock of a compilation that was killed."""
+    from deepspeed import ops  # type: ignore[import-untyped]
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 class Train(Protocol):
     """What a training script does with what it is given: train the model in place, return facts for the manifest."""
 
@@ -264,6 +272,8 @@ def train_and_save(
         leave_at_exit()
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())  # else all would load their model onto the first GPU
+        elif sharded():
+            _without_shared_memory()
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves

@@ -101,3 +101,13 @@ def test_kto_with_as_many_replies_at_a_time_is_the_same_in_two_ranks(train, inpu
     (other,), _ = train(2, "kto", device_batch_size=2, learning_rate=1e-3)
     assert history(other, "kl") == pytest.approx(history(one, "kl"), rel=1e-3, abs=1e-5)
     check_equal(one, other, inputs.folder / "base")
+
+
+def test_a_compilation_that_was_killed_holds_no_ranks_up(train, tmp_path, monkeypatch):
+    """DeepSpeed's, for shared memory: it leaves a lock that is waited for without end."""
+    lock = tmp_path / "extensions/deepspeed_shm_comm/lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    (made,), _ = train(2, "sft", device_batch_size=1)
+    assert (made / "model.safetensors").is_file()
