@@ -132,7 +132,7 @@ def _training_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, n
         held, node = _zero3(size, gpus, nodes)
         held = max(held, size.parameters * width)  # each process puts the whole model on its GPU before it is spread
     else:
-        held = _frozen(size, entry, width) + _trained(size, width)
+        held = _frozen(size, entry, width) + _trained(size)
         node = ceil(gpus / nodes) * (size.parameters * width + _PROCESS)
     rows = training["device_batch_size"] * (2 if stage == "alignment" else 1)  # of a pair, both replies at once
     tokens = rows * entry["max_length"]
@@ -171,9 +171,9 @@ def _frozen(size: Size, entry: dict[str, Any], width: int) -> float:
     return size.parameters * width
 
 
-def _trained(size: Size, width: int) -> float:
-    """Weights, gradients and Adam's two states, in one precision: accelerate's estimate. An adapter's are float32."""
-    return estimate_training_usage(size.adapter * 4 or size.parameters * width, "float32")["step"]
+def _trained(size: Size) -> float:
+    """Weights, gradients and Adam's two states, in float32: accelerate's estimate."""
+    return estimate_training_usage((size.adapter or size.parameters) * 4, "float32")["step"]
 
 
 def _activations(size: Size, tokens: int, width: int, checkpointing: bool) -> float:
@@ -208,12 +208,9 @@ def base_bytes(size: Size) -> float:
 
 
 def training_state_bytes(size: Size, entry: dict[str, Any], gpus: int) -> float:
-    """Of all states that lie there at once: the weights as they are used, and Adam's two states; ZeRO-3 adds the
-    weights in float32, of which it keeps the states too."""
-    if size.adapter:
-        state = size.adapter * 4 * 3
-    elif gpus > 1:
-        state = size.parameters * (_WIDTH[entry["dtype"]] + 12)
-    else:
-        state = size.parameters * _WIDTH[entry["dtype"]] * 3
+    """Of all states that lie there at once: weights and Adam's two states, in float32; ZeRO-3 adds the weights as they
+    are used."""
+    state = (size.adapter or size.parameters) * 4 * 3
+    if gpus > 1 and not size.adapter:
+        state += size.parameters * _WIDTH[entry["dtype"]]
     return (KEPT + 1) * state
