@@ -24,11 +24,7 @@ from typing import Any
 
 import snakemake_executor_plugin_slurm as slurm
 from snakemake_executor_plugin_slurm import common_settings  # noqa: F401 (the plugin interface looks for it here)
-from snakemake_executor_plugin_slurm.job_status_query import (
-    query_job_status,
-    query_job_status_sacct,
-    query_job_status_squeue,
-)
+from snakemake_executor_plugin_slurm.job_status_query import query_job_status_sacct, query_job_status_squeue
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
@@ -115,13 +111,12 @@ class Executor(slurm.Executor):
     def _cancel_unrecorded(self) -> None:
         """Jobs whose submission was the last thing that a killed call did: their records were not written."""
         known = {record.id for record in records()}
-        strays = [job for job in self._ask_squeue() if job not in known]
+        strays = self._active() - known
         if strays:
-            subprocess.run(["scancel", *strays], check=False)
+            subprocess.run(["scancel", *sorted(strays)], check=False)
 
-    def _ask_squeue(self) -> dict[str, str]:
-        answer = subprocess.run(shlex.split(self._status_queries()[0]), capture_output=True, text=True, timeout=60)
-        return dict(line.split("|")[:2] for line in answer.stdout.splitlines())
+    def _active(self) -> set[str]:
+        return _ids(self._status_queries()[0])
 
     # Submission: of what an earlier call has submitted already, only the watching.
 
@@ -130,22 +125,17 @@ class Executor(slurm.Executor):
             job.resources.gpu_model = None  # the profile's, for jobs with GPUs; with it, this job would get one too
         earlier = next((record for record in records() if record.outputs == _outputs(job)), None)
         if earlier:
-            if earlier.fingerprint == _fingerprint(job) and self._is_known(earlier.id):
+            # Slurm must still say what became of it.
+            if earlier.fingerprint == _fingerprint(job) and earlier.id in _ids(self._status_queries()[1]):
                 self.logger.info(f"Job {job.jobid} is Slurm job {earlier.id} of an earlier call: taken up.")
                 info = SubmittedJobInfo(job, external_jobid=earlier.id, aux={"slurm_logfile": Path(earlier.log)})
                 self._report_job_submission_threadsafe(info)
                 return
             subprocess.run(["scancel", "--quiet", earlier.id], check=False)
-            while earlier.id in self._ask_squeue():
+            while earlier.id in self._active():
                 time.sleep(1)
             forget(earlier.id)
         super().run_job(job)
-
-    def _is_known(self, jobid: str) -> bool:
-        """Whether Slurm still says what became of a job."""
-        command = f"{self._status_queries()[1]}"
-        answer = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60)
-        return any(line.split("|")[0] == jobid for line in answer.stdout.splitlines())
 
     def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
         self.submitted = True
@@ -157,25 +147,25 @@ class Executor(slurm.Executor):
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
         """Reports those that ended; yields the others."""
-        states = await self._states({info.external_jobid for info in active_jobs}) if active_jobs else {}
+        if not active_jobs:
+            self.unheard = time.monotonic()  # nothing was asked, so no answer is missed
+            return
+        states = await self._states({info.external_jobid for info in active_jobs})
         for info in active_jobs:
             if states is None or not self._report_end(info, *states.get(info.external_jobid, ("UNLISTED", ""))):
                 yield info
 
     async def _states(self, jobids: set[str | None]) -> dict[str, tuple[str, str]] | None:
         """Job id → state and reason; None where Slurm gives no answer. Raises WorkflowError if that lasts too long."""
-        active, ended = self._status_queries()
-        command = active
-        lines = await _lines(active)
         states: dict[str, tuple[str, str]] = {}
-        if lines is not None:
-            states = {line[0]: (line[1], line[2]) for line in lines if len(line) == 3}
-            if jobids - states.keys():
-                command = ended
-                found, _ = await query_job_status(ended, self.logger)
-                lines = None if found is None else lines
-                states = {**{job: (state, "") for job, state in (found or {}).items()}, **states}
-        if lines is not None:
+        for command in self._status_queries():
+            answer = await _ask(command)
+            if answer is None:
+                break
+            states = answer | states  # what squeue says of a job counts
+            if jobids <= states.keys():
+                break
+        if answer is not None:
             self.unheard = time.monotonic()
             return states
         silence = time.monotonic() - self.unheard
@@ -235,8 +225,8 @@ class Executor(slurm.Executor):
                 forget(str(info.external_jobid))
 
 
-async def _lines(command: str) -> list[list[str]] | None:
-    """The fields of each line that a command prints; None where it fails or hangs."""
+async def _ask(command: str) -> dict[str, tuple[str, str]] | None:
+    """Job id → state and, where the command tells it, reason; None where it fails or hangs."""
     process = await asyncio.create_subprocess_exec(
         *shlex.split(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
@@ -245,7 +235,17 @@ async def _lines(command: str) -> list[list[str]] | None:
     except TimeoutError:
         process.kill()
         return None
-    return [line.split("|") for line in output.decode().splitlines()] if process.returncode == 0 else None
+    return _jobs(output.decode()) if process.returncode == 0 else None
+
+
+def _ids(command: str) -> set[str]:
+    """The jobs that a status command lists."""
+    return set(_jobs(subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60).stdout))
+
+
+def _jobs(text: str) -> dict[str, tuple[str, str]]:
+    rows = [[*line.split("|"), ""] for line in text.splitlines() if "|" in line]
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def _tail(log: Path) -> str:
