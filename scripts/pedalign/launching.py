@@ -87,7 +87,9 @@ class Output:
         if log:
             try:
                 log.parent.mkdir(parents=True, exist_ok=True)
-                self.targets[str(log)] = open(log, "wb", buffering=0)  # noqa: SIM115
+                # At its end, whoever else still writes to it.
+                new = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+                self.targets[str(log)] = open(new, "wb", buffering=0)  # noqa: SIM115
             except OSError as error:
                 self.say(f"no log: {error}")
 

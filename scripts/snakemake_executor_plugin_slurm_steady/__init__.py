@@ -9,6 +9,8 @@ It submits as snakemake-executor-plugin-slurm does, and differs in how it watche
 - What was submitted is on record (pedalign.submitted). When Snakemake is killed and started again, it takes the
   jobs up: it watches those that run and books those that finished, in place of submitting them again.
 - An error says what Slurm did, and how to mend it.
+- What a failed job has made is removed by the watching Snakemake alone. A job that Slurm lost sight of may still run
+  when another has done its work, and must not remove that.
 """
 
 import asyncio
@@ -136,6 +138,9 @@ class Executor(slurm.Executor):
                 time.sleep(1)
             forget(earlier.id)
         super().run_job(job)
+
+    def additional_general_args(self) -> str:
+        return f"{super().additional_general_args()} --keep-incomplete"
 
     def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
         self.submitted = True

@@ -24,15 +24,18 @@ def resumed(checkout: Checkout) -> bool:
     return log.is_file() and "going on from step" in log.read_text()
 
 
-def trainings(checkout: Checkout) -> list[str]:
-    """The ids of its processes that fine-tune."""
-    found = []
+def processes(checkout: Checkout) -> dict[int, list[bytes]]:
+    """The ids and the commands of those that work in it."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            argv = (process / "cmdline").read_bytes().split(b"\0")
-            if argv[1:2] == [b"scripts/finetune.py"] and (process / "cwd").readlink() == checkout.path:
-                found.append(process.name)
+            if (process / "cwd").readlink() == checkout.path:
+                found[int(process.name)] = (process / "cmdline").read_bytes().split(b"\0")
     return found
+
+
+def trainings(checkout: Checkout) -> list[int]:
+    return [process for process, argv in processes(checkout).items() if argv[1:2] == [b"scripts/finetune.py"]]
 
 
 def test_a_cancelled_training_is_submitted_again_and_goes_on(checkout, call: Start, idle: Cluster, undisturbed):
@@ -77,19 +80,24 @@ def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Sta
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
-def test_a_training_whose_node_is_lost_goes_on_elsewhere_and_alone(checkout, call, idle: Cluster, longer_undisturbed):
-    """The lost node's processes live on, unseen by Slurm; they end when the training goes on elsewhere."""
-    running = call(checkout, config=LONGER)
-    node = running.running(saved=20)["NodeList"]
+@pytest.mark.parametrize("meanwhile", ["runs", "finishes"])
+def test_a_training_whose_node_is_lost_goes_on_elsewhere_and_alone(checkout, call, idle, undisturbed, meanwhile):
+    """The lost node's processes live on, unseen by Slurm, stuck until the training runs elsewhere, or has finished."""
+    running = call(checkout)
+    node = running.running()["NodeList"]
     (old,) = trainings(checkout)
+    os.kill(old, signal.SIGSTOP)
     idle.kill_slurmd(node)
     wait_for(lambda: resumed(checkout), "the training to go on", 120)
+    if meanwhile == "finishes":
+        running.succeed()
+    os.kill(old, signal.SIGCONT)
     wait_for(lambda: old not in trainings(checkout), "the old one to end", 15)
-    assert len(trainings(checkout)) == 1
     running.succeed()
+    wait_for(lambda: not processes(checkout), "the lost job to end")
     (job,) = running.jobs("finetune")
     assert job["JobState"] == "COMPLETED" and job["NodeList"] != node
-    assert weights(checkout) == longer_undisturbed
+    assert weights(checkout) == undisturbed
 
 
 def test_too_little_memory_is_said_by_name(checkout, call: Start):
