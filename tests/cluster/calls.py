@@ -10,7 +10,6 @@ from checkouts import QUICK, Checkout
 from slurm import Cluster, wait_for
 
 LONG = (QUICK, "tests/config/cluster.yaml")
-LONGER = (*LONG, "tests/config/longer.yaml")
 QUICKLY = ("--slurm-steady-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1")
 TUNED = "results/tiny/sft/checkpoint.json"
 

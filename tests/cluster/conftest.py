@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import LONG, LONGER, Call, trained_here
+from calls import LONG, Call, trained_here
 from checkouts import Checkout, fresh_checkout
 from slurm import Cluster
 
@@ -67,11 +67,6 @@ def checkout(prepared: Checkout, tmp_path: Path) -> Checkout:
 def undisturbed(prepared: Checkout, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights of the fine-tuning that nothing happens to, on this machine."""
     return trained_here(prepared.copy(tmp_path_factory.mktemp("undisturbed") / "checkout"), LONG)
-
-
-@pytest.fixture(scope="session")
-def longer_undisturbed(prepared: Checkout, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained_here(prepared.copy(tmp_path_factory.mktemp("undisturbed") / "checkout"), LONGER)
 
 
 @pytest.fixture
