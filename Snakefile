@@ -9,6 +9,7 @@ include: "rules/alignment.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
 include: "rules/preflight.smk"
+include: "rules/benchmark.smk"
 
 
 rule all:

@@ -1,4 +1,5 @@
-"""Put the workflow's own picture, and the table of its last default run, into README.md.
+"""Put the workflow's own picture and the table of its last default run into README.md, and the last benchmark into
+docs/speed.md.
 
 python docs/update_readme.py
 """
@@ -7,7 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from pedalign.artifacts import read_csv, write_text
+from pedalign.artifacts import read_csv, read_json, write_text
+from pedalign.benchmark import benchmark_report
 from pedalign.table import table
 
 ROOT = Path(__file__).parents[1]
@@ -28,14 +30,18 @@ def results() -> str:
 
 
 def replaced(text: str, name: str, content: str) -> str:
-    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(\n<!-- /{name} -->)"
-    return re.sub(pattern, lambda match: match[1] + content + match[2], text, flags=re.DOTALL)
+    pattern = rf"(<!-- {name}: [^>]*-->\n).*?\n?(<!-- /{name} -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
 
 
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     write_text(readme, replaced(replaced(text, "dag", dag()), "results", results()))
+    speed, measured = ROOT / "docs/speed.md", ROOT / "results/benchmark.json"
+    if measured.is_file():
+        report = "\n".join(benchmark_report(read_json(measured)))
+        write_text(speed, replaced(speed.read_text(encoding="utf-8"), "speed", report))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def main() -> None:
     generation = GenerationSettings(**settings.generation)
     conversations = [list(group) for _, group in groupby(rows, key=lambda row: row["conversation_id"])]
     histories = [_history(group, rendering, settings.samples) for group in conversations]
-    selection = batches(histories, generation.max_batch_tokens, *args.shard)
+    selection = batches(histories, generation, *args.shard)
     completions: list[list[Completion]] = [[] for _ in histories]
     started = time.monotonic()
     if selection:  # none where there are more shards than batches

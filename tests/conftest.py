@@ -1,8 +1,12 @@
 """What the tests share."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# As the workflow has it for its jobs (rules/common.smk): threads that share cores do not wait in vain.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import pytest
 

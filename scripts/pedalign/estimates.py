@@ -26,7 +26,6 @@ CARDS = (16, 24, 40, 48, 80, 141)  # GB of common GPUs
 _ZERO3 = Path(__file__).parents[2] / "profiles" / "accelerate" / "zero3.yaml"
 _WIDTH = {"float32": 4, "bfloat16": 2}  # bytes of a number
 _PROCESS = 0.8 * GB  # Python with torch, transformers and TRL; measured
-_TOKENS_PER_REPLY = 100  # history tokens for each reply that is generated; measured on the simulated conversations
 _FOUR_BITS = (4 + 0.127) / 8  # bytes of a weight with double quantization, arXiv 2305.14314, section 3
 
 
@@ -186,13 +185,10 @@ def _activations(size: Size, tokens: int, width: int, checkpointing: bool) -> fl
 
 
 def _generation_memory(size: Size, entry: dict[str, Any], gpus: int) -> Memory:
-    """Weights and the histories' keys and values, then the replies', each with room for
-    max_new_tokens, and one layer's activations while the histories are read."""
-    width, settings = _WIDTH[entry["dtype"]], entry["generation"]
-    tokens = settings["max_batch_tokens"]
+    """Weights, keys and values of histories and replies, and one layer's activations while the histories are read."""
+    width, tokens = _WIDTH[entry["dtype"]], entry["generation"]["max_batch_tokens"]
     held = size.parameters * width + size.cached * tokens * width
-    replies = tokens / _TOKENS_PER_REPLY * settings["max_new_tokens"] * size.cached * width
-    total = held + max(replies, 34 * tokens * size.hidden * width / 2)
+    total = held + 34 * tokens * size.hidden * width / 2
     node = size.parameters * width + _PROCESS
     return Memory(held, total, node) if gpus else Memory(held + _PROCESS, total + _PROCESS, total + _PROCESS)
 

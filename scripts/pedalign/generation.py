@@ -24,7 +24,8 @@ from pedalign.errors import UserError
 class GenerationSettings:
     """How replies are decoded. `temperature` 0 is greedy; `repetition_penalty` 1 is none.
 
-    `max_batch_tokens` bounds the history tokens (conversations times longest) held at a time.
+    `max_batch_tokens` bounds the tokens whose keys and values are held at a time: histories (conversations times
+    longest), and replies of full length.
     """
 
     max_new_tokens: int
@@ -91,18 +92,17 @@ class _OwnTokens:
 
     is_compileable = False
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self) -> None:
         self.length = 0
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if layer not in self.layers:
-            shape = (*key.shape[:2], self.capacity, key.shape[3])
-            self.layers[layer] = (key.new_empty(shape), value.new_empty(shape))
-        keys, values = self.layers[layer]
+        keys, values = self.layers.get(layer, (key[:, :, :0], value[:, :, :0]))
+        if self.length == keys.shape[2]:  # full: half as much again
+            more = key.new_empty(*key.shape[:2], self.length // 2 + 16, key.shape[3])
+            self.layers[layer] = keys, values = torch.cat([keys, more], 2), torch.cat([values, more], 2)
         keys[:, :, self.length] = key[:, :, 0]
         values[:, :, self.length] = value[:, :, 0]
         return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
@@ -177,32 +177,56 @@ def generate(
     model.set_attn_implementation(_NAME)
     results: list[list[Completion]] = [[] for _ in histories]
     if selection is None:
-        selection = batches(histories, settings.max_batch_tokens)
+        selection = batches(histories, settings)
     total = sum(len(histories[at].prompt_lengths) for batch in selection for at in batch)
     done = 0
     for batch in selection:
-        for at, completions in zip(
-            batch, _answer(model, [histories[at] for at in batch], end_id, settings), strict=True
-        ):
+        answers = _answer_in_parts(model, [histories[at] for at in batch], end_id, settings)
+        for at, completions in zip(batch, answers, strict=True):
             results[at] = completions
             done += len(completions)
         progress(done, total)
     return results
 
 
-def batches(histories: Sequence[History], max_tokens: int, shard: int = 1, shards: int = 1) -> list[list[int]]:
+def batches(
+    histories: Sequence[History], settings: GenerationSettings, shard: int = 1, shards: int = 1
+) -> list[list[int]]:
     """Positions of histories of like length, the longest first, so that memory fails early if at all.
 
     Batches are dealt out to the `shards` in turn; those of `shard` (from 1) are returned. They are the same
     batches for any number of shards: rounding depends on what shares a batch, and now and then a token on rounding.
     """
-    order = sorted(range(len(histories)), key=lambda at: -len(histories[at].ids))
-    found = []
-    while order:
-        size = max(1, max_tokens // len(histories[order[0]].ids))
-        found.append(order[:size])
-        order = order[size:]
+    found: list[list[int]] = []
+    longest = replies = 0
+    for at in sorted(range(len(histories)), key=lambda at: -len(histories[at].ids)):
+        replies += len(histories[at].prompt_lengths)
+        if found and longest * (len(found[-1]) + 1) + replies * settings.max_new_tokens <= settings.max_batch_tokens:
+            found[-1].append(at)
+        else:
+            found.append([at])
+            longest, replies = len(histories[at].ids), len(histories[at].prompt_lengths)
     return found[shard - 1 :: shards]
+
+
+def _answer_in_parts(
+    model: PreTrainedModel, histories: Sequence[History], end_id: int, settings: GenerationSettings
+) -> list[list[Completion]]:
+    """As `_answer`; in two halves where memory does not suffice for the whole, and so on."""
+    try:
+        return _answer(model, histories, end_id, settings)
+    except torch.OutOfMemoryError:
+        if len(histories) == 1:
+            raise UserError(
+                f"the GPU's memory does not suffice for one conversation of {len(histories[0].ids)} tokens and its "
+                f"{len(histories[0].prompt_lengths)} replies",
+                "lower 'max_new_tokens' or 'preferences.samples', or take a GPU with more memory",
+            ) from None
+    torch.cuda.empty_cache()  # outside of `except`, where the error holds on to what was computed
+    half = len(histories) // 2
+    print(f"out of memory with {len(histories)} conversations at a time: trying {half}", flush=True)
+    parts = (histories[:half], histories[half:])
+    return [answers for part in parts for answers in _answer_in_parts(model, part, end_id, settings)]
 
 
 def _answer(
@@ -218,7 +242,7 @@ def _answer(
     written: list[list[int]] = [[] for _ in range(n_rows)]
     stopped = [False] * n_rows
     active = torch.arange(n_rows, device=device)  # the rows still in the batch
-    own = _OwnTokens(settings.max_new_tokens)
+    own = _OwnTokens()
     shared = _SharedHistory(layers, _slots(conversation), lengths)
     for step in range(settings.max_new_tokens):
         tokens = chooser.choose(logits, active, step)

@@ -3,11 +3,11 @@
 import argparse
 import dataclasses
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +16,12 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
-from trl.trainer import utils as trl_utils
 
 from pedalign.adapters import AdapterSettings, load_with_adapter, merged
 from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
+from pedalign.head import fast_head
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
 from pedalign.processes import (
     accumulation,
@@ -36,10 +36,6 @@ from pedalign.resuming import TrainingStates, leave_at_exit, origin, wait_for_al
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import Renderer, renderer
-
-# TRL's language-model head skips the positions that are not trained, but only where Triton runs: some accelerators need
-# tensors of one shape from batch to batch. The CPU does not, so it may skip them too. The losses are the same.
-trl_utils._use_triton = lambda device: True
 
 
 @dataclass(frozen=True)
@@ -100,17 +96,17 @@ def training_order(lengths: Sequence[int] | int, settings: TrainingSettings) -> 
     was broken off goes on with the rows that it would have had.
     """
     rows, size = lengths if isinstance(lengths, int) else len(lengths), settings.global_batch_size
-    steps_per_epoch = ceil(rows / size)
+    steps_per_epoch = math.ceil(rows / size)
     order: list[int] = []
-    for epoch in range(ceil(settings.epochs)):
+    for epoch in range(math.ceil(settings.epochs)):
         if isinstance(lengths, int):
             indices = list(range(rows))
         else:
             generator = torch.Generator().manual_seed(settings.seed + epoch)
             indices = get_length_grouped_indices(lengths, size, generator=generator)
-        filled = indices * ceil(size / rows + 1)
+        filled = indices * math.ceil(size / rows + 1)
         order += filled[: steps_per_epoch * size]
-    return order[: ceil(settings.epochs * steps_per_epoch) * size]
+    return order[: math.ceil(settings.epochs * steps_per_epoch) * size]
 
 
 class Progress(TrainerCallback):
@@ -147,7 +143,8 @@ def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[
     if states:
         trainer.args.output_dir = str(states.folder)
         trainer.add_callback(states)
-    trainer.train(resume_from_checkpoint=states and states.newest())
+    with fast_head():
+        trainer.train(resume_from_checkpoint=states and states.newest())
     if states and states.interrupted:
         if is_first_process():
             step = f"step {trainer.state.global_step}/{trainer.state.max_steps}"
@@ -165,10 +162,9 @@ def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
-    """What was logged of a step, but for TRL's count of tokens, which begins anew where a training goes on."""
-    return {
-        name: float(value) if isinstance(value, str) else value for name, value in entry.items() if name != "num_tokens"
-    }
+    """What is known of a step, but for TRL's count of tokens, which begins anew where a training goes on."""
+    figures = {name: float(value) if isinstance(value, str) else value for name, value in entry.items()}
+    return {name: value for name, value in figures.items() if name != "num_tokens" and not math.isnan(value)}
 
 
 def finetune(

@@ -84,9 +84,8 @@ def test_an_architecture_that_is_none_is_refused(refused):
 def test_answering_takes_weights_and_the_keys_and_values_of_histories_and_replies():
     entry, size = MODELS["mistral-7b"], model_size(MODELS["mistral-7b"], MISTRAL)
     memory = stage_memory(size, entry, "generation", 1)
-    history = 65536 * size.cached * 2
-    assert memory.held == 2 * P + history
-    assert memory.total == memory.held + history / 100 * 1024  # a reply to every hundred tokens, of 1024 at most
+    assert memory.held == 2 * P + 65536 * size.cached * 2
+    assert memory.held < memory.total < 40e9
 
 
 def test_a_small_models_memory_on_the_cpu_is_the_processs_own():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from pedalign.generation import GenerationSettings, History, generate
+from pedalign import generation
+from pedalign.generation import GenerationSettings, History, batches, generate
 
 END, VOCABULARY = 1, 120
 SHAPE = {
@@ -84,6 +85,38 @@ def test_a_reply_does_not_depend_on_what_else_is_answered(model, temperature):
     assert together == one_by_one
     backwards = generate(model, histories()[::-1], END, settings(temperature=temperature, max_batch_tokens=10_000))
     assert together == backwards[::-1]
+
+
+def test_a_batch_holds_no_more_tokens_than_the_setting_says_unless_it_is_one_conversation():
+    many, wanted = histories(100), settings(max_batch_tokens=1000)
+    found = batches(many, wanted)
+    assert sorted(at for batch in found for at in batch) == list(range(100))
+    held = [
+        max(len(many[at].ids) for at in batch) * len(batch)
+        + sum(len(many[at].prompt_lengths) for at in batch) * wanted.max_new_tokens
+        for batch in found
+    ]
+    assert max(held) <= 1000
+    assert sum(held) > 0.7 * 1000 * len(found)
+    assert batches(many, settings(max_batch_tokens=1)) == [[at] for batch in found for at in batch]
+
+
+def test_what_memory_does_not_suffice_for_is_halved_until_it_does(model, monkeypatch, refused):
+    wanted, whole = generate(model, histories(), END, settings(max_batch_tokens=10_000)), generation._answer
+
+    def of_a_small_gpu(room):
+        def answer(model, histories, *rest):
+            if len(histories) > room:
+                raise torch.OutOfMemoryError
+            return whole(model, histories, *rest)
+
+        monkeypatch.setattr(generation, "_answer", answer)
+
+    of_a_small_gpu(2)
+    assert generate(model, histories(), END, settings(max_batch_tokens=10_000)) == wanted
+    of_a_small_gpu(0)
+    with refused("memory does not suffice", "max_new_tokens"):
+        generate(model, histories(), END, settings())
 
 
 def test_another_seed_samples_other_replies(model):

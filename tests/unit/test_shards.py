@@ -13,7 +13,7 @@ from pedalign import generation
 from pedalign.artifacts import read_csv, write_json
 from pedalign.config import answering_settings
 from pedalign.conversation import Conversation, formatted_rows
-from pedalign.generation import History, batches
+from pedalign.generation import GenerationSettings, History, batches
 from pedalign.models import save_checkpoint
 from pedalign.responses import COLUMNS, gathered
 
@@ -85,8 +85,9 @@ def test_more_shards_than_conversations_leave_some_without_rows_and_without_need
 @pytest.mark.parametrize("shards", [1, 2, 3, 7, 50])
 def test_shards_have_whole_batches_each_one_once_and_like_numbers_of_them(shards) -> None:
     histories = [History(str(at), [0] * (10 + 37 * at % 90), [5]) for at in range(200)]
-    dealt = [batches(histories, 400, shard, shards) for shard in range(1, shards + 1)]
-    assert sorted(batch for some in dealt for batch in some) == sorted(batches(histories, 400))
+    settings = GenerationSettings(**GENERATION, temperature=0.0)
+    dealt = [batches(histories, settings, shard, shards) for shard in range(1, shards + 1)]
+    assert sorted(batch for some in dealt for batch in some) == sorted(batches(histories, settings))
     assert sorted(at for some in dealt for batch in some for at in batch) == list(range(200))
     sizes = [len(some) for some in dealt]
     assert max(sizes) - min(sizes) <= 1

@@ -1,6 +1,8 @@
 """Fine-tuning changes what it should: on a very small model, by TRL's real trainer."""
 
+import math
 from argparse import Namespace
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +10,9 @@ import pytest
 import torch
 from small import ARCHITECTURE, TALKS, settings, small_model
 from transformers import TrainerState
-from trl.trainer import utils as trl_utils
 
 from pedalign.errors import UserError
+from pedalign.head import _AllAtOnce
 from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
 from pedalign.processes import accumulation
 from pedalign.training import Progress, StageSettings, finetune, train_and_save
@@ -38,26 +40,26 @@ def test_fine_tuning_lowers_the_loss_and_is_the_same_each_time(made):
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), twin.parameters(), strict=True))
 
 
-def test_only_trained_positions_are_scored_and_the_losses_are_those_of_scoring_all(made, monkeypatch):
+def test_only_trained_positions_are_scored_and_the_figures_are_those_of_trls_own_head(made, monkeypatch):
     model, tokenizer, renderer = made
     twin = scratch_model(ARCHITECTURE, tokenizer, seed=1)
     scored = []
-    whole = trl_utils._ChunkedLogProbFunction
 
-    class Recorded:
+    class Recorded(_AllAtOnce):
         @staticmethod
         def apply(hidden, *rest):
             scored.append(len(hidden))
-            return whole.apply(hidden, *rest)
+            return _AllAtOnce.apply(hidden, *rest)
 
-    monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", Recorded)
+    monkeypatch.setattr("pedalign.head._AllAtOnce", Recorded)
     facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=1))
     trained = sum(sum(renderer.encode(talk.messages)[1]) for talk in TALKS)
     assert sum(scored) == trained
-    monkeypatch.setattr(trl_utils, "_use_triton", lambda device: False)
+    monkeypatch.setattr("pedalign.training.fast_head", nullcontext)
     plain = finetune(twin, tokenizer, renderer, TALKS, settings(epochs=1))
-    losses, others = ([step["loss"] for step in one["history"]] for one in (facts, plain))
-    assert losses == pytest.approx(others, rel=1e-5)
+    for step, other in zip(facts["history"], plain["history"], strict=True):
+        assert {"loss", "grad_norm"} <= step.keys() and not any(map(math.isnan, step.values()))
+        assert step == pytest.approx({name: other[name] for name in step}, rel=1e-5)
 
 
 def test_accumulated_batches_train_like_whole_ones(made):

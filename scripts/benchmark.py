@@ -1,0 +1,73 @@
+"""Hold our ways of generating and training against what people do today: same model, inputs and machine, in turn.
+
+On a machine with a GPU the models are random ones of 1B and, where memory allows, 7B parameters, in bfloat16.
+
+Reads   the SFT and test splits, the preference dataset, the base model and the SFT tutor, the rubric
+Writes  benchmark.json: of each comparison and way the seconds and rates (median, least, most over the rounds), how many
+        times faster ours is, in what the results differ; and the machine
+
+    python scripts/benchmark.py --conversations results/data/bio-sft.json --rows results/data/bio-test_formatted.json \
+        --preferences results/tiny/preferences.json --base results/tiny/base --tutor results/tiny/sft/checkpoint \
+        --rubric datasets/rubrics/class.yaml --output results/benchmark.json \
+        --settings '{"size": "quick", "model": "tiny", "template": "tutor", "sft": {...}, "alignment": {...}, ...}'
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from pedalign.artifacts import read_json, write_json
+from pedalign.benchmark import Comparison, benchmark_report, machine, measure
+from pedalign.conversation import split_conversations
+from pedalign.errors import run
+from pedalign.rubric import load_rubric
+from pedalign.settings import from_json
+from pedalign.workloads import SIZES, Data, WorkloadSettings, alignment, finetuning, generation, subjects
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--conversations", type=Path, required=True, help="the SFT split")
+    parser.add_argument("--rows", type=Path, required=True, help="the formatted test split")
+    parser.add_argument("--preferences", type=Path, required=True)
+    parser.add_argument("--base", required=True, help="the model to fine-tune")
+    parser.add_argument("--tutor", required=True, help="the fine-tuned model, to answer and to align")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--settings", required=True, help="JSON: size, model, template, instruction, sft, ...")
+    parser.add_argument("--only", default="", help="the comparisons whose names hold this text")
+    args = parser.parse_args()
+
+    settings = from_json(WorkloadSettings, args.settings)
+    data = Data(
+        split_conversations(args.conversations),
+        read_json(args.rows),
+        read_json(args.preferences),
+        load_rubric(args.rubric),
+    )
+    comparisons: dict[str, Callable[..., Comparison]] = {
+        "generation, compact instruction": partial(generation, instruction="compact"),
+        "generation, full instruction": partial(generation, instruction="full"),
+        "fine-tuning": finetuning,
+        "alignment": alignment,
+    }
+    made = []
+    for subject in subjects(args.base, args.tutor, settings):
+        for name, prepare in comparisons.items():
+            if args.only in name and (subject.trainable or "generation" in name):
+                say = partial(_say, f"{name} ({subject.name})")
+                timed = measure(prepare(subject, data, settings, say=say), SIZES[settings.size].rounds, say)
+                made.append({"name": name, "model": subject.name, **timed})
+    found = {"size": settings.size, "machine": machine(), "comparisons": made}
+    write_json(args.output, found)
+    print("\n".join(benchmark_report(found)))
+
+
+def _say(name: str, line: str) -> None:
+    print(f"benchmark: {name}: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

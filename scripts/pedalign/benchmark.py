@@ -1,0 +1,150 @@
+"""Ways to do the same work, run in turn on the same machine, and how many times faster one is than the others."""
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+OURS = "pedalign"
+
+
+@dataclass(frozen=True)
+class Way:
+    """`prepare` does what is not counted (load a model, say) and returns the work, which gives what it made."""
+
+    description: str
+    prepare: Callable[[], Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`amount` of `unit` are done by each way; the last one, named OURS, is held against the others.
+
+    `check` gets what each way made in the last round, and says in what they differ.
+    """
+
+    unit: str
+    amount: float
+    ways: dict[str, Way]
+    check: Callable[[dict[str, Any]], dict[str, Any]] = field(default=lambda made: {})
+
+
+def measure(comparison: Comparison, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Each way once in each round, in turn. Rates are amounts per second; ratios are taken within a round."""
+    seconds: dict[str, list[float]] = {name: [] for name in comparison.ways}
+    made: dict[str, Any] = {}
+    for number in range(1, rounds + 1):
+        for name, way in comparison.ways.items():
+            work = way.prepare()
+            gc.collect()
+            started = time.perf_counter()
+            made[name] = work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - started)
+            rate = comparison.amount / seconds[name][-1]
+            say(f"round {number}/{rounds}: {name}: {rate:.1f} {comparison.unit}/s")
+    return {
+        "unit": comparison.unit,
+        "amount": comparison.amount,
+        "ways": {
+            name: {
+                "description": comparison.ways[name].description,
+                "seconds": spread(taken),
+                "rate": spread([comparison.amount / one for one in taken]),
+            }
+            for name, taken in seconds.items()
+        },
+        "ours_is_faster": {
+            name: spread([one / other for one, other in zip(taken, seconds[OURS], strict=True)])
+            for name, taken in seconds.items()
+            if name != OURS
+        },
+        **comparison.check(made),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def matrix_product_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Floating-point operations per second of the best of some matrix products, as large as the machine is fast at."""
+    size = 8192 if device.type == "cuda" else 1536
+    one, other = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        one @ other
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def benchmark_report(found: dict[str, Any]) -> list[str]:
+    """The lines of Markdown that docs/speed.md shows of a benchmark.json."""
+    machine = found["machine"]
+    where = " ".join([*machine["gpus"], f"{machine['cpu']}, {machine['cores']} cores,"])
+    versions = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())
+    lines = [f"{machine['date']}; {where} {machine['threads']} threads; {versions}; size {found['size']}.", ""]
+    lines += ["| | way | rate | ours is faster |", "|---|---|---|---|"]
+    notes = []
+    for comparison in found["comparisons"]:
+        name = f"{comparison['name']} ({comparison['model']})"
+        first = f"{name}, {comparison['amount']} {comparison['unit']}"
+        for way, timed in comparison["ways"].items():
+            rate = f"{_range(timed['rate'])} {comparison['unit']}/s"
+            faster = comparison["ours_is_faster"].get(way)
+            times = f"{_range(faster)} times" if faster else ""
+            lines.append(f"| {first} | {way}: {timed['description']} | {rate} | {times} |")
+            first = ""
+        for way, difference in comparison.get("differences", {}).items():
+            others, gap = difference["other_replies"], difference["largest_gap"]
+            notes.append(
+                f"- {name}: {others} of {comparison['amount']} replies of {way} are not those of one at a time"
+                + (f"; where they part, the log-probabilities are {gap:.1g} apart at most." if others else ".")
+            )
+        if "operations" in comparison:
+            rate = comparison["operations"] / comparison["ways"][OURS]["seconds"]["median"]
+            notes.append(
+                f"- {name}: ours does {rate / 1e9:.0f} GFLOP/s, {rate / comparison['peak']:.0%} of what a matrix "
+                f"product does here ({comparison['peak'] / 1e9:.0f})."
+            )
+    return [*lines, "", *notes]
+
+
+def _range(values: dict[str, float]) -> str:
+    median, least, most = (f"{values[name]:.3g}" if values[name] < 100 else f"{values[name]:.0f}" for name in values)
+    return f"{median} [{least}, {most}]"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures belong to."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    gpus = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+    packages = ("torch", "transformers", "trl", "accelerate")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
