@@ -33,9 +33,9 @@ class _AllAtOnce:
     ) -> tuple[torch.Tensor | None, ...]:
         """The log-probabilities of `targets` (positions), of `hidden` (positions, size), `weight` (vocabulary, size).
 
-        Then what TRL logs besides: entropies and mean logits, which take a tenth of a step on the CPU and on which nothing
-        depends, are nan; the log-sums of squared probabilities (WPO's weights) are left out; whether a target is the
-        likeliest token is told.
+        Then what TRL logs besides: entropies and mean logits, which take a tenth of a step on the CPU and on which
+        nothing depends, are nan; the log-sums of squared probabilities (WPO's weights) are left out; whether a target
+        is the likeliest token is told.
         """
         logits = linear(hidden, weight, bias)
         if scale != 1:
