@@ -1,4 +1,4 @@
-"""The paper's models are planned on any machine, as jobs for a cluster."""
+"""The paper's models are planned on any machine, as jobs for a cluster; so is the benchmark."""
 
 import os
 import re
@@ -24,3 +24,9 @@ def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout):
     for rule, gpus in (("finetune", "4"), ("optimize", "4"), ("respond", "1"), ("reference", "1")):
         assert (asked[rule]["gpu"], asked[rule]["nodes"]) == (gpus, "1"), rule
         assert int(asked[rule]["mem_mb"]) >= 64000 and int(asked[rule]["runtime"]) >= 120
+
+
+def test_the_benchmark_needs_what_a_run_has_made_and_its_size_is_no_setting_of_anything_else(finished):
+    full = ("--config", "benchmark=full")
+    assert finished.planned(*full) == {}
+    assert finished.planned(*full, "--", "benchmark") == {"benchmark": 1}
