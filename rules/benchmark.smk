@@ -19,7 +19,7 @@ rule benchmark:
         f"{RESULTS}/logs/benchmark.log",
     conda:
         "../envs/training.yaml"
-    threads: config["models"][MEASURED]["resources"]["sft"]["threads"]
+    threads: lambda _: benchmark_settings(MEASURED)[0]
     resources:
         gpu=min(machine() or 0, 1),
         nodes=1,
@@ -27,7 +27,7 @@ rule benchmark:
         runtime=480,
     params:
         base=lambda _: base_model(Wildcards(fromdict={"model": MEASURED})),
-        settings=benchmark_settings(MEASURED),
+        settings=lambda _: benchmark_settings(MEASURED)[1],
     shell:
         "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
         " scripts/benchmark.py --conversations {input.conversations:q} --rows {input.rows:q}"

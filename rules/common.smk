@@ -245,9 +245,11 @@ def alignment(wildcards):
 
 
 def benchmark_settings(model):
-    """How a model of the catalogue is rendered, trained and asked, to measure with."""
+    """The threads, and how a model of the catalogue is rendered, trained and asked, to measure with."""
     chosen = Wildcards(fromdict={"model": model, "split": "test"})
-    return settings(
+    if f"{model}/sft" in ADOPTED or model not in ALIGNED_HERE:
+        sys.exit(f"error: benchmark: {model} is not trained here\n  mend: put a model first under 'runs' that is")
+    return entry(chosen)["resources"]["sft"]["threads"], settings(
         size=config["benchmark"],
         model=model,
         dtype=entry(chosen)["dtype"],

@@ -13,9 +13,10 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,21 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
-def leave_at_exit() -> None:
-    """Let go of the other processes in good order: threads that still listen to them can abort this one as it exits."""
+def leave_at_exit() -> Callable[[], None]:
+    """Let go of the other processes in good order, as this one exits. To be called when all is done: then it ends at
+    once, before threads that still listen to the others can abort it."""
+    done: list[bool] = []
 
     def leave() -> None:
         if _joined():
             distributed.destroy_process_group()
+        if done:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
     atexit.register(leave)
+    return lambda: done.append(True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -265,7 +265,7 @@ def train_and_save(
     """
     if processes() > 1:
         die_with_launcher()
-        leave_at_exit()
+        done = leave_at_exit()
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())  # else all would load their model onto the first GPU
         elif sharded():
@@ -295,3 +295,5 @@ def train_and_save(
                 f"{args.output}: {facts['rows']} rows, {facts['seconds']:.0f} s, final loss {facts['final_loss']:.4f}"
             )
         wait_for_all()
+    if processes() > 1:
+        done()
