@@ -21,7 +21,7 @@ rule benchmark:
         "../envs/training.yaml"
     threads: lambda _: benchmark_settings(MEASURED)[0]
     resources:
-        gpu=min(machine() or 0, 1),
+        gpu=lambda _: gpus("generation")(Wildcards(fromdict={"model": MEASURED})),
         nodes=1,
         mem_mb=16000,
         runtime=480,
