@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.submitted import mark_unfinished, records, refuse_beside
 from pedalign.table import table
-from snakemake.iocontainers import Wildcards
+from snakemake.iocontainers import InputFiles, Wildcards
 
 # Keep freed memory instead of handing it back to the system: with the large, short-lived tensors of training on the
 # CPU, glibc's defaults spend a third of the time on fetching it again.
@@ -139,6 +140,11 @@ def resource(stage, name):
 def minutes(stage):
     """The runtime of a job; each further attempt gets more."""
     return lambda wildcards, attempt: runtime(entry(wildcards)["resources"][stage], attempt)
+
+
+def memory(least):
+    """MB of a job that holds its files as Python objects; docs/speed.md has what was measured."""
+    return lambda wildcards, input: max(least, 500 + round(12 * input.size_mb))
 
 
 def gpus(stage):
@@ -265,15 +271,16 @@ def evaluation():
 
 
 def print_summary():
-    """The summary table, at the end of a call that asked for it."""
+    """The summary table, and where the time went, at the end of a call that asked for them."""
     path = Path(RESULTS, "summary.csv")
     if {"all", str(path)} & set(workflow.dag_settings.targets or ["all"]):
-        print(f"\n{table(read_csv(path))}\n\n{path}")
+        print(f"\n{table(read_csv(path))}\n\n{path}", flush=True)
+        subprocess.run([sys.executable, str(ROOT / "scripts/timing.py"), RESULTS])
 
 
 def request(rule, **wildcards):
     """What a job of the rule asks for, with what the profile adds to it."""
-    found = workflow.get_rule(rule).expand_resources(Wildcards(fromdict=wildcards), [], attempt=1)
+    found = workflow.get_rule(rule).expand_resources(Wildcards(fromdict=wildcards), InputFiles(), attempt=1)
     return {"threads": found["_cores"], **{name: value for name, value in found.items() if not name.startswith("_")}}
 
 

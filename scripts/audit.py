@@ -16,6 +16,7 @@ from pedalign.audit import AuditSettings, audit
 from pedalign.conversation import split_conversations
 from pedalign.errors import run
 from pedalign.models import load_tokenizer
+from pedalign.phases import begin
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import renderer
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: template, instruction, max_length, allow_truncation")
     args = parser.parse_args()
+    begin("working")
 
     settings = from_json(AuditSettings, args.settings)
     rendering = renderer(load_tokenizer(args.model), settings.template, settings.instruction, load_rubric(args.rubric))

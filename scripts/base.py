@@ -17,6 +17,7 @@ from pedalign.artifacts import whole_directory, write_manifest
 from pedalign.conversation import split_conversations
 from pedalign.errors import run
 from pedalign.models import save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.phases import begin
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import instruction_text, renderer
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--settings", required=True)
     args = parser.parse_args()
+    begin("working")
 
     settings = from_json(BaseSettings, args.settings)
     rubric = load_rubric(args.rubric)

@@ -4,7 +4,8 @@ On a machine with a GPU the models are random ones of 1B and, where memory allow
 
 Reads   the SFT and test splits, the preference dataset, the base model and the SFT tutor, the rubric
 Writes  benchmark.json: of each comparison and way the seconds and rates (median, least, most over the rounds), how many
-        times faster ours is, in what the results differ; and the machine
+        times faster ours is, in what the results differ; how long stages take to start and Snakemake to plan; and the
+        machine
 
     python scripts/benchmark.py --conversations results/data/bio-sft.json --rows results/data/bio-test_formatted.json \
         --preferences results/tiny/preferences.json --base results/tiny/base --tutor results/tiny/sft/checkpoint \
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from pedalign.artifacts import read_json, write_json
 from pedalign.benchmark import Comparison, benchmark_report, machine, measure
+from pedalign.commands import waits
 from pedalign.conversation import split_conversations
 from pedalign.errors import run
 from pedalign.rubric import load_rubric
@@ -61,6 +63,8 @@ def main() -> None:
                 timed = measure(prepare(subject, data, settings, say=say), SIZES[settings.size].rounds, say)
                 made.append({"name": name, "model": subject.name, **timed})
     found = {"size": settings.size, "machine": machine(), "comparisons": made}
+    if args.only in "waits":
+        found["waits"] = waits(SIZES[settings.size].rounds, partial(_say, "waits"))
     write_json(args.output, found)
     print("\n".join(benchmark_report(found)))
 

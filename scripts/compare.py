@@ -14,6 +14,7 @@ from pathlib import Path
 from pedalign.artifacts import read_csv, write_json
 from pedalign.errors import run
 from pedalign.metrics import EvaluationSettings, comparison
+from pedalign.phases import begin
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: first_turn, resamples, seed")
     args = parser.parse_args()
+    begin("working")
 
     settings = from_json(EvaluationSettings, args.settings)
     report = comparison(read_csv(args.reference), read_csv(args.aligned), load_rubric(args.rubric), settings)

@@ -20,6 +20,7 @@ from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
 from pedalign.paper import canonical_form
 from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
+from pedalign.phases import begin
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import renderer
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens, resamples, ...")
     args = parser.parse_args()
 
+    begin("loading")
     settings = from_json(PerplexitySettings, args.settings)
     rubric = load_rubric(args.rubric)
     pairs, refused = read_reply_pairs(args.pairs, rubric, canonical_form(rubric, settings.paper_rules))
@@ -51,6 +53,7 @@ def main() -> None:
     prompts = [rendering.encode(pair.messages)[0] for pair in pairs for _ in pair.replies]
     replies = [rendering.reply_ids(reply) for pair in pairs for reply in pair.replies]
     model = load_model(args.model, settings.dtype)
+    begin("working")
     totals = log_probabilities(model, list(zip(prompts, replies, strict=True)), settings.max_batch_tokens)
     found = [Likelihood(total, len(reply)) for total, reply in zip(totals, replies, strict=True)]
     both = list(zip(found[::2], found[1::2], strict=True))

@@ -19,6 +19,7 @@ from pedalign.artifacts import read_json, write_columns
 from pedalign.errors import run
 from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
+from pedalign.phases import begin
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import renderer
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens")
     args = parser.parse_args()
 
+    begin("loading")
     settings = from_json(ReferenceSettings, args.settings)
     pairs = read_json(args.preferences)
     rendering = renderer(load_tokenizer(args.model), rubric=load_rubric(args.rubric), **settings.rendering)
@@ -50,7 +52,9 @@ def main() -> None:
         for side in ("chosen", "rejected")
         for prompt, reply in zip(prompts, pairs[side], strict=True)
     ]
-    totals = log_probabilities(load_model(args.model, settings.dtype), replies, settings.max_batch_tokens)
+    model = load_model(args.model, settings.dtype)
+    begin("working")
+    totals = log_probabilities(model, replies, settings.max_batch_tokens)
     columns["chosen"], columns["rejected"] = totals[: len(prompts)], totals[len(prompts) :]
     write_columns(args.output, columns)
     print(f"{args.output}: {len(prompts)} pairs")

@@ -23,6 +23,7 @@ from pedalign.artifacts import read_json, write_csv
 from pedalign.errors import UserError, run
 from pedalign.generation import Completion, GenerationSettings, History, batches, generate
 from pedalign.models import load_model, load_tokenizer
+from pedalign.phases import begin
 from pedalign.responses import COLUMNS
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--shard", type=_shard, default="1/1", help="K/N: answer the K-th of N parts of the split")
     args = parser.parse_args()
 
+    begin("loading")
     settings = from_json(RespondSettings, args.settings)
     rows = read_json(args.rows)
     tokenizer = load_tokenizer(args.model)
@@ -60,8 +62,10 @@ def main() -> None:
     if selection:  # none where there are more shards than batches
         model = load_model(args.model, settings.dtype)
         started = time.monotonic()
+        begin("generating")
         completions = generate(model, histories, rendering.end_id, generation, _progress(started), selection)
 
+    begin("saving")
     records = []
     for group, history, answers in zip(conversations, histories, completions, strict=True):
         for at, answer in enumerate(answers):  # none where another shard has them

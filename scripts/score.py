@@ -13,6 +13,7 @@ from pathlib import Path
 from pedalign.artifacts import read_csv, write_json
 from pedalign.errors import run
 from pedalign.metrics import EvaluationSettings, metrics
+from pedalign.phases import begin
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: first_turn, resamples, seed")
     args = parser.parse_args()
+    begin("working")
 
     settings = from_json(EvaluationSettings, args.settings)
     write_json(args.output, metrics(read_csv(args.responses), load_rubric(args.rubric), settings))

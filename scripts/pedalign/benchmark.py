@@ -119,6 +119,10 @@ def benchmark_report(found: dict[str, Any]) -> list[str]:
                 f"- {name}: ours does {rate / 1e9:.0f} GFLOP/s, {rate / comparison['peak']:.0%} of what a matrix "
                 f"product does here ({comparison['peak'] / 1e9:.0f})."
             )
+    if "waits" in found:
+        notes += ["", "Seconds before anything is computed (of a stage: up to the first line of its work):", ""]
+        notes += ["| | seconds |", "|---|---|"]
+        notes += [f"| `{name}` | {_range(seconds)} |" for name, seconds in found["waits"].items()]
     return [*lines, "", *notes]
 
 

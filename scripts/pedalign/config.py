@@ -1,5 +1,6 @@
 """The configuration: checked against its schema, and the questions that rules ask of it."""
 
+import functools
 import json
 import math
 import re
@@ -52,6 +53,7 @@ def validate(config: dict[str, Any]) -> None:
             answering_settings(config, model, "dpo")
 
 
+@functools.cache
 def _schema() -> dict[str, Any]:
     return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
 

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from pedalign.phases import account
+
 
 class UserError(Exception):
     """A mistake in what the user gave: `problem` says what and where, `remedy` how to mend it.
@@ -31,8 +33,14 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` ends it with two lines (of several processes, the first's) and status 1."""
+    """Run a script's `main`; a `UserError` ends it with two lines and status 1.
+
+    A script with phases says at the end what it spent its time on. Of several processes, the first one speaks.
+    """
+    first = os.environ.get("RANK", "0") == "0"
     try:
         main()
     except UserError as error:
-        sys.exit(str(error) if os.environ.get("RANK", "0") == "0" else 1)
+        sys.exit(str(error) if first else 1)
+    if first and (spent := account()):
+        print(spent, flush=True)

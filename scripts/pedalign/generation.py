@@ -1,13 +1,14 @@
 """Answering every tutor turn of many conversations with one model.
 
-The prompt of a turn extends the prompt of the turn before it. So the keys and values of a conversation
-are computed once, and all its turns are answered from them at the same time: each decoding step reads
-the common history once per conversation, not once per turn, and the few tokens that a turn has of its
-own apart from it. The two parts are joined exactly, by their log-sum-exps. Rows that have ended leave
-the batch.
+The prompt of a turn extends the prompt of the turn before it, and all begin with the instruction. So the
+keys and values of the instruction are computed once, those of a conversation once, and all its turns are
+answered from them at the same time: each decoding step reads the instruction once, the history once per
+conversation, not once per turn, and the few tokens that a turn has of its own apart from them. The three
+parts are joined exactly, by their log-sum-exps. Rows that have ended leave the batch.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,8 @@ from pedalign.errors import UserError
 class GenerationSettings:
     """How replies are decoded. `temperature` 0 is greedy; `repetition_penalty` 1 is none.
 
-    `max_batch_tokens` bounds the tokens whose keys and values are held at a time: histories (conversations times
-    longest), and replies of full length.
+    `max_batch_tokens` bounds the tokens whose keys and values are held at a time: what all prompts begin with,
+    histories behind it (conversations times longest), and replies of full length.
     """
 
     max_new_tokens: int
@@ -53,38 +54,51 @@ class Completion:
     finish_reason: str
 
 
-class _SharedHistory:
-    """Keys and values of the conversations of a batch, and which of its rows reads which of them."""
+Layers = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (sequences, kv heads, tokens, size), of each layer
 
-    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], slots: torch.Tensor, lengths: torch.Tensor):
-        """`layers`: keys and values (conversations, heads, tokens, size); `slots` (conversations, width):
-        the row that stands there or -1; `lengths` (rows): how many history tokens a row sees."""
-        self.layers = layers
-        self.slots = slots
-        self.rows = slots.clamp(min=0)
+
+class _SharedHistory:
+    """Keys and values that rows of a batch share: of the text all begin with, and of each one's conversation."""
+
+    def __init__(self, beginning: Layers, rest: Layers, slots: torch.Tensor, lengths: torch.Tensor, group: int):
+        """`beginning`: of one sequence; `rest`: of conversations, behind it; `slots` (conversations, width): the row
+        that stands there or -1; `lengths` (rows): how many tokens of the rest a row sees; `group`: heads per kv head.
+        """
+        self.beginning, self.rest = beginning, rest
+        self.width = slots.shape[1]
+        self.rows = slots.clamp(min=0).flatten()
         occupied = (slots >= 0).flatten().nonzero().squeeze(1)
         self.places = torch.empty_like(occupied)
         self.places[slots.flatten()[occupied]] = occupied
-        seen = lengths[self.rows]
-        tokens = layers[0][0].shape[2]
-        hidden = torch.arange(tokens, device=slots.device) >= seen[..., None]
-        dtype = layers[0][0].dtype
-        self.bias = torch.zeros(hidden.shape, dtype=dtype, device=slots.device).masked_fill(hidden, float("-inf"))
+        keys = rest[0][0]
+        hidden = torch.arange(keys.shape[2], device=keys.device) >= lengths[self.rows].view(-1, self.width, 1)
+        bias = torch.zeros(hidden.shape, device=keys.device).masked_fill(hidden, float("-inf"))
+        self.bias = bias.repeat_interleave(group, 1)[:, None]
 
-    def attend(self, query: torch.Tensor, layer: int, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention of `query` (rows, kv heads, group, size) over the history: output and log-sum-exp."""
-        keys, values = self.layers[layer]
-        conversations, width = self.slots.shape
-        _, heads, group, size = query.shape
-        spread = query[self.rows.flatten()].view(conversations, width, heads, group, size)
-        spread = spread.transpose(1, 2).reshape(conversations, heads, width * group, size)
-        scores = (spread @ keys.transpose(-1, -2)).view(conversations, heads, width, group, -1)
-        scores = scores.mul_(scaling).add_(self.bias[:, None, :, None])
-        total = scores.logsumexp(-1)
-        weights = scores.sub_(total[..., None]).exp_().view(conversations, heads, width * group, -1)
-        output = (weights @ values).view(conversations, heads, width, group, size)
-        output = output.transpose(1, 2).reshape(-1, heads, group, size)[self.places]
-        return output, total.transpose(1, 2).reshape(-1, heads, group)[self.places]
+    def attend(self, query: torch.Tensor, layer: int, scaling: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Attention of `query` (rows, kv heads, group, size) over both parts."""
+        keys, values = self.beginning[layer]
+        rows, heads, group, size = query.shape
+        output, total = _part(query.transpose(0, 1).reshape(1, heads, -1, size), keys, values, scaling)
+        begun = output.view(heads, rows, group, size).transpose(0, 1), total.view(heads, rows, group).transpose(0, 1)
+
+        keys, values = self.rest[layer]
+        spread = query[self.rows].view(-1, self.width, heads, group, size).transpose(1, 2)
+        output, total = _part(spread.reshape(len(keys), heads, -1, size), keys, values, scaling, self.bias)
+        output = output.view(-1, heads, self.width, group, size).transpose(1, 2).reshape(-1, heads, group, size)
+        total = total.view(-1, heads, self.width, group).transpose(1, 2).reshape(-1, heads, group)
+        return [begun, (output[self.places], total[self.places])]
+
+
+def _part(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float, bias: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over a part of the keys, and the log-sum-exp of its scores, by which parts are joined."""
+    scores = (query @ keys.transpose(-1, -2)).float().mul_(scaling)
+    if bias is not None:
+        scores.add_(bias)
+    total = scores.logsumexp(-1)
+    return scores.sub_(total[..., None]).exp_().to(values.dtype) @ values, total
 
 
 class _OwnTokens:
@@ -121,26 +135,27 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
+    beginning: Layers | None = None,
     history: _SharedHistory | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """transformers' attention interface: plain SDPA, unless a shared history is given.
+    """transformers' attention interface: plain SDPA, behind a beginning that all sequences share where one is given.
 
-    With one: query (rows, heads, 1, size), key and value (rows, kv heads, own tokens, size).
+    With a shared history: query (rows, heads, 1, size), key and value (rows, kv heads, own tokens, size).
     """
     if history is None:
+        if beginning is not None:
+            shared = [part.expand(len(key), -1, -1, -1) for part in beginning[module.layer_idx]]
+            key, value = torch.cat([shared[0], key], 2), torch.cat([shared[1], value], 2)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     rows, heads, _, size = query.shape
     kv_heads = key.shape[1]
     scaling = kwargs.get("scaling") or size**-0.5
     query = query.view(rows, kv_heads, heads // kv_heads, size)
-    shared, shared_total = history.attend(query, module.layer_idx, scaling)
-    scores = (query @ key.transpose(-1, -2)) * scaling
-    own_total = scores.logsumexp(-1)
-    own = (scores - own_total[..., None]).exp() @ value
-    share = torch.sigmoid(shared_total - own_total)[..., None]
-    output = own + share * (shared - own)
-    return output.view(rows, 1, heads, size), None
+    parts = [*history.attend(query, module.layer_idx, scaling), _part(query, key, value, scaling)]
+    shares = torch.stack([total for _, total in parts]).softmax(0)[..., None]
+    output = sum(share * part for share, (part, _) in zip(shares, parts, strict=True))
+    return output.to(query.dtype).view(rows, 1, heads, size), None
 
 
 _NAME = "pedalign_shared_history"
@@ -178,10 +193,11 @@ def generate(
     results: list[list[Completion]] = [[] for _ in histories]
     if selection is None:
         selection = batches(histories, settings)
+    beginning = _read_beginning(model, histories)
     total = sum(len(histories[at].prompt_lengths) for batch in selection for at in batch)
     done = 0
     for batch in selection:
-        answers = _answer_in_parts(model, [histories[at] for at in batch], end_id, settings)
+        answers = _answer_in_parts(model, [histories[at] for at in batch], beginning, end_id, settings)
         for at, completions in zip(batch, answers, strict=True):
             results[at] = completions
             done += len(completions)
@@ -198,23 +214,40 @@ def batches(
     batches for any number of shards: rounding depends on what shares a batch, and now and then a token on rounding.
     """
     found: list[list[int]] = []
+    begun = _begun(histories)
     longest = replies = 0
     for at in sorted(range(len(histories)), key=lambda at: -len(histories[at].ids)):
         replies += len(histories[at].prompt_lengths)
-        if found and longest * (len(found[-1]) + 1) + replies * settings.max_new_tokens <= settings.max_batch_tokens:
+        held = begun + longest * (len(found[-1]) + 1) + replies * settings.max_new_tokens if found else math.inf
+        if held <= settings.max_batch_tokens:
             found[-1].append(at)
         else:
             found.append([at])
-            longest, replies = len(histories[at].ids), len(histories[at].prompt_lengths)
+            longest, replies = len(histories[at].ids) - begun, len(histories[at].prompt_lengths)
     return found[shard - 1 :: shards]
 
 
+def _begun(histories: Sequence[History]) -> int:
+    """How many tokens, the instruction's above all, all prompts begin with; each prompt has at least one more."""
+    first, last = min(history.ids for history in histories), max(history.ids for history in histories)
+    alike = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return min(alike, min(min(history.prompt_lengths) for history in histories) - 1)
+
+
+def _read_beginning(model: PreTrainedModel, histories: Sequence[History]) -> Layers:
+    """Keys and values of what all prompts begin with, of one sequence."""
+    begun = _begun(histories)
+    ids = torch.tensor([histories[0].ids[: max(begun, 1)]], device=model.device)
+    layers = model.base_model(input_ids=ids, use_cache=True).past_key_values.layers
+    return [(layer.keys[:, :, :begun], layer.values[:, :, :begun]) for layer in layers]
+
+
 def _answer_in_parts(
-    model: PreTrainedModel, histories: Sequence[History], end_id: int, settings: GenerationSettings
+    model: PreTrainedModel, histories: Sequence[History], beginning: Layers, end_id: int, settings: GenerationSettings
 ) -> list[list[Completion]]:
     """As `_answer`; in two halves where memory does not suffice for the whole, and so on."""
     try:
-        return _answer(model, histories, end_id, settings)
+        return _answer(model, histories, beginning, end_id, settings)
     except torch.OutOfMemoryError:
         if len(histories) == 1:
             raise UserError(
@@ -226,16 +259,18 @@ def _answer_in_parts(
     half = len(histories) // 2
     print(f"out of memory with {len(histories)} conversations at a time: trying {half}", flush=True)
     parts = (histories[:half], histories[half:])
-    return [answers for part in parts for answers in _answer_in_parts(model, part, end_id, settings)]
+    return [answers for part in parts for answers in _answer_in_parts(model, part, beginning, end_id, settings)]
 
 
 def _answer(
-    model: PreTrainedModel, histories: Sequence[History], end_id: int, settings: GenerationSettings
+    model: PreTrainedModel, histories: Sequence[History], beginning: Layers, end_id: int, settings: GenerationSettings
 ) -> list[list[Completion]]:
     device = model.device
     conversation = torch.tensor([at for at, h in enumerate(histories) for _ in h.prompt_lengths], device=device)
     lengths = torch.tensor([length for h in histories for length in h.prompt_lengths], device=device)
-    layers, logits = _read(model, histories, conversation, lengths)
+    rest, logits = _read(model, histories, beginning, conversation, lengths)
+    behind = lengths - beginning[0][0].shape[2]  # how much of its conversation's rest a row sees
+    group = model.config.num_attention_heads // rest[0][0].shape[1]
 
     n_rows = len(lengths)
     chooser = _Chooser(histories, settings, end_id, device, logits.shape[-1])
@@ -243,7 +278,7 @@ def _answer(
     stopped = [False] * n_rows
     active = torch.arange(n_rows, device=device)  # the rows still in the batch
     own = _OwnTokens()
-    shared = _SharedHistory(layers, _slots(conversation), lengths)
+    shared = _SharedHistory(beginning, rest, _slots(conversation), behind, group)
     for step in range(settings.max_new_tokens):
         tokens = chooser.choose(logits, active, step)
         for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
@@ -260,9 +295,9 @@ def _answer(
             active, tokens = active[kept], tokens[kept]
             own.keep(kept)
             members, renumbered = conversation[active].unique(return_inverse=True)
-            longest = int(lengths[active].max())
-            now = [(k[members, :, :longest], v[members, :, :longest]) for k, v in layers]
-            shared = _SharedHistory(now, _slots(renumbered), lengths[active])
+            longest = int(behind[active].max())
+            now = [(k[members, :, :longest], v[members, :, :longest]) for k, v in rest]
+            shared = _SharedHistory(beginning, now, _slots(renumbered), behind[active], group)
         logits = _step(model, tokens, lengths[active] + step, own, shared)
     answers: list[list[Completion]] = [[] for _ in histories]
     for row, at in enumerate(conversation.tolist()):
@@ -271,15 +306,28 @@ def _answer(
 
 
 def _read(
-    model: PreTrainedModel, histories: Sequence[History], conversation: torch.Tensor, lengths: torch.Tensor
-) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
-    """Keys and values of whole conversations, and the logits behind every prompt's last token."""
-    longest = max(len(history.ids) for history in histories)
-    ids = torch.tensor([history.ids + [0] * (longest - len(history.ids)) for history in histories], device=model.device)
-    # Padding stands behind the text, where causal attention never looks; so no mask is needed.
-    output = model.base_model(input_ids=ids, use_cache=True)
+    model: PreTrainedModel,
+    histories: Sequence[History],
+    beginning: Layers,
+    conversation: torch.Tensor,
+    lengths: torch.Tensor,
+) -> tuple[Layers, torch.Tensor]:
+    """Keys and values of whole conversations behind the beginning, and the logits behind every prompt's last token."""
+    begun = beginning[0][0].shape[2]
+    rests = [history.ids[begun:] for history in histories]
+    longest = max(map(len, rests))
+    ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in rests], device=model.device)
+    # Padding stands behind the text, where causal attention never looks; so one mask does for all.
+    mask = torch.ones(longest, begun + longest, dtype=torch.bool, device=model.device).tril(begun)
+    output = model.base_model(
+        input_ids=ids,
+        position_ids=torch.arange(begun, begun + longest, device=model.device)[None],
+        attention_mask=mask[None, None],  # four dimensions: taken as it is
+        beginning=beginning,
+        use_cache=True,
+    )
     layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
-    last = output.last_hidden_state[conversation, lengths - 1]
+    last = output.last_hidden_state[conversation, lengths - begun - 1]
     return layers, model.get_output_embeddings()(last).float()
 
 

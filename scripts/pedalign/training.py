@@ -23,6 +23,7 @@ from pedalign.conversation import Conversation
 from pedalign.errors import UserError
 from pedalign.head import fast_head
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
+from pedalign.phases import begin
 from pedalign.processes import (
     accumulation,
     die_with_launcher,
@@ -270,6 +271,7 @@ def train_and_save(
             torch.cuda.set_device(local_rank())  # else all would load their model onto the first GPU
         elif sharded():
             _without_shared_memory()
+    begin("loading")
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
@@ -282,7 +284,9 @@ def train_and_save(
         # bfloat16 is used where it suffices. DeepSpeed holds weights in float32 besides those that it is given.
         held = dtype if sharded() else "float32"
         model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, held)
+        begin("training")
         facts = train(model, tokenizer, rendering, states=states)
+        begin("saving")
         weights = facts.pop("weights")
         if is_first_process():
             model = merged(model, args.model, dtype, adapter) if adapter else model.to(getattr(torch, dtype))

@@ -8,8 +8,10 @@ import small
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pedalign import benchmark, workloads
+from pedalign import benchmark, commands, workloads
 from pedalign.benchmark import OURS, Comparison, Way, benchmark_report, measure
+from pedalign.commands import waits
+from pedalign.config import runs
 from pedalign.conversation import formatted_rows
 from pedalign.models import load_model, save_checkpoint
 from pedalign.workloads import Data, Size, WorkloadSettings, alignment, finetuning, generation
@@ -123,3 +125,15 @@ def test_random_models_have_the_sizes_that_they_are_named_for():
         model = workloads.random_model(architecture, torch.device("meta"), "bfloat16")
         assert model.num_parameters() == pytest.approx(float(name.replace("B", "e9")), rel=0.15)
         assert model.dtype == torch.bfloat16
+
+
+@pytest.mark.slow
+def test_waits_are_told_of_plans_and_of_every_stage(monkeypatch, root):
+    assert len(set(runs({"seed": 42, "runs": [commands.SWEEP]}))) == 500
+    rules = "".join(path.read_text() for path in (root / "rules").glob("*.smk"))
+    assert all(f"rule {name}:" in rules and (root / f"scripts/{name}.py").is_file() for name in commands.STAGES)
+    monkeypatch.setattr(commands, "STAGES", ("split",))
+    found = {"size": "quick", "machine": benchmark.machine(), "comparisons": [], "waits": waits(1, silently)}
+    assert found["waits"]["snakemake -n, 500 runs"]["median"] > found["waits"]["snakemake -n"]["median"] > 0
+    for name in ("snakemake -n", "snakemake -n, 500 runs", "scripts/split.py"):
+        assert any(line.startswith(f"| `{name}` | ") for line in benchmark_report(found))

@@ -34,11 +34,12 @@ def model(request):
     return kind(config).eval()
 
 
-def histories(count: int = 6) -> list[History]:
+def histories(count: int = 6, instruction: int = 20) -> list[History]:
+    """They all begin with so many tokens."""
     rng = random.Random(0)
     made = []
     for number in range(count):
-        ids, lengths = [], []
+        ids, lengths = list(range(2, 2 + instruction)), []
         for _ in range(rng.randint(1, 6)):
             ids = ids + [rng.randrange(2, VOCABULARY) for _ in range(rng.randint(3, 30))]
             lengths.append(len(ids))
@@ -51,12 +52,13 @@ def settings(**changed) -> GenerationSettings:
     return GenerationSettings(**{**plain, "max_batch_tokens": 400, "seed": 7, **changed})
 
 
+@pytest.mark.parametrize("instruction", [0, 40])
 @pytest.mark.parametrize("changed", [{}, {"repetition_penalty": 1.2}, {"min_new_tokens": 10}])
-def test_greedy_replies_equal_transformers_one_prompt_at_a_time(model, changed):
+def test_greedy_replies_equal_transformers_one_prompt_at_a_time(model, changed, instruction):
     wanted = settings(**changed)
-    answers = generate(model, histories(), END, wanted)
+    answers = generate(model, histories(instruction=instruction), END, wanted)
     model.set_attn_implementation("sdpa")
-    for history, completions in zip(histories(), answers, strict=True):
+    for history, completions in zip(histories(instruction=instruction), answers, strict=True):
         for length, completion in zip(history.prompt_lengths, completions, strict=True):
             prompt = torch.tensor([history.ids[:length]])
             output = model.generate(
@@ -88,11 +90,12 @@ def test_a_reply_does_not_depend_on_what_else_is_answered(model, temperature):
 
 
 def test_a_batch_holds_no_more_tokens_than_the_setting_says_unless_it_is_one_conversation():
-    many, wanted = histories(100), settings(max_batch_tokens=1000)
+    many, wanted = histories(100, instruction=50), settings(max_batch_tokens=1000)
     found = batches(many, wanted)
     assert sorted(at for batch in found for at in batch) == list(range(100))
     held = [
-        max(len(many[at].ids) for at in batch) * len(batch)
+        50
+        + (max(len(many[at].ids) for at in batch) - 50) * len(batch)
         + sum(len(many[at].prompt_lengths) for at in batch) * wanted.max_new_tokens
         for batch in found
     ]

@@ -1,4 +1,4 @@
-"""The paper's models are planned on any machine, as jobs for a cluster; so is the benchmark."""
+"""What is planned: the paper's models on any machine, as jobs for a cluster; the benchmark; large inputs."""
 
 import os
 import re
@@ -9,17 +9,23 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+def requests(plan):
+    """Rule → what its jobs ask for, by the words of a dry run."""
+    asked = {}
+    for job in re.split(r"\n(?=rule \w+:)", plan):
+        rule, resources = re.match(r"rule (\w+):", job), re.search(r"^ +resources: (.*)$", job, re.MULTILINE)
+        if rule and resources:
+            asked[rule[1]] = dict(one.split("=", 1) for one in resources[1].split(", "))
+    return asked
+
+
 @pytest.mark.parametrize("model", ["mistral-7b", "zephyr-7b", "vicuna-7b", "llama-3.1-8b"])
 def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout):
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     command = ["snakemake", "--dry-run", "--cores", "16", f"results/{model}/dpo-b0.1/test/metrics.json"]
     answer = subprocess.run(command, cwd=checkout.path, env=os.environ | nowhere, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    asked = {}
-    for job in re.split(r"\n(?=rule \w+:)", answer.stdout):
-        rule, resources = re.match(r"rule (\w+):", job), re.search(r"^ +resources: (.*)$", job, re.MULTILINE)
-        if rule and resources:
-            asked[rule[1]] = dict(one.split("=", 1) for one in resources[1].split(", "))
+    asked = requests(answer.stdout)
     assert "base" not in asked  # a pretrained model
     for rule, gpus in (("finetune", "4"), ("optimize", "4"), ("respond", "1"), ("reference", "1")):
         assert (asked[rule]["gpu"], asked[rule]["nodes"]) == (gpus, "1"), rule
@@ -30,3 +36,14 @@ def test_the_benchmark_needs_what_a_run_has_made_and_its_size_is_no_setting_of_a
     full = ("--config", "benchmark=full")
     assert finished.planned(*full) == {}
     assert finished.planned(*full, "--", "benchmark") == {"benchmark": 1}
+
+
+def test_a_job_that_holds_its_files_asks_for_memory_by_their_size(checkout, tmp_path):
+    for number in (1, 2):
+        with open(tmp_path / f"bio-dataset-{number}.json", "w") as file:
+            file.truncate(200 * 2**20)  # takes no place on the disk
+    answer = checkout.snakemake("--dry-run", "--config", f"source={tmp_path}", "--", "results/data/splits.json")
+    assert answer.returncode == 0, answer.stderr
+    assert 400 * 11 < int(requests(answer.stdout)["split"]["mem_mb"]) < 400 * 16
+    answer = checkout.snakemake("--dry-run", "--", "results/data/splits.json")
+    assert int(requests(answer.stdout)["split"]["mem_mb"]) == 2000

@@ -1,0 +1,81 @@
+"""Where the time of a run went, by stage and by what its jobs did, from Snakemake's benchmark files and the logs."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import altair as alt
+import vl_convert
+
+from pedalign.artifacts import write_text
+
+# What a job does, in its order. Starting: all before its script's first line, imports of libraries above all.
+PHASES = ("starting", "loading", "working", "training", "generating", "saving")
+_COLOURS = ("#9e9e9e", "#f2b84b", "#4c9f70", "#3b6fb6", "#8e6bbf", "#c75d4d")
+_ACCOUNT = re.compile(r"^time: (.*)$", re.MULTILINE)
+_SHARE = re.compile(r"([0-9.]+) s (\w+)")
+
+
+def spent(results: Path) -> dict[tuple[str, str], float]:
+    """(stage, phase) → seconds of the newest jobs, stages in the order in which they ended.
+
+    A job whose log has no account of its phases was working all the time.
+    """
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    folder = results / "benchmarks"
+    for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
+        header, values, *_ = path.read_text(encoding="utf-8").splitlines()
+        seconds = float(dict(zip(header.split("\t"), values.split("\t"), strict=True))["s"])
+        inside = path.relative_to(folder)
+        log = results / "logs" / inside.with_suffix(".log")
+        accounts = _ACCOUNT.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
+        phases = {phase: float(share) for share, phase in _SHARE.findall(accounts[-1])} if accounts else {}
+        phases = {"starting": max(seconds - sum(phases.values()), 0.0), **phases} if phases else {"working": seconds}
+        for phase, share in phases.items():
+            found[stage(inside), phase] += share
+    return dict(found)
+
+
+def stage(path: Path) -> str:
+    """`tiny/dpo-b0.1/test/responses.tsv` → `aligned/test/responses`: of all models, and all their aligned tutors."""
+    parts = list(path.with_suffix("").parts)
+    if len(parts) > 1 and parts[0] != "data":
+        del parts[0]  # the model
+        if len(parts) > 1 and parts[0] != "sft":
+            parts[0] = "aligned"
+    if "shards" in parts:
+        parts[parts.index("shards") :] = ["responses"]
+    return "/".join(parts)
+
+
+def in_words(found: dict[tuple[str, str], float]) -> str:
+    """`4 min 2 s of jobs: training 58%, generating 14%, ...`"""
+    by_phase: dict[str, float] = defaultdict(float)
+    for (_, phase), seconds in found.items():
+        by_phase[phase] += seconds
+    total = sum(by_phase.values())
+    ranked = sorted(by_phase.items(), key=lambda one: -one[1])
+    shares = ", ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in ranked)
+    hours, minutes = divmod(round(total) // 60, 60)
+    return f"{f'{hours} h ' if hours else ''}{minutes} min {round(total) % 60} s of jobs: {shares}"
+
+
+def draw(found: dict[tuple[str, str], float], output: Path) -> None:
+    """A bar for each stage, of what its jobs did; written as SVG."""
+    stages = list(dict.fromkeys(stage for stage, _ in found))
+    unit, length = ("hours", 3600) if sum(found.values()) > 7200 else ("seconds", 1)
+    rows = [
+        {"stage": stage, "phase": phase, "time": seconds / length, "order": PHASES.index(phase)}
+        for (stage, phase), seconds in found.items()
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=rows), title=in_words(found), width=600)
+        .mark_bar()
+        .encode(
+            x=alt.X("time:Q", title=unit),
+            y=alt.Y("stage:N", sort=stages, title=None),
+            color=alt.Color("phase:N", scale=alt.Scale(domain=PHASES, range=_COLOURS), title=None),
+            order="order:Q",
+        )
+    )
+    write_text(output, vl_convert.vegalite_to_svg(chart.to_dict()))

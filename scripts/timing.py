@@ -1,0 +1,29 @@
+"""Draw where the time of a run went; called at the end of each.
+
+Reads   Snakemake's benchmark files, and the logs of the same names
+Writes  time.svg
+
+    python scripts/timing.py results
+"""
+
+import argparse
+from pathlib import Path
+
+from pedalign.errors import UserError, run
+from pedalign.timing import draw, in_words, spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="the folder of all artifacts")
+    args = parser.parse_args()
+
+    found = spent(args.results)
+    if not found:
+        raise UserError(f"{args.results}/benchmarks: no benchmark file of Snakemake there", "run the workflow first")
+    draw(found, args.results / "time.svg")
+    print(f"{args.results / 'time.svg'}: {in_words(found)}")
+
+
+if __name__ == "__main__":
+    run(main)
