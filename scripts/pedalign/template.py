@@ -6,6 +6,7 @@ checkpoint included, is made from these pieces. Each piece and each turn is toke
 ids of a prompt are exactly a prefix of the training ids.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -119,12 +120,13 @@ class Renderer:
         opening = tokenizer("", add_special_tokens=True)["input_ids"]
         bos = tokenizer.bos_token if opening else None
         self._bos = bos if bos and not self.template.before_system.startswith(bos) else ""
-        self._cache: dict[str, list[int]] = {}
+        # Rows of a conversation hold its turns again and again.
+        self._ids = functools.lru_cache(maxsize=4096)(self._tokenized)
         alone = tokenizer("\n", add_special_tokens=False)["input_ids"]
         twice = tokenizer("\n\n", add_special_tokens=False)["input_ids"]
         self._lead = alone if len(alone) == 2 and twice == [*alone, alone[-1]] else []  # the space, the new line
         self.end_id = tokenizer.convert_tokens_to_ids(self.template.end)
-        if self._piece(self.template.end) != [self.end_id]:
+        if self._ids(self.template.end, False) != (self.end_id,):
             raise UserError(
                 f"the end token '{self.template.end}' of template '{template}' is not one token of the tokenizer",
                 "choose the template that the model was made for ('template' in its entry of config.yaml)",
@@ -159,32 +161,26 @@ class Renderer:
         ids: list[int] = []
         trained: list[bool] = []
         for kind, text in self.segments(messages):
-            new = self._piece(text) if kind in ("piece", "end") else self._words(text)
+            new = self._ids(text, kind not in ("piece", "end"))
             ids += new
             trained += [kind in ("reply", "end")] * len(new)
         return ids, trained
 
     def reply_ids(self, reply: str) -> list[int]:
         """The ids that a model should answer with: the reply and its end token."""
-        return [*self._words(reply), self.end_id]
+        return [*self._ids(reply, True), self.end_id]
 
-    def _piece(self, text: str) -> list[int]:
-        if text not in self._cache:
-            self._cache[text] = self._ids(text)
-        return self._cache[text]
+    def _tokenized(self, text: str, words: bool) -> tuple[int, ...]:
+        """The ids of a piece of a text. Someone's `words` never become control tokens, whatever they spell.
 
-    def _words(self, text: str) -> list[int]:
-        """Someone's words never become control tokens, whatever they spell."""
-        return self._ids(text, split_special_tokens=True)
-
-    def _ids(self, text: str, **how: bool) -> list[int]:
-        """The ids of a piece of a text. SentencePiece tokenizers set a space before every text that they are given;
-        behind a new line, which merges with nothing, they do not, so there it is put, and its ids taken off again."""
+        SentencePiece tokenizers set a space before every text that they are given; behind a new line, which merges with
+        nothing, they do not, so there it is put, and its ids taken off again.
+        """
         if not text:
-            return []
-        if not self._lead:
-            return self.tokenizer(text, add_special_tokens=False, **how)["input_ids"]
-        return self.tokenizer("\n" + text, add_special_tokens=False, **how)["input_ids"][len(self._lead) :]
+            return ()
+        how = {"split_special_tokens": True} if words else {}
+        lead = "\n" if self._lead else ""
+        return tuple(self.tokenizer(lead + text, add_special_tokens=False, **how)["input_ids"][len(self._lead) :])
 
     def jinja(self) -> str:
         """The chat template that renders the same text from messages, for `tokenizer.chat_template`.
