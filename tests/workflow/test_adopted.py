@@ -72,3 +72,12 @@ def test_a_checkpoint_that_is_not_whole_is_refused_in_two_lines(theirs, spoil, w
     for word in words:
         assert word in said
     assert not (checkout.path / "results/theirs/sft/checkpoint.json").exists()
+
+
+def test_the_benchmark_of_a_tutor_that_is_not_trained_here_is_refused_in_two_lines(theirs):
+    checkout, _ = theirs
+    answer = checkout.snakemake("--cores", "2", "--", "benchmark", config="theirs.yaml")
+    assert answer.returncode != 0 and "Traceback" not in answer.stderr
+    said = (answer.stdout + answer.stderr).splitlines()
+    at = next(at for at, line in enumerate(said) if line.startswith("error:"))
+    assert said[at] == "error: benchmark: theirs is not trained here" and "'runs'" in said[at + 1]

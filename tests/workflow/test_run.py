@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from pedalign import timing
 from pedalign.artifacts import sha256
 
 pytestmark = pytest.mark.slow
@@ -85,6 +86,17 @@ def test_a_checkpoint_loads_with_plain_transformers_and_renders_as_the_workflow_
     command = [sys.executable, "-c", code, str(checkpoint), json.dumps(row["prompt"])]
     answer = subprocess.run(command, cwd=results, capture_output=True, text=True)
     assert answer.stdout == prompt, answer.stderr
+
+
+def test_a_run_ends_with_where_its_time_went(finished):
+    results = finished.path / "results"
+    spent = timing.spent(results)
+    did = {phase: {stage for stage, one in spent if one == phase} for phase in ("training", "generating")}
+    assert did["training"] == {"sft/checkpoint", "aligned/checkpoint"}
+    assert did["generating"] == {"sft/dpo/responses", "sft/test/responses", "aligned/test/responses"}
+    assert all(seconds >= 0 for seconds in spent.values())
+    picture = (results / "time.svg").read_text()
+    assert all(f">{stage}</text>" in picture for stage, _ in spent)
 
 
 def test_one_artifact_can_be_named_and_made(finished, tmp_path):
