@@ -1,5 +1,7 @@
 """Several jobs answer a split as one does."""
 
+import re
+
 import pytest
 import yaml
 
@@ -32,7 +34,8 @@ def test_three_shards_leave_the_bytes_of_one(finished, sharded):
         assert one.read_bytes() == three.read_bytes(), responses
         assert not (three.parent / "shards").exists()
         logs = sharded.path / "results/logs" / responses.replace("responses.csv", "shards")
-        rows = [int((logs / f"{shard}-of-3.log").read_text().split(": ")[-1].split()[0]) for shard in (1, 2, 3)]
+        said = [(logs / f"{shard}-of-3.log").read_text() for shard in (1, 2, 3)]
+        rows = [int(re.search(r": (\d+) responses in ", one)[1]) for one in said]
         assert sum(rows) == len(read_csv(three)) and min(rows) > 0, rows
     assert sharded.planned("--cores", "2", config="sharded.yaml") == {}
 
