@@ -38,20 +38,12 @@ class Comparison:
 
 
 def measure(comparison: Comparison, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Each way once in each round, in turn. Rates are amounts per second; ratios are taken within a round."""
-    seconds: dict[str, list[float]] = {name: [] for name in comparison.ways}
-    made: dict[str, Any] = {}
-    for number in range(1, rounds + 1):
-        for name, way in comparison.ways.items():
-            work = way.prepare()
-            gc.collect()
-            started = time.perf_counter()
-            made[name] = work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - started)
-            rate = comparison.amount / seconds[name][-1]
-            say(f"round {number}/{rounds}: {name}: {rate:.1f} {comparison.unit}/s")
+    """Rates are amounts per second; ratios are taken within a round."""
+
+    def in_words(taken: float) -> str:
+        return f"{comparison.amount / taken:.1f} {comparison.unit}/s"
+
+    seconds, made = in_turn(comparison.ways, rounds, say, in_words)
     return {
         "unit": comparison.unit,
         "amount": comparison.amount,
@@ -70,6 +62,25 @@ def measure(comparison: Comparison, rounds: int, say: Callable[[str], None]) -> 
         },
         **comparison.check(made),
     }
+
+
+def in_turn(
+    ways: dict[str, Way], rounds: int, say: Callable[[str], None], in_words: Callable[[float], str]
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Each way once in each round: its seconds in every round, and what it made in the last one."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    made: dict[str, Any] = {}
+    for number in range(1, rounds + 1):
+        for name, way in ways.items():
+            work = way.prepare()
+            gc.collect()
+            started = time.perf_counter()
+            made[name] = work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - started)
+            say(f"round {number}/{rounds}: {name}: {in_words(seconds[name][-1])}")
+    return seconds, made
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pedalign.benchmark import spread
+from pedalign.benchmark import Way, in_turn, spread
 
 ROOT = Path(__file__).parents[2]
 STAGES = (
@@ -32,11 +32,7 @@ def waits(rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, float]
             "snakemake -n, 500 runs": [*plan, "--configfile", sweep],
             **{f"scripts/{name}.py": [sys.executable, ROOT / f"scripts/{name}.py", "--help"] for name in STAGES},
         }
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for number in range(1, rounds + 1):
-            for name, command in commands.items():
-                started = time.perf_counter()
-                subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                seconds[name].append(time.perf_counter() - started)
-            say(f"round {number}/{rounds}: waits: {sum(taken[-1] for taken in seconds.values()):.0f} s")
+        call = partial(subprocess.run, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ways = {name: Way("", partial(partial, call, command)) for name, command in commands.items()}
+        seconds, _ = in_turn(ways, rounds, say, lambda taken: f"{taken:.1f} s")
     return {name: spread(taken) for name, taken in seconds.items()}
