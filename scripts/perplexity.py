@@ -30,7 +30,7 @@ from pedalign.template import renderer
 class PerplexitySettings:
     rendering: dict[str, str]
     dtype: str
-    max_batch_tokens: int
+    max_batch_tokens: int | None
     resamples: int  # draws of the bootstrap
     seed: int
     paper_rules: bool  # replies are read as the paper's scripts read them

@@ -29,7 +29,7 @@ from pedalign.template import renderer
 class ReferenceSettings:
     rendering: dict[str, str]
     dtype: str
-    max_batch_tokens: int
+    max_batch_tokens: int | None
 
 
 def main() -> None:

@@ -56,10 +56,12 @@ def main() -> None:
     generation = GenerationSettings(**settings.generation)
     conversations = [list(group) for _, group in groupby(rows, key=lambda row: row["conversation_id"])]
     histories = [_history(group, rendering, settings.samples) for group in conversations]
-    selection = batches(histories, generation, *args.shard)
+    selection = None  # all; how many at a time, the model says
+    if generation.max_batch_tokens is not None:
+        selection = batches(histories, generation, *args.shard)
     completions: list[list[Completion]] = [[] for _ in histories]
     started = time.monotonic()
-    if selection:  # none where there are more shards than batches
+    if selection != []:  # as where there are more shards than batches
         model = load_model(args.model, settings.dtype)
         started = time.monotonic()
         begin("generating")

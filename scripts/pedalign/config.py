@@ -88,7 +88,7 @@ def _explained(error: jsonschema.ValidationError) -> UserError:
             if isinstance(error.instance, str):  # snakemake's --config reads what stands in braces as text
                 remedy += "; nested values of --config arrive as text, give them in a file: --configfile FILE"
             return UserError(f"{place}: is {error.instance!r} ({kind})", remedy)
-        case "if" | "then" | "else" | "dependentRequired" | "oneOf" | "anyOf":
+        case "if" | "then" | "else" | "dependentRequired" | "oneOf" | "anyOf" | "const":
             return UserError(f"{place}: {error.message}", schema.get("description", "see the comments in config.yaml"))
         case _:
             limits = ", ".join(f"{key} {schema[key]}" for key in _LIMITS if key in schema)

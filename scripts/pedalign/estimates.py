@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pedalign.errors import UserError
-from pedalign.models import scratch_model
+from pedalign.models import LAYER_NUMBERS, cached_numbers, scratch_model
 from pedalign.resuming import KEPT
 
 GB = 10**9
@@ -81,8 +81,6 @@ def model_size(entry: dict[str, Any], config: Any = None) -> Size:
         else:
             model = AutoModelForCausalLM.from_config(config)
         text = model.config.get_text_config()
-        head = text.hidden_size // text.num_attention_heads
-        kept_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         output = model.get_output_embeddings()
         linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not output]
         return Size(
@@ -92,7 +90,7 @@ def model_size(entry: dict[str, Any], config: Any = None) -> Size:
             hidden=text.hidden_size,
             layers=text.num_hidden_layers,
             vocabulary=text.vocab_size,
-            cached=2 * text.num_hidden_layers * kept_heads * (getattr(text, "head_dim", None) or head),
+            cached=cached_numbers(text),
             adapter=_adapter(model, entry["adapter"]) if "adapter" in entry else 0,  # last: it changes the model
         )
 
@@ -176,19 +174,20 @@ def _trained(size: Size) -> float:
 
 
 def _activations(size: Size, tokens: int, width: int, checkpointing: bool) -> float:
-    """Of 16 bits: 34sbh bytes per layer ([R], equation 1, without the part that fused attention does not store), or
+    """34sbh bytes of 16 bits per layer ([R], equation 1, without the part that fused attention does not store), or
     where they are computed again 2sbh per layer and one layer's at a time (section 5); logits take 4sbv (4.3)."""
-    layer = 34 * tokens * size.hidden * width / 2
+    layer = LAYER_NUMBERS * tokens * size.hidden * width
     inputs = 2 * tokens * size.hidden * width / 2
     layers = size.layers * inputs + layer if checkpointing else size.layers * layer
     return layers + 4 * tokens * size.vocabulary
 
 
 def _generation_memory(size: Size, entry: dict[str, Any], gpus: int) -> Memory:
-    """Weights, keys and values of histories and replies, and one layer's activations while the histories are read."""
-    width, tokens = _WIDTH[entry["dtype"]], entry["generation"]["max_batch_tokens"]
+    """Weights, keys and values of histories and replies, and one layer's activations while the histories are read;
+    where as many are held as fit, of the longest conversation alone."""
+    width, tokens = _WIDTH[entry["dtype"]], entry["generation"]["max_batch_tokens"] or entry["max_length"]
     held = size.parameters * width + size.cached * tokens * width
-    total = held + 34 * tokens * size.hidden * width / 2
+    total = held + LAYER_NUMBERS * tokens * size.hidden * width
     node = size.parameters * width + _PROCESS
     return Memory(held, total, node) if gpus else Memory(held + _PROCESS, total + _PROCESS, total + _PROCESS)
 

@@ -10,7 +10,7 @@ parts are joined exactly, by their log-sum-exps. Rows that have ended leave the 
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from pedalign.errors import UserError
+from pedalign.models import batch_tokens
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class GenerationSettings:
     """How replies are decoded. `temperature` 0 is greedy; `repetition_penalty` 1 is none.
 
     `max_batch_tokens` bounds the tokens whose keys and values are held at a time: what all prompts begin with,
-    histories behind it (conversations times longest), and replies of full length.
+    histories behind it (conversations times longest), and replies of full length. None: as many as fit.
     """
 
     max_new_tokens: int
     min_new_tokens: int
     temperature: float
     repetition_penalty: float
-    max_batch_tokens: int
+    max_batch_tokens: int | None
     seed: int
 
 
@@ -192,7 +193,7 @@ def generate(
     model.set_attn_implementation(_NAME)
     results: list[list[Completion]] = [[] for _ in histories]
     if selection is None:
-        selection = batches(histories, settings)
+        selection = batches(histories, settled(settings, model))
     beginning = _read_beginning(model, histories)
     total = sum(len(histories[at].prompt_lengths) for batch in selection for at in batch)
     done = 0
@@ -205,6 +206,11 @@ def generate(
     return results
 
 
+def settled(settings: GenerationSettings, model: PreTrainedModel) -> GenerationSettings:
+    """With the tokens at a time that fit, where the settings do not say how many."""
+    return replace(settings, max_batch_tokens=batch_tokens(model, settings.max_batch_tokens))
+
+
 def batches(
     histories: Sequence[History], settings: GenerationSettings, shard: int = 1, shards: int = 1
 ) -> list[list[int]]:
@@ -212,7 +218,9 @@ def batches(
 
     Batches are dealt out to the `shards` in turn; those of `shard` (from 1) are returned. They are the same
     batches for any number of shards: rounding depends on what shares a batch, and now and then a token on rounding.
+    The settings say how many tokens at a time.
     """
+    assert settings.max_batch_tokens is not None
     found: list[list[int]] = []
     begun = _begun(histories)
     longest = replies = 0

@@ -1,5 +1,6 @@
 """Models and tokenizers: made from scratch, loaded, and saved so that plain transformers loads them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.template import Renderer, load_template
 
+MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time: with more, nothing gets faster
+LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
 _CHECKPOINT_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt")
 
 PAD = "<|pad|>"
@@ -100,6 +103,29 @@ def load_model(source: str | Path, dtype: str, **options: Any) -> PreTrainedMode
     model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True, **options)
     placed = "quantization_config" in options  # quantized weights are put on the GPU as they are read
     return model.to("cuda") if torch.cuda.is_available() and not placed else model
+
+
+def cached_numbers(config: Any) -> int:
+    """How many numbers the keys and values of one token are, in all layers."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * size
+
+
+def batch_tokens(model: PreTrainedModel, max_batch_tokens: int | None) -> int:
+    """How many tokens to hold at a time: those of the setting or, where it is None, as many as a device of this kind
+    has memory for, whatever else lies there now: so it is the same number each time.
+    """
+    if max_batch_tokens is not None:
+        return max_batch_tokens
+    kind = model.device.type
+    if kind == "cuda":
+        memory = 0.8 * torch.cuda.get_device_properties(model.device).total_memory - model.get_memory_footprint()
+    else:
+        memory = 0.25 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    config = model.config.get_text_config()
+    bytes_per_token = (cached_numbers(config) + LAYER_NUMBERS * config.hidden_size) * model.dtype.itemsize
+    return int(min(max(memory // bytes_per_token, 1), MOST_TOKENS[kind]))
 
 
 def find_checkpoint(source: str | Path) -> list[Path]:

@@ -84,8 +84,12 @@ def test_an_architecture_that_is_none_is_refused(refused):
 def test_answering_takes_weights_and_the_keys_and_values_of_histories_and_replies():
     entry, size = MODELS["mistral-7b"], model_size(MODELS["mistral-7b"], MISTRAL)
     memory = stage_memory(size, entry, "generation", 1)
-    assert memory.held == 2 * P + 65536 * size.cached * 2
-    assert memory.held < memory.total < 40e9
+    assert memory.held == 2 * P + entry["max_length"] * size.cached * 2  # as many as fit: one conversation must
+    more = stage_memory(
+        size, {**entry, "generation": {**entry["generation"], "max_batch_tokens": 65536}}, "generation", 1
+    )
+    assert more.held == 2 * P + 65536 * size.cached * 2
+    assert memory.total < more.held < more.total < 40e9
 
 
 def test_a_small_models_memory_on_the_cpu_is_the_processs_own():

@@ -104,6 +104,21 @@ def test_a_batch_holds_no_more_tokens_than_the_setting_says_unless_it_is_one_con
     assert batches(many, settings(max_batch_tokens=1)) == [[at] for batch in found for at in batch]
 
 
+def test_as_many_are_answered_at_a_time_as_fit_where_no_number_is_given(model, monkeypatch):
+    wanted, whole, at_a_time = generate(model, histories(), END, settings(max_batch_tokens=300)), generation._answer, []
+
+    def answer(model, histories, *rest):
+        at_a_time.append(len(histories))
+        return whole(model, histories, *rest)
+
+    monkeypatch.setattr(generation, "_answer", answer)
+    assert generate(model, histories(), END, settings(max_batch_tokens=None)) == wanted
+    assert at_a_time == [len(histories())]
+    monkeypatch.setattr(generation, "batch_tokens", lambda model, number: number or 300)  # of a small machine
+    assert generate(model, histories(), END, settings(max_batch_tokens=None)) == wanted
+    assert len(at_a_time) > 2
+
+
 def test_what_memory_does_not_suffice_for_is_halved_until_it_does(model, monkeypatch, refused):
     wanted, whole = generate(model, histories(), END, settings(max_batch_tokens=10_000)), generation._answer
 

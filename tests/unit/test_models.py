@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pedalign.conversation import Conversation
-from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.models import batch_tokens, load_model, load_tokenizer, save_checkpoint, scratch_model, scratch_tokenizer
 from pedalign.template import Renderer
 
 TALK = (
@@ -115,3 +115,15 @@ def test_an_architecture_that_cannot_be_built_is_refused(refused, changed: dict)
     tokenizer = scratch_tokenizer([Conversation("1", TALK)], "tutor", "Teach.", 320)
     with refused("architecture"):
         scratch_model({**ARCHITECTURE, **changed}, tokenizer, 1)
+
+
+def test_as_many_tokens_at_a_time_as_a_quarter_of_the_memory_holds_and_no_more_than_are_faster(monkeypatch):
+    tokenizer = scratch_tokenizer([Conversation("1", TALK)], "tutor", "Teach.", 320)
+    model = scratch_model(ARCHITECTURE, tokenizer, 1)
+    assert batch_tokens(model, 77) == 77
+    assert batch_tokens(model, None) == 131072
+    # Keys and values: 2 layers, 1 head of 8 numbers, twice; 17 numbers for each of 16 units.
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 25}.__getitem__)
+    assert batch_tokens(model, None) == 4096 * 25 // 4 // ((32 + 17 * 16) * 4)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 1}.__getitem__)
+    assert batch_tokens(model, None) == 1
