@@ -26,6 +26,7 @@ from pedalign.conversation import split_conversations
 from pedalign.errors import run
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
+from pedalign.whole_runs import whole_runs
 from pedalign.workloads import SIZES, Data, WorkloadSettings, alignment, finetuning, generation, subjects
 
 
@@ -63,8 +64,11 @@ def main() -> None:
                 timed = measure(prepare(subject, data, settings, say=say), SIZES[settings.size].rounds, say)
                 made.append({"name": name, "model": subject.name, **timed})
     found = {"size": settings.size, "machine": machine(), "comparisons": made}
+    size = SIZES[settings.size]
     if args.only in "waits":
-        found["waits"] = waits(SIZES[settings.size].rounds, partial(_say, "waits"))
+        found["waits"] = waits(size.rounds, partial(_say, "waits"))
+    if args.only in "whole runs" and size.whole:
+        found["whole_runs"] = whole_runs(size.whole, size.rounds, partial(_say, "whole runs"))
     write_json(args.output, found)
     print("\n".join(benchmark_report(found)))
 

@@ -38,7 +38,7 @@ class RespondSettings:
     samples: int  # responses per prompt
 
 
-def main() -> None:
+def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path, help="the formatted split")
     parser.add_argument("--model", required=True, help="folder or hub id of the tutor")

@@ -61,8 +61,9 @@ def _generate(
 
 def finetune_padded(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, Any]], settings: TrainingSettings
-) -> None:
-    """Every row (input_ids, labels) padded to `max_length`; transformers' Trainer."""
+) -> float:
+    """Every row (input_ids, labels) padded to `max_length`; transformers' Trainer. Returns the mean loss, as all
+    trainings here."""
 
     def pad(values: list[int], filling: int | None) -> list[Any]:
         return [*values, *[filling] * (settings.max_length - len(values))]
@@ -76,19 +77,20 @@ def finetune_padded(
         for row in rows
     ]
     arguments = TrainingArguments(**_arguments(settings))
-    Trainer(model=model, args=arguments, train_dataset=Dataset.from_list(padded)).train()
+    return Trainer(model=model, args=arguments, train_dataset=Dataset.from_list(padded)).train().training_loss
 
 
 def finetune_trl(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, Any]], settings: TrainingSettings
-) -> None:
+) -> float:
     """TRL's SFTTrainer: rows in random order, a batch padded to its longest."""
-    SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**_arguments(settings), max_length=settings.max_length),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-    ).train()
+    )
+    return trainer.train().training_loss
 
 
 def align_padded(
@@ -98,9 +100,9 @@ def align_padded(
     beta: float,
     settings: TrainingSettings,
     length: int,
-) -> None:
+) -> float:
     """DPO with a second model as reference, and every pair (prompt, chosen, rejected) padded to `length`."""
-    _align(model, copy.deepcopy(model), tokenizer, pairs, beta, settings, pad_to_multiple_of=length)
+    return _align(model, copy.deepcopy(model), tokenizer, pairs, beta, settings, pad_to_multiple_of=length)
 
 
 def align_trl(
@@ -109,9 +111,9 @@ def align_trl(
     pairs: list[dict[str, Any]],
     beta: float,
     settings: TrainingSettings,
-) -> None:
+) -> float:
     """TRL's DPOTrainer, which makes its reference itself."""
-    _align(model, None, tokenizer, pairs, beta, settings)
+    return _align(model, None, tokenizer, pairs, beta, settings)
 
 
 def _align(
@@ -122,14 +124,15 @@ def _align(
     beta: float,
     settings: TrainingSettings,
     **options: Any,
-) -> None:
-    DPOTrainer(
+) -> float:
+    trainer = DPOTrainer(
         model=model,
         ref_model=reference,
         args=DPOConfig(**_arguments(settings), beta=beta, max_length=settings.max_length, **options),
         train_dataset=Dataset.from_list(pairs),
         processing_class=tokenizer,
-    ).train()
+    )
+    return trainer.train().training_loss
 
 
 def _arguments(settings: TrainingSettings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Ways to do the same work, run in turn on the same machine, and how many times faster one is than the others."""
 
 import gc
+import json
 import os
 import platform
 import statistics
@@ -134,6 +135,13 @@ def benchmark_report(found: dict[str, Any]) -> list[str]:
         notes += ["", "Seconds before anything is computed (of a stage: up to the first line of its work):", ""]
         notes += ["| | seconds |", "|---|---|"]
         notes += [f"| `{name}` | {_range(seconds)} |" for name, seconds in found["waits"].items()]
+    if "whole_runs" in found:
+        whole = found["whole_runs"]
+        notes += ["", f"Seconds of a whole run with {json.dumps(whole['changes'])}:", ""]
+        notes += ["| | seconds | ours is faster |", "|---|---|---|"]
+        for name, seconds in whole["seconds"].items():
+            times = "" if name == OURS else f"{_range(whole['ours_is_faster'])} times"
+            notes.append(f"| {name} | {_range(seconds)} | {times} |")
     return [*lines, "", *notes]
 
 

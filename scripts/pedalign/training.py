@@ -168,6 +168,26 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "num_tokens" and not math.isnan(value)}
 
 
+def finetuning_rows(
+    renderer: Renderer, conversations: Sequence[Conversation], max_length: int
+) -> list[dict[str, list[int]]]:
+    """One row per conversation: `input_ids`, and `labels` (-100: not trained); the replies and their end tokens are.
+
+    Raises UserError where `max_length` cuts off every reply of a conversation.
+    """
+    rows = []
+    for conversation in conversations:
+        ids, trained = renderer.encode(conversation.messages)
+        if not any(trained[:max_length]):
+            raise UserError(
+                f"conversation '{conversation.id}': max_length {max_length} cuts off every reply",
+                "raise 'max_length' in the model's entry of config.yaml",
+            )
+        labels = [token if wanted else -100 for token, wanted in zip(ids, trained, strict=True)]
+        rows.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
+    return rows
+
+
 def finetune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -176,20 +196,8 @@ def finetune(
     settings: TrainingSettings,
     states: TrainingStates | None = None,
 ) -> dict[str, Any]:
-    """Fine-tune `model` in place on the tutor's turns; the facts for the manifest.
-
-    One row per conversation; exactly the replies and their end tokens are trained.
-    """
-    rows = []
-    for conversation in conversations:
-        ids, trained = renderer.encode(conversation.messages)
-        if not any(trained[: settings.max_length]):
-            raise UserError(
-                f"conversation '{conversation.id}': max_length {settings.max_length} cuts off every reply",
-                "raise 'max_length' in the model's entry of config.yaml",
-            )
-        labels = [token if wanted else -100 for token, wanted in zip(ids, trained, strict=True)]
-        rows.append({"input_ids": ids[: settings.max_length], "labels": labels[: settings.max_length]})
+    """Fine-tune `model` in place on the tutor's turns; the facts for the manifest."""
+    rows = finetuning_rows(renderer, conversations, settings.max_length)
     order = training_order([len(row["input_ids"]) for row in rows], settings)
     trainer = SFTTrainer(
         model=model,

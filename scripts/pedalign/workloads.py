@@ -18,7 +18,7 @@ from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
 from pedalign.rubric import Rubric
 from pedalign.template import renderer
-from pedalign.training import TrainingSettings, finetune
+from pedalign.training import TrainingSettings, finetune, finetuning_rows
 
 BATCHES = (8, 16, 32, 64, 128)  # prompts at a time, of which the best number is the baseline
 BETA = 0.1
@@ -38,9 +38,11 @@ class Size:
     dialogues: int
     pairs: int
     rounds: int
+    whole: dict[str, Any] | None  # changes to config.yaml that make whole runs short enough; None: none are made
 
 
-SIZES = {"quick": Size(8, 24, 32, 5), "full": Size(48, 96, 128, 5)}
+WHOLE = {"splits": {"sft": 80, "dpo": 20, "test": 20}, "models": {"tiny": {"sft": {"epochs": 1}}}}
+SIZES = {"quick": Size(8, 24, 32, 5, None), "full": Size(48, 96, 128, 5, WHOLE)}
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,7 @@ def finetuning(subject: Subject, data: Data, settings: WorkloadSettings, say: Ca
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
     training = TrainingSettings(**{**settings.sft, "epochs": 1, "dtype": subject.dtype})
     conversations = data.conversations[: SIZES[settings.size].dialogues]
-    rows = []
-    for conversation in conversations:
-        ids, trained = rendering.encode(conversation.messages)
-        rows.append({"input_ids": ids, "labels": [t if w else -100 for t, w in zip(ids, trained, strict=True)]})
+    rows = finetuning_rows(rendering, conversations, training.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
 
     def way(train: Callable[..., Any], *given: Any) -> Callable[[], Callable[[], Any]]:

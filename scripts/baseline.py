@@ -1,0 +1,107 @@
+"""A stage as the scripts of today do it: what `snakemake benchmark` holds a whole run against.
+
+finetune pads every dialogue to the maximum length, respond answers a prompt at a time, optimize (DPO) holds a second
+model as reference and pads every pair to the longest. Each reads and writes what the stage's own script does, by its
+arguments.
+
+    python scripts/baseline.py respond results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint ...
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import respond as respond_stage
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from pedalign import baselines
+from pedalign.artifacts import read_json, whole_directory, write_manifest
+from pedalign.conversation import split_conversations
+from pedalign.errors import UserError, run
+from pedalign.generation import Completion, GenerationSettings, History
+from pedalign.models import load_model, load_tokenizer, save_checkpoint
+from pedalign.rubric import load_rubric
+from pedalign.template import Renderer, renderer
+from pedalign.training import StageSettings, add_training_arguments, finetuning_rows
+
+
+def respond(
+    model: PreTrainedModel, histories: Sequence[History], end_id: int, settings: GenerationSettings, *_: object
+) -> list[list[Completion]]:
+    answers = []
+    for history in histories:
+        prompts = [history.ids[:length] for length in history.prompt_lengths]
+        replies = baselines.one_at_a_time(model, prompts, end_id, settings)
+        answers.append(
+            [Completion(ids, "length" if len(ids) == settings.max_new_tokens else "stop") for ids in replies]
+        )
+    return answers
+
+
+def finetune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rendering: Renderer,
+    data: Path,
+    settings: StageSettings,
+) -> float:
+    rows = finetuning_rows(rendering, split_conversations(data), settings.training.max_length)
+    return baselines.finetune_padded(model, tokenizer, rows, settings.training)
+
+
+def optimize(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rendering: Renderer,
+    data: Path,
+    settings: StageSettings,
+) -> float:
+    preferences, names = read_json(data), ("prompt", "chosen", "rejected")
+    columns = [preferences[name] for name in names]
+    pairs = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    longest = max(
+        len(rendering.encode(pair["prompt"])[0]) + len(rendering.reply_ids(pair[side][0]["content"]))
+        for pair in pairs
+        for side in ("chosen", "rejected")
+    )
+    assert settings.alignment is not None
+    return baselines.align_padded(
+        model, tokenizer, pairs, settings.alignment["beta"], settings.training, length=longest
+    )
+
+
+def train(method: Callable[..., float]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="the SFT split or the preference dataset")
+    parser.add_argument("--reference", type=Path, help="not read: the reference is a second model")
+    add_training_arguments(parser)
+    args = parser.parse_args()
+
+    settings = StageSettings.from_json(args.settings)
+    tokenizer = load_tokenizer(args.model)
+    rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
+    model = load_model(args.model, "float32")
+    loss = method(model, tokenizer, rendering, args.data, settings)
+    with whole_directory(args.output) as folder:
+        save_checkpoint(model, rendering, tokenizer, folder)
+    write_manifest(args.manifest, args.output, mean_loss=loss)
+
+
+STAGES: dict[str, Callable[[], None]] = {
+    "finetune": partial(train, finetune),
+    "respond": partial(respond_stage.main, respond),
+    "optimize": partial(train, optimize),
+}
+
+
+def main() -> None:
+    stage = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    if stage not in STAGES:
+        raise UserError(f"baseline: '{stage}' is no stage", f"name one of {', '.join(STAGES)}")
+    STAGES[stage]()
+
+
+if __name__ == "__main__":
+    run(main)
