@@ -1,8 +1,10 @@
 """A stage as the scripts of today do it: what `snakemake benchmark` holds a whole run against.
 
 finetune pads every dialogue to the maximum length, respond answers a prompt at a time, optimize (DPO) holds a second
-model as reference and pads every pair to the longest. Each reads and writes what the stage's own script does, by its
-arguments.
+model as reference and pads every pair to the longest.
+
+Reads   what the stage's own script does, by its arguments
+Writes  the same artifact as that
 
     python scripts/baseline.py respond results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint ...
 """
@@ -19,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from pedalign import baselines
 from pedalign.artifacts import read_json, whole_directory, write_manifest
 from pedalign.conversation import split_conversations
-from pedalign.errors import UserError, run
+from pedalign.errors import run
 from pedalign.generation import Completion, GenerationSettings, History
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
 from pedalign.rubric import load_rubric
@@ -97,10 +99,10 @@ STAGES: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    stage = sys.argv.pop(1) if len(sys.argv) > 1 else ""
-    if stage not in STAGES:
-        raise UserError(f"baseline: '{stage}' is no stage", f"name one of {', '.join(STAGES)}")
-    STAGES[stage]()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    args, sys.argv[1:] = parser.parse_known_args()
+    STAGES[args.stage]()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """GPUs of one machine: pretended ones, named by CUDA_VISIBLE_DEVICES. Trainings run on the CPU, as there are none."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,19 +39,27 @@ def test_several_nodes_are_refused_where_jobs_run_on_this_machine(checkout, monk
     assert "error: finetune asks for 2 nodes, and jobs run on this machine" in answer.stderr
 
 
-def test_up_to_so_many_is_what_the_machine_has_and_jobs_share_it_one_at_a_time(checkout, monkeypatch):
+def test_up_to_so_many_is_what_the_machine_has_and_jobs_share_it_one_at_a_time(finished, tmp_path, monkeypatch):
+    checkout = finished.copy(tmp_path / "checkout")
+    shutil.rmtree(checkout.path / "results/tiny/dpo-b0.1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     monkeypatch.setenv("PEDALIGN_LEASES", str(checkout.path / "leases"))
     answer = checkout.snakemake("--cores", "8", "align", config=with_gpus(checkout, "up to 4", "up to 2", 1))
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    trainings = logs(checkout, "*/checkpoint.log")
-    assert len(trainings) == 4 and all("leased 1 GPU of this machine: 5" in log for log in trainings)
+    assert "rule finetune" not in answer.stderr
+    trainings = logs(checkout, "*-b0.1/checkpoint.log")
+    assert len(trainings) == 3 and all("leased 1 GPU of this machine: 5" in log for log in trainings)
     assert any("waiting for 1 GPU" in log for log in trainings)  # three alignments at a time, and one GPU
 
 
-def test_without_a_gpu_up_to_so_many_runs_on_the_cpu(checkout, monkeypatch):
+def test_without_a_gpu_up_to_so_many_runs_on_the_cpu(finished, tmp_path, monkeypatch):
+    checkout = finished.copy(tmp_path / "checkout")
+    made = ("results/tiny/sft/checkpoint.json", "results/tiny/sft/test/responses.csv")
+    for name in made:
+        (checkout.path / name).unlink()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    config = with_gpus(checkout, "up to 4", 0, "up to 1")
-    answer = checkout.snakemake("--cores", "2", "results/tiny/sft/test/responses.csv", config=config)
+    answer = checkout.snakemake("--cores", "2", *made, config=with_gpus(checkout, "up to 4", 0, "up to 1"))
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert all("the CPU" in log for log in logs(checkout, "sft/checkpoint.log"))
+    for name in ("sft/checkpoint.log", "sft/test/responses.log"):
+        (log,) = logs(checkout, name)
+        assert "the CPU" in log

@@ -9,7 +9,7 @@ from pedalign.artifacts import read_csv
 
 pytestmark = pytest.mark.slow
 
-RESPONSES = ("tiny/sft/dpo/responses.csv", "tiny/sft/test/responses.csv", "tiny/dpo-b0.1/test/responses.csv")
+RESPONSES = "results/tiny/sft/test/responses.csv"
 
 
 @pytest.fixture
@@ -27,17 +27,16 @@ def test_three_shards_leave_the_bytes_of_one(finished, sharded):
     assert (planned["respond_shard"], planned["gather"]) == (9, 3)
     assert "respond" not in planned and "finetune" not in planned
 
-    answer = sharded.snakemake("--cores", "2", config="sharded.yaml")
+    answer = sharded.snakemake("--cores", "2", RESPONSES, config="sharded.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    for responses in RESPONSES:
-        one, three = (where.path / "results" / responses for where in (finished, sharded))
-        assert one.read_bytes() == three.read_bytes(), responses
-        assert not (three.parent / "shards").exists()
-        logs = sharded.path / "results/logs" / responses.replace("responses.csv", "shards")
-        said = [(logs / f"{shard}-of-3.log").read_text() for shard in (1, 2, 3)]
-        rows = [int(re.search(r": (\d+) responses in ", one)[1]) for one in said]
-        assert sum(rows) == len(read_csv(three)) and min(rows) > 0, rows
-    assert sharded.planned("--cores", "2", config="sharded.yaml") == {}
+    one, three = (where.path / RESPONSES for where in (finished, sharded))
+    assert one.read_bytes() == three.read_bytes()
+    assert not (three.parent / "shards").exists()
+    logs = sharded.path / "results/logs/tiny/sft/test/shards"
+    said = [(logs / f"{shard}-of-3.log").read_text() for shard in (1, 2, 3)]
+    rows = [int(re.search(r": (\d+) responses in ", one)[1]) for one in said]
+    assert sum(rows) == len(read_csv(three)) and min(rows) > 0, rows
+    assert sharded.planned("--cores", "2", RESPONSES, config="sharded.yaml") == {}
 
 
 def test_shards_are_gathered_for_the_models_that_have_them_and_for_no_other(sharded):
