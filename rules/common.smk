@@ -15,7 +15,7 @@ from pedalign.config import adopted, answering_settings, model_entry, parse_poli
 from pedalign.errors import UserError
 from pedalign.leases import visible_devices
 from pedalign.published import PUBLISHED, published_blob
-from pedalign.resources import check_machine, gpu_count, runtime
+from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
 from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.submitted import mark_unfinished, records, refuse_beside
@@ -61,6 +61,9 @@ ADOPTED = checked(adopted, config)
 SHARDED = [name for name, model in config["models"].items() if model["generation"]["shards"] > 1]
 # Models of which a run trains an aligned tutor, and so needs preference pairs.
 ALIGNED_HERE = list(dict.fromkeys(model for model, policy in RUNS if f"{model}/{policy}" not in ADOPTED))
+
+if any(config["models"][model]["generation"].get("engine") == "vllm" for model in MODELS):
+    checked(vllm_python)
 
 
 def artifacts():

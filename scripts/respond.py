@@ -19,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pedalign import vllm_engine
 from pedalign.artifacts import read_json, write_csv
 from pedalign.errors import UserError, run
 from pedalign.generation import Completion, GenerationSettings, History, batches, generate
@@ -61,7 +62,14 @@ def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
         selection = batches(histories, generation, *args.shard)
     completions: list[list[Completion]] = [[] for _ in histories]
     started = time.monotonic()
-    if selection != []:  # as where there are more shards than batches
+    if selection == []:  # as where there are more shards than batches
+        pass
+    elif generation.engine == "vllm":
+        begin("generating")
+        completions = vllm_engine.generate(
+            args.model, settings.dtype, histories, rendering.end_id, generation, selection
+        )
+    else:
         model = load_model(args.model, settings.dtype)
         started = time.monotonic()
         begin("generating")

@@ -24,7 +24,8 @@ from pedalign.models import batch_tokens
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How replies are decoded. `temperature` 0 is greedy; `repetition_penalty` 1 is none.
+    """How replies are decoded, by which `engine`: transformers (`generate` here) or vllm (`vllm_engine`). `temperature`
+    0 is greedy; `repetition_penalty` 1 is none.
 
     `max_batch_tokens` bounds the tokens whose keys and values are held at a time: what all prompts begin with,
     histories behind it (conversations times longest), and replies of full length. None: as many as fit.
@@ -36,6 +37,7 @@ class GenerationSettings:
     repetition_penalty: float
     max_batch_tokens: int | None
     seed: int
+    engine: str = "transformers"
 
 
 @dataclass(frozen=True)
@@ -409,8 +411,13 @@ class _Chooser:
         return tokens
 
 
-def _draws(settings: GenerationSettings, identity: str, turn: int) -> torch.Tensor:
-    """The uniform numbers that decide a row's sampling: its own, whatever the batch."""
+def row_seed(settings: GenerationSettings, identity: str, turn: int) -> int:
+    """What decides a row's sampling: its own, whatever the batch. Less than 2 to the 63rd."""
     digest = hashlib.sha256(f"{settings.seed}\0{identity}\0{turn}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _draws(settings: GenerationSettings, identity: str, turn: int) -> torch.Tensor:
+    """The uniform numbers that a row is sampled by."""
+    generator = torch.Generator().manual_seed(row_seed(settings, identity, turn))
     return torch.rand(settings.max_new_tokens, generator=generator)

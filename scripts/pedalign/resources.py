@@ -1,6 +1,9 @@
 """What the jobs of a model ask for: its `resources` in config.yaml, and what a machine has of them."""
 
+import importlib.util
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pedalign.errors import UserError
@@ -43,3 +46,16 @@ def check_machine(jobs: Iterable[tuple[str, int, int]], machine: int) -> None:
                 f"{name} asks for {gpus} GPUs, this machine has {machine}",
                 f"run it on a cluster, snakemake --profile slurm, or set gpu: up to {gpus} in the model's resources",
             )
+
+
+def vllm_python() -> Path:
+    """The Python that has vLLM: of `make vllm`, or this one. Raises UserError where neither has."""
+    own = Path(__file__).parents[2] / ".venv-vllm/bin/python"
+    if own.exists():
+        return own
+    if importlib.util.find_spec("vllm"):
+        return Path(sys.executable)
+    raise UserError(
+        "generation.engine: vllm is not installed",
+        "run `make vllm` in the workflow's folder, or set engine: transformers",
+    )
