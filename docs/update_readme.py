@@ -7,6 +7,10 @@ python docs/update_readme.py
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
 
 from pedalign.artifacts import read_csv, read_json, write_text
 from pedalign.benchmark import benchmark_report
@@ -29,6 +33,29 @@ def results() -> str:
     return f"```\n{table(read_csv(path))}\n```"
 
 
+def draw(measured: dict[str, Any], output: Path) -> None:
+    """How many times faster ours is than each other way: a bar of the median, a line from the least to the most."""
+    rows = [
+        {"comparison": f"{one['name']} ({one['model']})", "way": way, **faster}
+        for one in measured["comparisons"]
+        for way, faster in one["ours_is_faster"].items()
+    ]
+    if "whole_runs" in measured:
+        faster = measured["whole_runs"]["ours_is_faster"]
+        rows.append({"comparison": "whole run (tiny)", "way": "shell script", **faster})
+    scale = alt.Scale(type="log", domainMin=0.5)
+    base = alt.Chart(width=500).encode(y=alt.Y("way:N", sort=None, title=None))
+    bars = base.mark_bar(color="#3b6fb6").encode(
+        x=alt.X("median:Q", scale=scale, title="times faster than this way"), x2=alt.datum(1)
+    )
+    ranges = base.mark_rule(color="black").encode(x="least:Q", x2="most:Q")
+    words = base.mark_text(align="left", dx=4).encode(x="most:Q", text=alt.Text("median:Q", format=".2~f"))
+    chart = alt.layer(bars, ranges, words, data=alt.Data(values=rows)).facet(
+        row=alt.Row("comparison:N", sort=None, title=None, header=alt.Header(labelOrient="top", labelAnchor="start"))
+    )
+    write_text(output, vl_convert.vegalite_to_svg(chart.resolve_scale(y="independent").to_dict()))
+
+
 def replaced(text: str, name: str, content: str) -> str:
     pattern = rf"(<!-- {name}: [^>]*-->\n).*?\n?(<!-- /{name} -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
@@ -42,6 +69,7 @@ def main() -> None:
     speed, measured = ROOT / "docs/speed.md", ROOT / "results/benchmark.json"
     if measured.is_file():
         report = "\n".join(benchmark_report(read_json(measured)))
+        draw(read_json(measured), ROOT / "docs/speed.svg")
         write_text(speed, replaced(speed.read_text(encoding="utf-8"), "speed", report))
 
 
