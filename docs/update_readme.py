@@ -43,7 +43,7 @@ def draw(measured: dict[str, Any], output: Path) -> None:
     if "whole_runs" in measured:
         faster = measured["whole_runs"]["ours_is_faster"]
         rows.append({"comparison": "whole run (tiny)", "way": "shell script", **faster})
-    scale = alt.Scale(type="log", domainMin=0.5)
+    scale = alt.Scale(type="log", domainMin=min(1, *(row["least"] for row in rows)), nice=False)
     base = alt.Chart(width=500).encode(y=alt.Y("way:N", sort=None, title=None))
     bars = base.mark_bar(color="#3b6fb6").encode(
         x=alt.X("median:Q", scale=scale, title="times faster than this way"), x2=alt.datum(1)
