@@ -1,5 +1,6 @@
 """Preference optimization, by TRL's trainers on rows that the renderer made."""
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pedalign.errors import UserError, nearest
 from pedalign.likelihood import log_probabilities
 from pedalign.processes import processes
 from pedalign.resuming import TrainingStates
+from pedalign.shared_prompt import PromptOnce
 from pedalign.template import Renderer
 from pedalign.training import TrainingSettings, expect_all_rows, run_trainer, training_order
 
@@ -95,7 +97,13 @@ class _RenderedRows:
 
 
 class _RenderedDPOTrainer(_RenderedRows, DPOTrainer):
-    pass
+    def _compute_loss(self, model, inputs, return_outputs):
+        config = self.model.config
+        window = getattr(config, "sliding_window", None) or math.inf
+        # Where the mask of PromptOnce is understood, and says all that is not seen.
+        if config._attn_implementation == "sdpa" and inputs["input_ids"].shape[1] <= window:
+            model = PromptOnce(model)
+        return super()._compute_loss(model, inputs, return_outputs)
 
 
 class _RenderedKTOTrainer(_RenderedRows, KTOTrainer):

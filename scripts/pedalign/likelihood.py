@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from pedalign.models import batch_tokens
 
+_CACHED = 8192  # tokens at a time on a CPU: with more, it is slower, as its caches do not hold their activations
 _SCORED = 4096  # positions whose probabilities are taken at a time: a vocabulary wide, they are the most of the memory
 
 
@@ -24,6 +25,8 @@ def log_probabilities(
     if hasattr(model, "get_base_model"):  # PEFT's wrapper: the model with its adapter in place
         model = model.get_base_model()
     most = batch_tokens(model, max_batch_tokens)
+    if max_batch_tokens is None and model.device.type == "cpu":
+        most = min(most, _CACHED)
     order = sorted(range(len(replies)), key=lambda at: -sum(map(len, replies[at])))
     totals = [0.0] * len(replies)
     while order:

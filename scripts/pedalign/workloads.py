@@ -244,6 +244,6 @@ def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Cal
                 way(baselines.align_padded, *given, longest),
             ),
             "TRL": Way("DPOTrainer as it comes", way(baselines.align_trl, *given)),
-            OURS: Way("the reference's log-probabilities once, batches of like length", way(ours)),
+            OURS: Way("a pair's prompt once for both replies, the reference once, batches of like length", way(ours)),
         },
     )

@@ -13,6 +13,7 @@ from pedalign import alignment
 from pedalign.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, read_pairs, spread
 from pedalign.errors import UserError
 from pedalign.likelihood import log_probabilities
+from pedalign.shared_prompt import PromptOnce
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +122,40 @@ def test_the_losses_are_those_of_a_reference_model_held_in_memory(name, made, mo
     losses, others = ([step["loss"] for step in one["history"]] for one in (facts, other))
     assert losses == pytest.approx(others, rel=1e-4, abs=1e-6)
     assert len(set(losses)) > 1
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo"])
+def test_a_prompt_that_is_computed_once_trains_as_one_that_is_computed_for_each_reply(name, made, monkeypatch):
+    model, tokenizer, renderer = made
+    twin = copy.deepcopy(model)
+    given = []
+    for number, talk in enumerate(TALKS):
+        prompt = talk.messages[: 1 + number % 3 // 2 * 2]
+        chosen, rejected = GOOD[number % 3 :], BAD * (1 + number % 2)
+        ids = renderer.encode(prompt)[0]
+        scores = log_probabilities(model, [(ids, renderer.reply_ids(reply)) for reply in (chosen, rejected)], None)
+        given.append(Pair(prompt, chosen, rejected, *scores))
+    seen = []
+
+    class Counted(PromptOnce):
+        def __init__(self, model):
+            def counting(**inputs):
+                seen.append(inputs["input_ids"].shape)
+                return model(**inputs)
+
+            super().__init__(counting)
+
+    monkeypatch.setattr(alignment, "PromptOnce", Counted)
+    once = optimize(model, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+    monkeypatch.setattr(alignment, "PromptOnce", lambda model: model)
+    twice = optimize(twin, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+    assert seen and all(rows == 4 for rows, _ in seen)  # a row for each pair
+    for one, other in zip(once["history"], twice["history"], strict=True):
+        assert {"loss", "grad_norm", "logps/chosen", "logps/rejected", "rewards/margins"} <= set(one) == set(other)
+        for figure in one:
+            assert one[figure] == pytest.approx(other[figure], rel=1e-4, abs=1e-6), figure
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_kto_rows_are_shuffled_and_rows_of_one_prompt_are_kept_apart():

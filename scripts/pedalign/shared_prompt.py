@@ -1,0 +1,57 @@
+"""A preference pair's prompt, computed once for both of its replies."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+_BY_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1")  # of what TRL's head gives, of every token but the first
+
+
+class PromptOnce:
+    """In the model's place for TRL's DPOTrainer, which has rows of prompt and chosen, and of prompt and rejected.
+
+    They are computed as one: prompt, chosen, the prompt's last token again, rejected; where the rejected reply and the
+    token before it do not see the chosen one, and have the positions that they have in a row of their own. So the
+    results are those of two rows, but for rounding.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **options: Any
+    ) -> SimpleNamespace:
+        """`input_ids` and the others (2 pairs, tokens): the chosen rows, then the rejected ones, padded at the end."""
+        pairs, length = len(input_ids) // 2, input_ids.shape[1]
+        starts = (labels[:pairs] != -100).int().argmax(1).tolist()  # where the replies of each pair begin
+        ends = attention_mask.sum(1).tolist()
+        rows = list(zip(range(pairs), starts, ends[:pairs], ends[pairs:], strict=True))
+
+        def joined(of: torch.Tensor, filling: int) -> torch.Tensor:
+            both = [torch.cat([of[at, :end], of[pairs + at, start - 1 : last]]) for at, start, end, last in rows]
+            return pad_sequence(both, batch_first=True, padding_value=filling)
+
+        positions = torch.arange(length, device=input_ids.device).expand(2 * pairs, -1)
+        ids = joined(input_ids, 0)
+        visible = torch.ones(pairs, 1, ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
+        for at, start, end, _ in rows:
+            visible[at, :, end:, start - 1 : end] = False
+        outputs = self.model(
+            input_ids=ids,
+            attention_mask=visible,  # four dimensions: taken as it is
+            position_ids=joined(positions, 0),
+            labels=joined(labels, -100),
+            **options,
+        )
+
+        def parted(joint: torch.Tensor) -> torch.Tensor:
+            both = joint.new_zeros(2 * pairs, length - 1)
+            for at, start, end, last in rows:
+                both[at, : end - 1] = joint[at, : end - 1]
+                both[pairs + at, start - 1 : last - 1] = joint[at, end : end + last - start]
+            return both
+
+        parts = {name: parted(getattr(outputs, name)) for name in _BY_TOKEN}
+        return SimpleNamespace(**parts, aux_loss=getattr(outputs, "aux_loss", None))
