@@ -38,11 +38,11 @@ class Size:
     dialogues: int
     pairs: int
     rounds: int
-    whole: dict[str, Any] | None  # changes to config.yaml that make whole runs short enough; None: none are made
+    whole: dict[str, Any] | None = None  # changes to config.yaml that make whole runs short enough; None: none are made
 
 
 WHOLE = {"splits": {"sft": 80, "dpo": 20, "test": 20}, "models": {"tiny": {"sft": {"epochs": 1}}}}
-SIZES = {"quick": Size(8, 24, 32, 5, None), "full": Size(48, 96, 128, 5, WHOLE)}
+SIZES = {"quick": Size(8, 24, 32, 5), "full": Size(48, 96, 128, 5, WHOLE)}
 
 
 @dataclass(frozen=True)
