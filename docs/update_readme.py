@@ -68,8 +68,9 @@ def main() -> None:
     (ROOT / "docs/time.svg").write_bytes((ROOT / "results/time.svg").read_bytes())
     speed, measured = ROOT / "docs/speed.md", ROOT / "results/benchmark.json"
     if measured.is_file():
-        report = "\n".join(benchmark_report(read_json(measured)))
-        draw(read_json(measured), ROOT / "docs/speed.svg")
+        found = read_json(measured)
+        draw(found, ROOT / "docs/speed.svg")
+        report = "\n".join(benchmark_report(found))
         write_text(speed, replaced(speed.read_text(encoding="utf-8"), "speed", report))
 
 

@@ -60,14 +60,8 @@ def optimize(
     data: Path,
     settings: StageSettings,
 ) -> float:
-    preferences, names = read_json(data), ("prompt", "chosen", "rejected")
-    columns = [preferences[name] for name in names]
-    pairs = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    longest = max(
-        len(rendering.encode(pair["prompt"])[0]) + len(rendering.reply_ids(pair[side][0]["content"]))
-        for pair in pairs
-        for side in ("chosen", "rejected")
-    )
+    pairs = baselines.preference_pairs(read_json(data))
+    longest = max(len(prompt) + len(reply) for prompt, reply in baselines.pair_tokens(rendering, pairs))
     assert settings.alignment is not None
     return baselines.align_padded(
         model, tokenizer, pairs, settings.alignment["beta"], settings.training, length=longest

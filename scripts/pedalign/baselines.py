@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, Trai
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from pedalign.generation import GenerationSettings
+from pedalign.template import Renderer
 from pedalign.training import TrainingSettings
 
 
@@ -91,6 +92,22 @@ def finetune_trl(
         processing_class=tokenizer,
     )
     return trainer.train().training_loss
+
+
+def preference_pairs(preferences: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The pairs of preferences.json, as rows of prompt, chosen and rejected."""
+    names = ("prompt", "chosen", "rejected")
+    return [dict(zip(names, row, strict=True)) for row in zip(*(preferences[name] for name in names), strict=True)]
+
+
+def pair_tokens(rendering: Renderer, pairs: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
+    """Prompt ids and reply ids, of all chosen replies and then of all rejected ones."""
+    prompts = [rendering.encode(pair["prompt"])[0] for pair in pairs]
+    return [
+        (prompt, rendering.reply_ids(pair[side][0]["content"]))
+        for side in ("chosen", "rejected")
+        for prompt, pair in zip(prompts, pairs, strict=True)
+    ]
 
 
 def align_padded(

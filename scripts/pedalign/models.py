@@ -23,7 +23,7 @@ from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.template import Renderer, load_template
 
-MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time: with more, nothing gets faster
+MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
 _CHECKPOINT_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt")
 

@@ -1,18 +1,18 @@
-"""What runs in vLLM's environment, and so imports nothing but vLLM: `python -m pedalign.vllm_worker JOB ANSWERS`.
+"""What runs in vLLM's environment, and so needs no other package: `python -m pedalign.vllm_worker JOB ANSWERS`.
 
 JOB is what `vllm_engine` writes; ANSWERS a list of [new ids, finish reason], in the order of the prompts.
 """
 
-import ctypes
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from pedalign.processes import die_with_parent
+
 
 def main() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the GPU is free when the stage ends, however it ends
+    die_with_parent()  # the GPU is free when the stage ends, however it ends
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     Path(sys.argv[2]).write_text(json.dumps(_answers(job)), encoding="utf-8")
 

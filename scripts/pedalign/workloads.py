@@ -210,20 +210,12 @@ def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Cal
     """One epoch of DPO over some pairs, with what it takes to know the reference model's log-probabilities."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
     training = TrainingSettings(**{**settings.alignment, "epochs": 1, "dtype": subject.dtype})
-    names = ("prompt", "chosen", "rejected")
-    columns = [data.preferences[name][: SIZES[settings.size].pairs] for name in names]
-    pairs = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-    def replies() -> list[tuple[list[int], list[int]]]:
-        prompts = [rendering.encode(pair["prompt"])[0] for pair in pairs]
-        return [
-            (prompt, rendering.reply_ids(pair[side][0]["content"]))
-            for side in ("chosen", "rejected")
-            for prompt, pair in zip(prompts, pairs, strict=True)
-        ]
+    pairs = baselines.preference_pairs(data.preferences)[: SIZES[settings.size].pairs]
 
     def ours(model: PreTrainedModel) -> None:
-        totals = log_probabilities(model, replies(), settings.generation["max_batch_tokens"])
+        totals = log_probabilities(
+            model, baselines.pair_tokens(rendering, pairs), settings.generation["max_batch_tokens"]
+        )
         made = [
             Pair(pair["prompt"], pair["chosen"][0]["content"], pair["rejected"][0]["content"], chosen, rejected)
             for pair, chosen, rejected in zip(pairs, totals[: len(pairs)], totals[len(pairs) :], strict=True)
@@ -233,7 +225,7 @@ def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Cal
     def way(train: Callable[..., Any], *given: Any) -> Callable[[], Callable[[], Any]]:
         return lambda: partial(train, subject.tutor("float32"), *given)
 
-    longest = max(len(prompt) + len(reply) for prompt, reply in replies())
+    longest = max(len(prompt) + len(reply) for prompt, reply in baselines.pair_tokens(rendering, pairs))
     given = (subject.tokenizer, pairs, BETA, training)
     return Comparison(
         "pairs",
