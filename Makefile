@@ -10,7 +10,7 @@ run: .venv/installed
 	$(ACTIVATE) && snakemake --cores all
 
 test: .venv/installed
-	$(ACTIVATE) && pytest -m "not cluster and not vllm"
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not cluster and not vllm"
 
 # A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages.
 test-cluster: .venv/installed

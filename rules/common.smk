@@ -145,11 +145,6 @@ def minutes(stage):
     return lambda wildcards, attempt: runtime(entry(wildcards)["resources"][stage], attempt)
 
 
-def memory(least):
-    """MB of a job that holds its files as Python objects; docs/speed.md has what was measured."""
-    return lambda wildcards, input: max(least, 500 + round(12 * input.size_mb))
-
-
 def gpus(stage):
     """GPUs of a job, over all its nodes."""
     return lambda wildcards: gpu_count(entry(wildcards), stage, machine())

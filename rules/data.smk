@@ -74,7 +74,7 @@ rule split:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=2000,
         runtime=30,
     params:
         settings=settings(**config["splits"], seed=config["seed"], paper_rules=config["paper_rules"]),

@@ -20,7 +20,7 @@ rule score:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=2000,
         runtime=30,
     params:
         settings=evaluation(),
@@ -83,7 +83,7 @@ rule compare:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=2000,
         runtime=30,
     params:
         settings=evaluation(),

@@ -72,7 +72,7 @@ rule gather:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=2000,
         runtime=30,
     params:
         samples=lambda wildcards: answering(wildcards)["samples"],
@@ -99,7 +99,7 @@ rule pair:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=2000,
         runtime=30,
     params:
         settings=settings(**choices(), paper_rules=config["paper_rules"], seed=config["seed"]),

@@ -15,7 +15,7 @@ rule base:
         "../envs/training.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
+        mem_mb=4000,
         runtime=30,
     params:
         settings=lambda wildcards: settings(**rendering(wildcards), **architecture(wildcards), seed=config["seed"]),
@@ -41,7 +41,7 @@ rule audit:
         "../envs/training.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=2000,
         runtime=30,
     params:
         settings=lambda wildcards: settings(**rendering(wildcards), **limits(wildcards)),

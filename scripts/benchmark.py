@@ -45,7 +45,7 @@ def main() -> None:
 
     settings = from_json(WorkloadSettings, args.settings)
     data = Data(
-        split_conversations(args.conversations),
+        list(split_conversations(args.conversations)),
         read_json(args.rows),
         read_json(args.preferences),
         load_rubric(args.rubric),

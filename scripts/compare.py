@@ -11,10 +11,11 @@ Writes  comparison.json
 import argparse
 from pathlib import Path
 
-from pedalign.artifacts import read_csv, write_json
+from pedalign.artifacts import write_json
 from pedalign.errors import run
 from pedalign.metrics import EvaluationSettings, comparison
 from pedalign.phases import begin
+from pedalign.records import Table
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
@@ -30,7 +31,7 @@ def main() -> None:
     begin("working")
 
     settings = from_json(EvaluationSettings, args.settings)
-    report = comparison(read_csv(args.reference), read_csv(args.aligned), load_rubric(args.rubric), settings)
+    report = comparison(Table(args.reference), Table(args.aligned), load_rubric(args.rubric), settings)
     write_json(args.output, report)
 
 

@@ -24,7 +24,7 @@ def main() -> None:
     args = parser.parse_args()
 
     settings = StageSettings.from_json(args.settings)
-    conversations = split_conversations(args.conversations)
+    conversations = list(split_conversations(args.conversations))
     train = partial(finetune, conversations=conversations, settings=settings.training)
     train_and_save(Path(__file__), args, settings, [args.conversations], train)
 

@@ -10,8 +10,9 @@ Writes  responses.csv, rows in the split's order
 import argparse
 from pathlib import Path
 
-from pedalign.artifacts import read_csv, read_json, write_csv
+from pedalign.artifacts import write_csv
 from pedalign.errors import run
+from pedalign.records import Table, read_records
 from pedalign.responses import COLUMNS, gathered
 
 
@@ -23,10 +24,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
-    shards = [read_csv(path) for path in args.shards]
-    responses = gathered(read_json(args.rows), shards, args.samples, name=str(args.shards[0].parent))
+    rows = read_records(args.rows)
+    responses = gathered(rows, map(Table, args.shards), args.samples, name=str(args.shards[0].parent))
     write_csv(args.output, COLUMNS, ([response[name] for name in COLUMNS] for response in responses))
-    print(f"{args.output}: {len(responses)} responses of {len(shards)} shards")
+    print(f"{args.output}: {len(rows) * args.samples} responses of {len(args.shards)} shards")
 
 
 if __name__ == "__main__":

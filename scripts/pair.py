@@ -12,9 +12,10 @@ Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) wit
 import argparse
 from pathlib import Path
 
-from pedalign.artifacts import read_csv, read_json, write_columns, write_json
+from pedalign.artifacts import write_columns, write_json
 from pedalign.errors import run
 from pedalign.preferences import PreferenceSettings, preference_pairs
+from pedalign.records import Table, read_records
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
@@ -30,8 +31,8 @@ def main() -> None:
     args = parser.parse_args()
 
     settings = from_json(PreferenceSettings, args.settings)
-    rows = read_json(args.rows)
-    pairs, counts = preference_pairs(rows, read_csv(args.responses), load_rubric(args.rubric), settings)
+    rows = read_records(args.rows)
+    pairs, counts = preference_pairs(rows, Table(args.responses), load_rubric(args.rubric), settings)
     write_json(args.counts, counts)
     write_columns(args.output, pairs)
     left = ", ".join(f"{one['choice']} → {one['pairs']}" for one in counts["pairs"])

@@ -10,10 +10,11 @@ Writes  metrics.json
 import argparse
 from pathlib import Path
 
-from pedalign.artifacts import read_csv, write_json
+from pedalign.artifacts import write_json
 from pedalign.errors import run
 from pedalign.metrics import EvaluationSettings, metrics
 from pedalign.phases import begin
+from pedalign.records import Table
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
@@ -28,7 +29,7 @@ def main() -> None:
     begin("working")
 
     settings = from_json(EvaluationSettings, args.settings)
-    write_json(args.output, metrics(read_csv(args.responses), load_rubric(args.rubric), settings))
+    write_json(args.output, metrics(Table(args.responses), load_rubric(args.rubric), settings))
 
 
 if __name__ == "__main__":

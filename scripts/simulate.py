@@ -42,7 +42,7 @@ def main() -> None:
         records = simulator.conversations(problems, args.conversations, f"{args.dataset}{number}-s{args.seed}")
         path = args.output / f"{args.dataset}-dataset-{number}.json"
         write_records(path, records)
-        print(f"{path}: {len(records)} simulated conversations")
+        print(f"{path}: {args.conversations} simulated conversations")
     if args.pairs:
         path = args.output / f"{args.dataset}-dataset-ppl.json"
         write_records(path, simulator.pairs(problems, args.pairs, f"{args.dataset}-ppl-s{args.seed}"))

@@ -31,9 +31,8 @@ def main() -> None:
     settings = from_json(SplitSettings, args.settings)
     splits, report = draw(args.conversations, load_rubric(args.rubric), settings)
     for split, conversations in splits.items():
-        write_records(args.output / f"{args.dataset}-{split}.json", [one.record() for one in conversations])
-        turns = sum(one.n_turns for one in conversations)
-        print(f"{split}: {len(conversations)} conversations, {turns} tutor turns")
+        write_records(args.output / f"{args.dataset}-{split}.json", (one.record() for one in conversations))
+        print(f"{split}: {len(conversations)} conversations, {report['splits'][split]['tutor_turns']} tutor turns")
     for split in ("dpo", "test"):
         write_records(args.output / f"{args.dataset}-{split}_formatted.json", formatted_rows(splits[split]))
     write_json(args.output / "splits.json", report)

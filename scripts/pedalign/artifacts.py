@@ -2,31 +2,45 @@
 
 import csv
 import hashlib
-import io
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pedalign.errors import UserError
 
 
-def read_text(path: Path, newline: str | None = None) -> str:
-    """The file's text. Raises UserError where there is none or it is not UTF-8."""
+@contextmanager
+def opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """The file, to read its text. Raises UserError where there is none or it is not UTF-8."""
     try:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
-            return file.read()
+            yield file
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file", "check the path, or 'source' and 'dataset' in config.yaml") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed", "name the file itself") from None
+    except UnicodeDecodeError:  # of a part
+        raise UserError(f"{path}: not UTF-8 text (byte {_bad_byte(path)})", "save it as UTF-8") from None
+
+
+def _bad_byte(path: Path) -> int:
+    try:
+        path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+        return error.start
+    raise AssertionError(f"{path} is UTF-8")
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises UserError where there is none or it is not UTF-8."""
+    with opened(path) as file:
+        return file.read()
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -48,18 +62,25 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds all of it or what it held before."""
+@contextmanager
+def _whole_file(path: Path) -> Iterator[TextIO]:
+    """A file to write to; it becomes `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds all of it or what it held before."""
+    with _whole_file(path) as file:
+        file.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,30 +89,39 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_records(path: Path, records: Iterable[Any]) -> None:
     """A JSON list with one record per line, so that a diff shows what changed."""
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
-    write_text(path, f"[\n{lines}\n]\n")
+    with _whole_file(path) as file:
+        _write_list(file, records)
+        file.write("\n")
 
 
-def write_columns(path: Path, columns: dict[str, list[Any]]) -> None:
+def write_columns(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
     """A JSON object of parallel lists, one entry per line."""
-    lists = []
-    for name, values in columns.items():
-        lines = ",\n".join(json.dumps(value, ensure_ascii=False) for value in values)
-        lists.append(f"{json.dumps(name)}: [\n{lines}\n]")
-    write_text(path, "{\n" + ",\n".join(lists) + "\n}\n")
+    with _whole_file(path) as file:
+        file.write("{\n")
+        for number, (name, values) in enumerate(columns.items()):
+            file.write((",\n" if number else "") + json.dumps(name) + ": ")
+            _write_list(file, values)
+        file.write("\n}\n")
+
+
+def _write_list(file: TextIO, values: Iterable[Any]) -> None:
+    """One entry per line."""
+    file.write("[\n")
+    for number, value in enumerate(values):
+        file.write((",\n" if number else "") + json.dumps(value, ensure_ascii=False))
+    file.write("\n]")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # else a lone \r is not quoted
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    with _whole_file(path) as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # else a lone \r is not quoted
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     csv.field_size_limit(2**31 - 1)
-    with io.StringIO(read_text(path, newline=""), newline="") as file:
+    with opened(path, newline="") as file:
         return list(csv.DictReader(file))
 
 

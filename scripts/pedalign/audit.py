@@ -1,6 +1,6 @@
 """The token audit: what a model will be trained on, counted before the hours are spent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +17,22 @@ class AuditSettings:
     allow_truncation: bool
 
 
-def audit(conversations: Sequence[Conversation], renderer: Renderer, settings: AuditSettings) -> dict[str, Any]:
+def audit(conversations: Iterable[Conversation], renderer: Renderer, settings: AuditSettings) -> dict[str, Any]:
     """Token lengths, share of trained tokens, and what `max_length` would cut.
 
     Raises UserError where a conversation would be cut and the settings do not allow it.
     """
-    encoded = [renderer.encode(conversation.messages) for conversation in conversations]
-    lengths = sorted(len(ids) for ids, _ in encoded)
     limit = settings.max_length
-    cut: list[dict[str, Any]] = [
-        {"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])}
-        for conversation, (ids, trained) in zip(conversations, encoded, strict=True)
-        if len(ids) > limit
-    ]
+    lengths, n_trained = [], 0
+    cut: list[dict[str, Any]] = []
+    for conversation in conversations:
+        ids, trained = renderer.encode(conversation.messages)
+        lengths.append(len(ids))
+        n_trained += sum(trained)
+        if len(ids) > limit:
+            lost = sum(trained[limit:])
+            cut.append({"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": lost})
+    lengths.sort()
     if cut and not settings.allow_truncation:
         raise UserError(
             f"{len(cut)} of {len(lengths)} SFT conversations exceed max_length {limit} "
@@ -47,7 +50,7 @@ def audit(conversations: Sequence[Conversation], renderer: Renderer, settings: A
                 for name, share in (("min", 0), ("median", 0.5), ("p95", 0.95), ("max", 1))
             },
         },
-        "trained_share": round(sum(sum(trained) for _, trained in encoded) / sum(lengths), 6),
+        "trained_share": round(n_trained / sum(lengths), 6),
         "max_length": limit,
         "truncated": cut,
     }

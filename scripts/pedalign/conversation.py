@@ -1,13 +1,13 @@
 """Conversation files: reading them, refusing what is wrong, cutting what cannot be used."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pedalign.artifacts import read_json
 from pedalign.errors import UserError
+from pedalign.records import iterate_json, json_kind
 from pedalign.rubric import Canonical
 
 SPEAKERS = ("human", "gpt")  # the student, the tutor
@@ -60,23 +60,17 @@ class Cut:
     detail: str
 
 
-def read_conversations(path: Path, two_endings: bool = False) -> list[RawConversation]:
-    """All conversations of a file.
+def read_conversations(path: Path, two_endings: bool = False) -> Iterator[RawConversation]:
+    """The conversations of a file, one after another.
 
     `two_endings`: those of a perplexity file, whose last two entries are two replies to one history.
     Raises UserError naming file, record and what was found, where the file is not a list of
     `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
     ids and turns that alternate, the student's first.
     """
-    records = read_json(path)
-    if not isinstance(records, list):
-        raise UserError(
-            f"{path}: a JSON {_kind(records)}, not a list of conversations",
-            'the format is [{"id": "...", "conversations": [{"from": "human", "value": "..."}, ...]}, ...]',
-        )
+    shape = '[{"id": "...", "conversations": [{"from": "human", "value": "..."}, ...]}, ...]'
     seen: dict[str, int] = {}
-    conversations = []
-    for number, record in enumerate(records):
+    for number, record in enumerate(iterate_json(path, "conversations", f"the format is {shape}")):
         conversation = _read_record(record, f"{path}: record {number}", two_endings)
         if conversation.id in seen:
             raise UserError(
@@ -84,13 +78,14 @@ def read_conversations(path: Path, two_endings: bool = False) -> list[RawConvers
                 "give every conversation of a file an id of its own",
             )
         seen[conversation.id] = number
-        conversations.append(conversation)
-    return conversations
+        yield conversation
 
 
 def _read_record(record: Any, where: str, two_endings: bool) -> RawConversation:
     if not isinstance(record, dict):
-        raise UserError(f"{where}: a JSON {_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}')
+        raise UserError(
+            f"{where}: a JSON {json_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}'
+        )
     identity = record.get("id")
     if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
         raise UserError(f"{where}: field 'id' is {identity!r}", "give the conversation an id, a string")
@@ -98,7 +93,7 @@ def _read_record(record: Any, where: str, two_endings: bool) -> RawConversation:
     where = f"{where} (id '{identity}')"
     entries = record.get("conversations")
     if not isinstance(entries, list):
-        raise UserError(f"{where}: field 'conversations' is {_kind(entries)}, not a list", "list its turns there")
+        raise UserError(f"{where}: field 'conversations' is {json_kind(entries)}, not a list", "list its turns there")
     if not entries:
         raise UserError(f"{where}: 'conversations' has no turns", "remove the record or add its turns")
     speakers = [entry.get("from") if isinstance(entry, dict) else None for entry in entries]
@@ -117,7 +112,7 @@ def _read_record(record: Any, where: str, two_endings: bool) -> RawConversation:
             raise UserError(f"{place}: {first}", "turns alternate and the student ('human') opens")
         value = entry.get("value")
         if not isinstance(value, str):
-            raise UserError(f"{place}: field 'value' is {_kind(value)}, not text", "write the turn's text there")
+            raise UserError(f"{place}: field 'value' is {json_kind(value)}, not text", "write the turn's text there")
         texts.append(_writable(value))
     return RawConversation(str(identity), tuple(texts), record.get("simulated") is True)
 
@@ -125,11 +120,6 @@ def _read_record(record: Any, where: str, two_endings: bool) -> RawConversation:
 def _writable(text: str) -> str:
     """Half a surrogate pair cannot be written; it becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
 
 
 def clean(raw: RawConversation, canonical: Callable[[str], Canonical]) -> tuple[Conversation, Cut | None]:
@@ -155,28 +145,24 @@ def _opening(text: str) -> str:
     return _STRAY_QUOTE.sub("", question if mark else text)
 
 
-def split_conversations(path: Path) -> list[Conversation]:
+def split_conversations(path: Path) -> Iterator[Conversation]:
     """Read a split that the workflow wrote; its replies are canonical already."""
     roles = ("user", "assistant")
-    return [
-        Conversation(raw.id, tuple({"role": roles[at % 2], "content": text} for at, text in enumerate(raw.texts)))
-        for raw in read_conversations(path)
-    ]
+    for raw in read_conversations(path):
+        messages = ({"role": roles[at % 2], "content": text} for at, text in enumerate(raw.texts))
+        yield Conversation(raw.id, tuple(messages))
 
 
-def formatted_rows(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+def formatted_rows(conversations: Iterable[Conversation]) -> Iterator[dict[str, Any]]:
     """One row per tutor turn: the history with the student's turn as prompt, the gold reply as chosen.
 
     Conversations of a single tutor turn are left out, as in the paper's preprocess_dpo_data.py.
     """
-    return [
-        {
-            "conversation_id": conversation.id,
-            "turn": turn,
-            "prompt": list(conversation.messages[: 2 * turn + 1]),
-            "chosen": [conversation.messages[2 * turn + 1]],
-        }
-        for conversation in conversations
-        if conversation.n_turns > 1
-        for turn in range(conversation.n_turns)
-    ]
+    for conversation in conversations:
+        for turn in range(conversation.n_turns if conversation.n_turns > 1 else 0):
+            yield {
+                "conversation_id": conversation.id,
+                "turn": turn,
+                "prompt": list(conversation.messages[: 2 * turn + 1]),
+                "chosen": [conversation.messages[2 * turn + 1]],
+            }

@@ -1,7 +1,8 @@
 """How well a tutor judges and acts: its labels against the gold ones, and one tutor against another."""
 
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 
 from pedalign import paper
 from pedalign.errors import UserError
-from pedalign.rubric import Field, Rubric
+from pedalign.rubric import Rubric
 from pedalign.statistics import Array, accuracy, confusions, interval, macro_f1, mcnemar_p, permutation_p, resampled
 
 
@@ -38,32 +39,31 @@ class Scored:
     predicted: dict[str, list[str]]
 
 
-def read_labels(responses: Sequence[dict[str, str]], rubric: Rubric, first_turn: bool) -> Scored:
+def read_labels(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn: bool) -> Scored:
     """Parse gold replies and responses; rows whose gold reply has a defect are left out.
 
     Raises UserError where nothing is left to score.
     """
-    wanted = [(row, rubric.parse(row["gpt"])) for row in responses if first_turn or row["turn"] != "0"]
-    scorable = [(row, gold) for row, gold in wanted if not gold.defect]
-    if not scorable:
+    keys = [field.key for field in rubric.label_fields]
+    scored = Scored([], [], [], {key: [] for key in keys}, {key: [] for key in keys})
+    for row in responses:
+        gold = rubric.parse(row["gpt"])
+        if gold.defect or (row["turn"] == "0" and not first_turn):
+            continue
+        reply = rubric.parse(row["response"])
+        scored.conversations.append(sys.intern(row["conversation_id"]))
+        scored.turns.append(int(row["turn"]))
+        scored.valid.append(reply.defect is None)
+        for field in rubric.label_fields:
+            value = reply.values.get(field.key, "")
+            scored.gold[field.key].append(sys.intern(gold.values[field.key]))
+            scored.predicted[field.key].append(sys.intern(value) if value in field.labels else "")
+    if not scored.turns:
         raise UserError("responses.csv has no row to score", "draw more test conversations ('splits' in config.yaml)")
-    rows = [row for row, _ in scorable]
-    replies = [rubric.parse(row["response"]) for row in rows]
-
-    def label(values: dict[str, str], field: Field) -> str:
-        value = values.get(field.key, "")
-        return value if value in field.labels else ""
-
-    return Scored(
-        conversations=[row["conversation_id"] for row in rows],
-        turns=[int(row["turn"]) for row in rows],
-        valid=[reply.defect is None for reply in replies],
-        gold={field.key: [gold.values[field.key] for _, gold in scorable] for field in rubric.label_fields},
-        predicted={field.key: [label(reply.values, field) for reply in replies] for field in rubric.label_fields},
-    )
+    return scored
 
 
-def metrics(responses: Sequence[dict[str, str]], rubric: Rubric, settings: EvaluationSettings) -> dict[str, Any]:
+def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: EvaluationSettings) -> dict[str, Any]:
     """metrics.json: for each label field accuracy and macro-F1 with 95% intervals, the paper's figures, and per label.
 
     Macro-F1 is the mean over the labels that occur in the gold replies. `majority_baseline` is the accuracy
@@ -146,7 +146,7 @@ def _shares(counts: Array) -> Array:
         return counts[..., 0] / counts[..., 1]
 
 
-def paper_scores(responses: Sequence[dict[str, str]], rubric: Rubric, first_turn: bool) -> dict[str, dict[str, Any]]:
+def paper_scores(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn: bool) -> dict[str, dict[str, Any]]:
     """For each label field's key what evaluate_responses.py prints: `paper_accuracy`, `paper_macro_f1` (shares), and
     `paper_support` (rows). The two are None where no row has a valid gold reply.
 
@@ -163,8 +163,8 @@ def paper_scores(responses: Sequence[dict[str, str]], rubric: Rubric, first_turn
         found = paper.read_literal(row["response"])
         for field in rubric.label_fields:
             value = found.get(field.name) if isinstance(found, dict) else ""
-            gold[field.key].append(wanted[field.name])
-            predicted[field.key].append(value if isinstance(value, str) else "")
+            gold[field.key].append(sys.intern(wanted[field.name]))
+            predicted[field.key].append(sys.intern(value) if isinstance(value, str) else "")
     return {key: _paper_score(gold[key], predicted[key]) for key in gold}
 
 
@@ -181,8 +181,8 @@ def _paper_score(gold: list[str], predicted: list[str]) -> dict[str, Any]:
 
 
 def comparison(
-    reference: Sequence[dict[str, str]],
-    aligned: Sequence[dict[str, str]],
+    reference: Iterable[dict[str, str]],
+    aligned: Iterable[dict[str, str]],
     rubric: Rubric,
     settings: EvaluationSettings,
 ) -> dict[str, Any]:

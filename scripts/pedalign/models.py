@@ -1,7 +1,8 @@
 """Models and tokenizers: made from scratch, loaded, and saved so that plain transformers loads them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ _PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[.,?!:;]+ ?|[^.,?!:;"{}]+'
 
 
 def scratch_tokenizer(
-    conversations: Sequence[Conversation], template: str, instruction: str, vocab_size: int
+    conversations: Iterable[Conversation], template: str, instruction: str, vocab_size: int
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on the conversations' texts; equal texts give equal tokenizers."""
     tokenizer = Tokenizer(models.BPE())
@@ -56,8 +57,8 @@ def scratch_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [message["content"] for conversation in conversations for message in conversation.messages]
-    tokenizer.train_from_iterator([instruction, *texts], trainer)
+    texts = (message["content"] for conversation in conversations for message in conversation.messages)
+    tokenizer.train_from_iterator(chain([instruction], texts), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=pieces.end)
 
 

@@ -2,14 +2,15 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from pedalign import paper
 from pedalign.errors import UserError, nearest
-from pedalign.responses import check_same_rows
+from pedalign.records import Lazy
+from pedalign.responses import answered
 from pedalign.rubric import Rubric
 
 
@@ -57,10 +58,10 @@ def why_rejected(gold: str, response: str, rubric: Rubric) -> str | None:
 
 def preference_pairs(
     rows: Sequence[dict[str, Any]],
-    responses: Sequence[dict[str, str]],
+    responses: Iterable[dict[str, str]],
     rubric: Rubric,
     settings: PreferenceSettings,
-) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
     """TRL's preference format as parallel lists, with `conversation_id`, `turn` and `reason`; and the counts.
 
     `rows` are those of a formatted split, `responses` those of its responses.csv, in the same order.
@@ -69,55 +70,54 @@ def preference_pairs(
     Raises UserError where the two do not belong together, no response is wrong, or the rubric lacks the field of
     `balance`.
     """
-    check_same_rows(rows, responses, settings.samples)
     rng = random.Random(settings.seed)
     mistakes = _mistakes(rows, responses, rubric, settings)
+    n_responses = len(rows) * settings.samples
     if not mistakes:
         raise UserError(
-            f"no preference pair: all {len(responses)} responses agree with the gold labels",
+            f"no preference pair: all {n_responses} responses agree with the gold labels",
             "there is nothing to align; take more DPO conversations, or fine-tune for fewer epochs",
         )
     left = [("mistakes", mistakes)]
     kept = _per_prompt(mistakes, settings)
     left.append((f"per_prompt: {settings.per_prompt}", kept))
     if settings.balance:
-        golds = [rubric.parse(row["chosen"][0]["content"]).values for row in rows]
-        kept = _balanced(kept, golds, **settings.balance, rubric=rubric, rng=rng)
+        kept = _balanced(kept, rows, **settings.balance, rubric=rubric, rng=rng)
         left.append((f"balance: {settings.balance['field']}, most {settings.balance['most']}", kept))
     if settings.most:
         kept = [kept[at] for at in sorted(rng.sample(range(len(kept)), min(settings.most, len(kept))))]
         left.append((f"most: {settings.most}", kept))
-    pairs: dict[str, list[Any]] = {
+    pairs: dict[str, Sequence[Any]] = {
         "conversation_id": [rows[one.row]["conversation_id"] for one in kept],
         "turn": [rows[one.row]["turn"] for one in kept],
-        "prompt": [rows[one.row]["prompt"] for one in kept],
-        "chosen": [rows[one.row]["chosen"] for one in kept],
-        "rejected": [[{"role": "assistant", "content": one.rejected}] for one in kept],
+        "prompt": Lazy(lambda one: rows[one.row]["prompt"], kept),
+        "chosen": Lazy(lambda one: rows[one.row]["chosen"], kept),
+        "rejected": Lazy(lambda one: [{"role": "assistant", "content": one.rejected}], kept),
         "reason": [one.reason for one in kept],
     }
     return pairs, {
-        "responses": len(responses),
+        "responses": n_responses,
         "pairs": [{"choice": choice, "pairs": len(members)} for choice, members in left],
         "reasons": dict(Counter(pairs["reason"]).most_common()),
     }
 
 
 def _mistakes(
-    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, str]], rubric: Rubric, settings: PreferenceSettings
+    rows: Iterable[dict[str, Any]], responses: Iterable[dict[str, str]], rubric: Rubric, settings: PreferenceSettings
 ) -> list[_Mistake]:
     """Every wrong response in its order, each text of a prompt once."""
     why = paper.why_rejected if settings.paper_rules else why_rejected
     found: dict[tuple[int, str], _Mistake] = {}
-    for at, response in enumerate(responses):
+    for at, (one, response) in enumerate(answered(rows, responses, settings.samples)):
         row = at // settings.samples
-        gold = rows[row]["chosen"][0]["content"]
+        gold = one["chosen"][0]["content"]
         reason = why(gold, response["response"], rubric)
         if reason is None:
             continue
         wanted, reply = rubric.parse(gold).values, rubric.parse(response["response"])
         broken = reply.defect in ("unparseable", "incomplete")
         rejected = response["response"] if broken else rubric.serialize(reply.values)
-        wrong = sum(broken or reply.values[one.key] != wanted.get(one.key) for one in rubric.label_fields)
+        wrong = sum(broken or reply.values[field.key] != wanted.get(field.key) for field in rubric.label_fields)
         found.setdefault((row, rejected), _Mistake(row, rejected, reason, wrong))
     return list(found.values())
 
@@ -134,7 +134,7 @@ def _per_prompt(mistakes: Sequence[_Mistake], settings: PreferenceSettings) -> l
 
 def _balanced(
     mistakes: Sequence[_Mistake],
-    golds: Sequence[dict[str, str]],
+    rows: Sequence[dict[str, Any]],
     field: str,
     most: float,
     rubric: Rubric,
@@ -145,7 +145,8 @@ def _balanced(
         raise UserError(f"preferences.balance: the rubric {rubric.name} has no label '{field}'", nearest(field, keys))
     members: dict[str, list[int]] = {}
     for at, one in enumerate(mistakes):
-        members.setdefault(golds[one.row].get(field, ""), []).append(at)
+        gold = rubric.parse(rows[one.row]["chosen"][0]["content"]).values
+        members.setdefault(gold.get(field, ""), []).append(at)
     limit = max(1, round(most * len(mistakes) / len(members)))
     drawn = [at for group in members.values() for at in rng.sample(group, min(limit, len(group)))]
     return [mistakes[at] for at in sorted(drawn)]

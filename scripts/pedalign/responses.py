@@ -1,6 +1,8 @@
 """The table of a tutor's responses to a split: its columns, and which rows it must have."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import zip_longest
 from typing import Any
 
 from pedalign.errors import UserError
@@ -18,10 +20,36 @@ COLUMNS = (
 )
 
 
+def answered(
+    rows: Iterable[dict[str, Any]],
+    responses: Iterable[dict[str, str]],
+    samples: int = 1,
+    name: str = "responses.csv",
+) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Each of the split's `rows` with each of its `samples` responses.
+
+    Raises UserError where a response is missing, doubled or foreign, or has another place than its row.
+    """
+    wanted = ((row, str(sample)) for row in rows for sample in range(samples))
+    found = iter(responses)
+    for at, (one, response) in enumerate(zip_longest(wanted, found)):
+        asked = (one[0]["conversation_id"], str(one[0]["turn"]), one[1]) if one else None
+        answer = (response["conversation_id"], response["turn"], response["sample"]) if response else None
+        if asked != answer:
+            n_wanted = at + bool(one) + sum(1 for _ in wanted)
+            n_found = at + bool(response) + sum(1 for _ in found)
+            what = f"row {at} answers {answer}, not {asked}" if one and response else "the rest agrees"
+            raise UserError(
+                f"{name} has {n_found} rows for {n_wanted} prompts; {what}",
+                f"delete {name} and run again: the workflow makes it anew",
+            )
+        yield one[0], response
+
+
 def gathered(
-    rows: Sequence[dict[str, Any]], shards: Iterable[Sequence[dict[str, str]]], samples: int, name: str
-) -> list[dict[str, str]]:
-    """The responses of all shards in the order of the split's `rows`, the samples of a prompt one after another.
+    rows: Sequence[dict[str, Any]], shards: Iterable[Iterable[dict[str, str]]], samples: int, name: str
+) -> Iterator[dict[str, str]]:
+    """The responses of all shards, each in the order of the split's `rows`, in that order.
 
     Raises UserError where responses are missing, doubled or foreign; `name` is what it calls the shards.
     """
@@ -30,24 +58,4 @@ def gathered(
     def place(response: dict[str, str]) -> tuple[int, int]:
         return places.get((response["conversation_id"], response["turn"]), len(rows)), int(response["sample"])
 
-    responses = sorted((response for shard in shards for response in shard), key=place)
-    check_same_rows(rows, responses, samples, name)
-    return responses
-
-
-def check_same_rows(
-    rows: Sequence[dict[str, Any]],
-    responses: Sequence[dict[str, str]],
-    samples: int = 1,
-    name: str = "responses.csv",
-) -> None:
-    """Raises UserError where responses are missing, doubled or foreign, or in another order than the split's `rows`."""
-    wanted = [(row["conversation_id"], str(row["turn"]), str(n)) for row in rows for n in range(samples)]
-    found = [(response["conversation_id"], response["turn"], response["sample"]) for response in responses]
-    if wanted != found:
-        at = next((at for at, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), None)
-        what = f"row {at} answers {found[at]}, not {wanted[at]}" if at is not None else "the rest agrees"
-        raise UserError(
-            f"{name} has {len(found)} rows for {len(wanted)} prompts; {what}",
-            f"delete {name} and run again: the workflow makes it anew",
-        )
+    return (response for _, response in answered(rows, merge(*shards, key=place), samples, name))

@@ -49,19 +49,17 @@ class Simulator:
         self.rubric = rubric
         self.malformed_share = malformed_share
 
-    def conversations(self, problems: Sequence[Problem], count: int, seed: str) -> list[dict[str, Any]]:
+    def conversations(self, problems: Sequence[Problem], count: int, seed: str) -> Iterator[dict[str, Any]]:
         """`count` records of a conversation file, over the problems in shuffled turns."""
         rng = random.Random(seed)
         order = _rounds(problems, count, rng)
         width = len(str(count))
-        records = []
         for number, problem in enumerate(order):
             entries = []
             for turn in self._talk(problem, rng):
                 entries.append({"from": "human", "value": turn.student})
                 entries.append({"from": "gpt", "value": self._written(turn.reply, rng)})
-            records.append({"id": f"{seed}-{number:0{width}}", "simulated": True, "conversations": entries})
-        return records
+            yield {"id": f"{seed}-{number:0{width}}", "simulated": True, "conversations": entries}
 
     def pairs(self, problems: Sequence[Problem], count: int, seed: str) -> list[dict[str, Any]]:
         """`count` records that end in two replies to one history: one that scaffolds, one that tells."""

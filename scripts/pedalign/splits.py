@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from pedalign import paper
 from pedalign.artifacts import sha256
-from pedalign.conversation import Conversation, RawConversation, clean, read_conversations
+from pedalign.conversation import Conversation, Cut, RawConversation, clean, read_conversations
 from pedalign.errors import UserError
 from pedalign.leak_free import ProblemCounts, assign
+from pedalign.records import Lazy, Stored
 from pedalign.rubric import Canonical, Rubric
 
 SPLITS = ("sft", "dpo", "test")
@@ -69,10 +70,10 @@ def perplexity_file(folder: Path, dataset: str) -> Path:
 
 def draw(
     files: Sequence[Path], rubric: Rubric, settings: SplitSettings
-) -> tuple[dict[str, list[Conversation]], dict[str, Any]]:
+) -> tuple[dict[str, Sequence[Conversation]], dict[str, Any]]:
     """Draw conversations from each file for each split, then read their replies and cut where one is not valid.
 
-    Returns the splits and the account of them (`splits.json`).
+    Returns the splits, whose conversations lie in a temporary file, and the account of them (`splits.json`).
     Raises UserError where a file has too few conversations (but not under the paper's rules), or a split is empty.
     """
     canonical = paper.canonical_form(rubric, settings.paper_rules)
@@ -89,43 +90,25 @@ def draw(
     }
     eligible = []
     for path in files:
-        conversations = read_conversations(path)
-        eligible.append([raw for raw in conversations if len(raw.texts) > 2])
-        counts = {"conversations": len(conversations), "eligible": len(eligible[-1])}
+        lengths = [len(raw.texts) for raw in read_conversations(path)]
+        eligible.append(sum(length > 2 for length in lengths))
+        counts = {"conversations": len(lengths), "eligible": eligible[-1]}
         report["files"].append({"file": path.name, "sha256": sha256(path), **counts})
         if not settings.paper_rules:
-            _check_enough(path, counts["eligible"], settings.sizes)
+            _check_enough(path, eligible[-1], settings.sizes)
     if settings.method == "leak_free":
-        drawn, report["leak_free"] = _draw_leak_free(eligible, rubric, settings, canonical)
+        drawn, report["leak_free"] = _draw_leak_free(files, rubric, settings, canonical)
     else:
         drawn = _draw_random(eligible, settings)
-    splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
-    for number, by_split in enumerate(drawn, start=1):
-        for split, raws in by_split.items():
-            report["simulated"] += sum(raw.simulated for raw in raws)
-            for raw in raws:
-                conversation, cut = clean(raw, canonical)
-                conversation = Conversation(f"{number}:{raw.id}", conversation.messages)
-                if cut:
-                    report["cut"].append({"split": split, "id": conversation.id, **vars(cut)})
-                if conversation.n_turns:
-                    splits[split].append(conversation)
-                else:
-                    report["dropped"].append({"split": split, "id": conversation.id, "reason": "no valid reply"})
-    for split, members in splits.items():
-        if not members:
+    splits = _cleaned(files, drawn, canonical, report)
+    for split, conversations in splits.items():
+        if not conversations:
             dropped = sum(one["split"] == split for one in report["dropped"])
             raise UserError(
                 f"the {split} split is empty: none of {dropped} drawn conversations opens with a valid reply",
                 f"look at the replies in {files[0]}: they must hold the fields of the rubric {rubric.name}",
             )
-        report["splits"][split] = {
-            "conversations": len(members),
-            "tutor_turns": sum(member.n_turns for member in members),
-            "of_one_turn": sum(member.n_turns == 1 for member in members),
-            "problems": len({member.problem for member in members}),
-            "labels": label_counts(members, rubric),
-        }
+        report["splits"][split] = _account(conversations, rubric)
     report["cut_by_reason"] = dict(Counter(cut["defect"] for cut in report["cut"]))
     report["leaks"] = leaks(splits)
     return splits, report
@@ -141,50 +124,57 @@ def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
         )
 
 
-Drawn = list[dict[str, list[RawConversation]]]  # for each file, split → conversations
+def _eligible(path: Path) -> Iterator[RawConversation]:
+    """Those of more than two entries: what is drawn from."""
+    return (raw for raw in read_conversations(path) if len(raw.texts) > 2)
 
 
-def _draw_random(eligible: Sequence[list[RawConversation]], settings: SplitSettings) -> Drawn:
+def _conversation(record: dict[str, Any]) -> Conversation:
+    return Conversation(record["id"], tuple(record["messages"]))
+
+
+Drawn = list[dict[str, list[int]]]  # for each file, split → which of its eligible conversations, from 0
+
+
+def _draw_random(eligible: Sequence[int], settings: SplitSettings) -> Drawn:
     """As the paper's code does: Python's `random` is seeded once; for each file in order a sample of all sizes
     together is drawn, in one call, from its conversations of more than two entries in file order, and cut in the order
     SFT, DPO, test (arXiv 2402.05000, preprocess_sft_data.py)."""
     rng = random.Random(settings.seed)
     wanted = sum(settings.sizes.values())
     drawn = []
-    for raws in eligible:
-        sample = iter(rng.sample(raws, min(wanted, len(raws))))
+    for count in eligible:
+        sample = iter(rng.sample(range(count), min(wanted, count)))
         drawn.append({split: list(islice(sample, size)) for split, size in settings.sizes.items()})
     return drawn
 
 
 def _draw_leak_free(
-    eligible: Sequence[list[RawConversation]],
-    rubric: Rubric,
-    settings: SplitSettings,
-    canonical: Callable[[str], Canonical],
+    files: Sequence[Path], rubric: Rubric, settings: SplitSettings, canonical: Callable[[str], Canonical]
 ) -> tuple[Drawn, dict[str, Any]]:
     """Each split draws from the conversations about its own problems; and what was shared out, and how well."""
-    members: dict[str, list[list[RawConversation]]] = {}  # problem → for each file its conversations
-    cleaned: dict[str, list[Conversation]] = {}
-    for number, raws in enumerate(eligible):
-        for raw in raws:
+    members: dict[str, list[list[int]]] = {}  # problem → for each file, which of its eligible conversations
+    labels: dict[str, Counter[tuple[str, str]]] = {}
+    for number, path in enumerate(files):
+        for at, raw in enumerate(_eligible(path)):
             conversation, _ = clean(raw, canonical)
             if conversation.n_turns:
-                members.setdefault(conversation.problem, [[] for _ in eligible])[number].append(raw)
-                cleaned.setdefault(conversation.problem, []).append(conversation)
-    problems = {}
-    for problem, by_file in members.items():
-        counts = label_counts(cleaned[problem], rubric)
-        labels = {(key, label): count for key, one in counts.items() for label, count in one.items()}
-        problems[problem] = ProblemCounts(tuple(map(len, by_file)), labels)
+                problem = conversation.problem
+                members.setdefault(problem, [[] for _ in files])[number].append(at)
+                labels.setdefault(problem, Counter()).update(_labels(conversation, rubric))
+    known = [(field.key, label) for field in rubric.label_fields for label in field.labels]
+    problems = {
+        problem: ProblemCounts(tuple(map(len, by_file)), {label: labels[problem][label] for label in known})
+        for problem, by_file in members.items()
+    }
     assignment = assign(problems, settings.sizes)
     rng = random.Random(settings.seed)
     drawn: Drawn = []
-    for number in range(len(eligible)):
+    for number in range(len(files)):
         drawn.append({})
         for split, size in settings.sizes.items():
             pool = [
-                raw for problem, home in assignment.splits.items() if home == split for raw in members[problem][number]
+                at for problem, home in assignment.splits.items() if home == split for at in members[problem][number]
             ]
             drawn[-1][split] = rng.sample(pool, size)
     return drawn, {
@@ -194,22 +184,64 @@ def _draw_leak_free(
     }
 
 
-def label_counts(conversations: Sequence[Conversation], rubric: Rubric) -> dict[str, dict[str, int]]:
-    """How often each label stands in the tutor's replies, by label field, in the rubric's order."""
-    replies = [
-        rubric.parse(message["content"]).values
-        for conversation in conversations
-        for message in conversation.messages[1::2]
-    ]
-    counts = {field.key: Counter(reply.get(field.key) for reply in replies) for field in rubric.label_fields}
-    return {field.key: {label: counts[field.key][label] for label in field.labels} for field in rubric.label_fields}
+def _cleaned(
+    files: Sequence[Path], drawn: Drawn, canonical: Callable[[str], Canonical], report: dict[str, Any]
+) -> dict[str, Sequence[Conversation]]:
+    """The drawn conversations, each cut where a reply is not valid, of which the report is told."""
+    store = Stored()
+    places: dict[str, list[int]] = {split: [] for split in SPLITS}  # in the store
+    for number, (path, by_split) in enumerate(zip(files, drawn, strict=True), start=1):
+        wanted = {at for members in by_split.values() for at in members}
+        found: dict[int, tuple[str, Cut | None, int | None]] = {}  # id, where it was cut, place in the store
+        for at, raw in enumerate(_eligible(path)):
+            if at in wanted:
+                report["simulated"] += raw.simulated
+                conversation, cut = clean(raw, canonical)
+                identity = f"{number}:{raw.id}"
+                found[at] = identity, cut, len(store) if conversation.n_turns else None
+                if conversation.n_turns:
+                    store.append({"id": identity, "messages": conversation.messages})
+        for split, members in by_split.items():
+            for identity, cut, place in map(found.__getitem__, members):
+                if cut:
+                    report["cut"].append({"split": split, "id": identity, **vars(cut)})
+                if place is None:
+                    report["dropped"].append({"split": split, "id": identity, "reason": "no valid reply"})
+                else:
+                    places[split].append(place)
+    return {split: Lazy(lambda at: _conversation(store[at]), which) for split, which in places.items()}
 
 
-def leaks(splits: dict[str, list[Conversation]]) -> dict[str, dict[str, int]]:
+def _labels(conversation: Conversation, rubric: Rubric) -> Iterator[tuple[str, str]]:
+    """The label field's key and the label, of each of the tutor's replies."""
+    for message in conversation.messages[1::2]:
+        values = rubric.parse(message["content"]).values
+        for field in rubric.label_fields:
+            yield field.key, values.get(field.key, "")
+
+
+def _account(members: Iterable[Conversation], rubric: Rubric) -> dict[str, Any]:
+    turns: list[int] = []
+    problems: set[str] = set()
+    labels: Counter[tuple[str, str]] = Counter()
+    for member in members:
+        turns.append(member.n_turns)
+        problems.add(member.problem)
+        labels.update(_labels(member, rubric))
+    return {
+        "conversations": len(turns),
+        "tutor_turns": sum(turns),
+        "of_one_turn": turns.count(1),
+        "problems": len(problems),
+        "labels": {f.key: {label: labels[f.key, label] for label in f.labels} for f in rubric.label_fields},
+    }
+
+
+def leaks(splits: Mapping[str, Iterable[Conversation]]) -> dict[str, dict[str, int]]:
     """How many test conversations share their problem with a training split."""
     report = {}
     for split in ("sft", "dpo"):
         known = {conversation.problem for conversation in splits[split]}
-        shared = [conversation for conversation in splits["test"] if conversation.problem in known]
-        report[f"test_shares_problem_with_{split}"] = {"conversations": len(shared), "of": len(splits["test"])}
+        shared = [conversation.problem in known for conversation in splits["test"]]
+        report[f"test_shares_problem_with_{split}"] = {"conversations": sum(shared), "of": len(shared)}
     return report

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 Array = NDArray[np.float64]
+HELD = 2**20  # numbers of resamples at a time
 
 
 def confusions(
@@ -51,11 +52,21 @@ def resampled(counts: Array, resamples: int, seed: int) -> Array:
 
     Equal arguments draw the same conversations, so two tutors on the same test are resampled in pairs.
     """
-    clusters = counts.shape[0]
-    drawn = np.random.default_rng(seed).integers(clusters, size=(resamples, clusters))
-    places = drawn + clusters * np.arange(resamples)[:, None]
-    weights = np.bincount(places.ravel(), minlength=resamples * clusters).reshape(resamples, clusters)
-    return np.tensordot(weights.astype(float), counts, axes=1)
+    rng, clusters = np.random.default_rng(seed), counts.shape[0]
+
+    def some(draws: int) -> Array:
+        drawn = rng.integers(clusters, size=(draws, clusters))
+        places = drawn + clusters * np.arange(draws)[:, None]
+        weights = np.bincount(places.ravel(), minlength=draws * clusters).reshape(draws, clusters)
+        return np.tensordot(weights.astype(float), counts, axes=1)
+
+    return np.concatenate([some(draws) for draws in _parts(resamples, clusters)])
+
+
+def _parts(resamples: int, clusters: int) -> list[int]:
+    """How many resamples to draw at a time, so that few numbers are held."""
+    size = max(1, HELD // clusters)
+    return [min(size, resamples - done) for done in range(0, resamples, size)]
 
 
 def interval(values: Array) -> list[float]:
@@ -69,10 +80,11 @@ def permutation_p(differences: Array, resamples: int, seed: int) -> float:
 
     The observed one is counted among the permutations, so the test is valid (Phipson & Smyth 2010).
     """
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(resamples, len(differences)))
-    observed = abs(differences.sum())
-    extreme = np.abs(signs @ differences) >= observed - 1e-9
-    return float((extreme.sum() + 1) / (resamples + 1))
+    rng, observed, extreme = np.random.default_rng(seed), abs(differences.sum()), 0
+    for draws in _parts(resamples, len(differences)):
+        signs = rng.choice((-1.0, 1.0), size=(draws, len(differences)))
+        extreme += int((np.abs(signs @ differences) >= observed - 1e-9).sum())
+    return (extreme + 1) / (resamples + 1)
 
 
 def mcnemar_p(mended: int, spoiled: int) -> float:

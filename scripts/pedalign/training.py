@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,7 +169,7 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def finetuning_rows(
-    renderer: Renderer, conversations: Sequence[Conversation], max_length: int
+    renderer: Renderer, conversations: Iterable[Conversation], max_length: int
 ) -> list[dict[str, list[int]]]:
     """One row per conversation: `input_ids`, and `labels` (-100: not trained); the replies and their end tokens are.
 

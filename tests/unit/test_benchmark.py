@@ -57,7 +57,7 @@ def test_the_operations_of_a_training_are_those_of_its_matrix_products():
 
 @pytest.fixture
 def data(mathdial):
-    rows = formatted_rows(small.TALKS)
+    rows = list(formatted_rows(small.TALKS))
     replies = [[{"role": "assistant", "content": '{"Move": "generic", "Tutorbot": "Well."}'}] for _ in rows]
     columns = {
         "prompt": [row["prompt"] for row in rows],

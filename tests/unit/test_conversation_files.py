@@ -50,7 +50,7 @@ def written(folder: Path, content: object) -> Path:
 def test_a_bad_record_is_refused_with_file_place_and_what_was_found(tmp_path, refused, content, words) -> None:
     path = written(tmp_path, content)
     with refused(str(path), *words):
-        read_conversations(path)
+        list(read_conversations(path))
 
 
 def test_a_file_that_is_missing_a_folder_or_not_utf8_is_refused_by_name(tmp_path, refused) -> None:
@@ -62,14 +62,14 @@ def test_a_file_that_is_missing_a_folder_or_not_utf8_is_refused_by_name(tmp_path
         ("latin.json/x", "no such"),
     ):
         with refused(str(tmp_path / name), word):
-            read_conversations(tmp_path / name)
+            list(read_conversations(tmp_path / name))
 
 
 def test_whatever_a_file_holds_can_be_written_again(tmp_path, rubric) -> None:
     path = written(tmp_path, '[{"id": "\\ud800", "conversations": [{"from": "human", "value": "\\udfff \\u0000"}]}]')
     (raw,) = read_conversations(path)
     write_records(path, [{"id": raw.id, "conversations": [{"from": "human", "value": raw.texts[0]}]}])
-    assert read_conversations(path) == [raw]
+    assert list(read_conversations(path)) == [raw]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_replies_come_out_in_one_canonical_form(rubric):
 def test_every_tutor_turn_becomes_a_row_but_those_of_single_turn_conversations(rubric, tmp_path):
     file = tmp_path / "d-dataset-1.json"
     file.write_text(json.dumps([record(rubric, "a", turns=3), record(rubric, "b", turns=1)]))
-    rows = formatted_rows([clean(raw, rubric.canonical)[0] for raw in read_conversations(file)])
+    rows = list(formatted_rows([clean(raw, rubric.canonical)[0] for raw in read_conversations(file)]))
     assert [(row["conversation_id"], row["turn"], len(row["prompt"])) for row in rows] == [
         ("a", 0, 1),
         ("a", 1, 3),
@@ -55,7 +55,7 @@ def test_every_tutor_turn_becomes_a_row_but_those_of_single_turn_conversations(r
 def test_half_a_surrogate_pair_can_be_read_and_written(rubric, tmp_path):
     file = tmp_path / "d-dataset-1.json"
     file.write_text(json.dumps([{"id": "a", "conversations": [{"from": "human", "value": "\ud800 ok"}]}]))
-    assert read_conversations(file)[0].texts[0].encode("utf-8")
+    assert next(read_conversations(file)).texts[0].encode("utf-8")
 
 
 def test_the_draw_is_the_papers(rubric, tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from sklearn.metrics import accuracy_score, f1_score
 
+from pedalign import statistics
 from pedalign.errors import UserError
 from pedalign.metrics import EvaluationSettings, comparison, metrics
 from pedalign.statistics import (
@@ -74,6 +75,20 @@ def test_p_values_are_uniform_where_the_tutors_are_alike():
     found = np.array([permutation_p(rng.normal(0, rng.uniform(0, 3, size=100)), 500, trial) for trial in range(1000)])
     found -= rng.uniform(0, 1 / 501, size=1000)  # p-values are multiples of 1/501; spread them over the gaps
     assert kstest(found, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("clusters", [1, 3, 40])
+def test_drawing_a_part_at_a_time_draws_the_same(monkeypatch, clusters):
+    counts = np.random.default_rng(6).integers(0, 9, size=(clusters, 2, 3)).astype(float)
+
+    def drawn():
+        return resampled(counts, 100, 7), permutation_p(counts[:, 0, 0] - 4, 100, 7)
+
+    draws, p = drawn()
+    for held in (1, 40 * 7, 999):
+        monkeypatch.setattr(statistics, "HELD", held)
+        again, p_again = drawn()
+        assert (again == draws).all() and p_again == p
 
 
 def test_few_conversations_give_no_too_small_p_values():

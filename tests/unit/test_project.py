@@ -61,6 +61,7 @@ def test_a_scripts_sources_are_all_modules_that_it_imports_and_no_others():
         "paper",
         "phases",
         "preferences",
+        "records",
         "responses",
         "rubric",
         "settings",

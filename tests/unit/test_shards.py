@@ -29,7 +29,7 @@ class Tutor:
         model, tokenizer, rendering = small.small_model()
         save_checkpoint(model, rendering, tokenizer, folder / "checkpoint")
         talks = [Conversation(talk.id, talk.messages * (1 + number % 5)) for number, talk in enumerate(small.TALKS)]
-        self.rows = formatted_rows(talks)
+        self.rows = list(formatted_rows(talks))
         write_json(folder / "rows.json", self.rows)
 
     def run(self, script: str, *arguments: object) -> None:
@@ -109,16 +109,16 @@ def test_a_shard_that_is_none_is_refused(tutor, text: str) -> None:
 
 
 def test_gathering_puts_rows_into_the_splits_order_and_refuses_missing_doubled_and_foreign_ones(refused) -> None:
-    rows = formatted_rows(small.TALKS[:12])
+    rows = list(formatted_rows(small.TALKS[:12]))
     given = [
         {"conversation_id": row["conversation_id"], "turn": str(row["turn"]), "sample": str(sample)}
         for row in rows
         for sample in range(11)
     ]
-    assert gathered(rows, [given[150:], [], given[:150]], 11, "shards") == given
+    assert list(gathered(rows, [given[150:], [], given[:150]], 11, "shards")) == given
     foreign = {**given[0], "conversation_id": "z"}
     for wrong in ([given[1:]], [given, given[-1:]], [given, [foreign]], [given[1:], [foreign]], [given[:-1]], [[]]):
         with refused(f"shards has {sum(map(len, wrong))} rows for {len(given)} prompts", "delete shards"):
-            gathered(rows, wrong, 11, "shards")
+            list(gathered(rows, wrong, 11, "shards"))
     with refused("shards has"):
-        gathered(rows, [given], 10, "shards")
+        list(gathered(rows, [given], 10, "shards"))

@@ -61,8 +61,8 @@ def test_braces_in_a_bank_are_only_text(tmp_path, rubric) -> None:
 def test_three_hundred_conversations_hold_every_label_and_about_the_share_of_flaws_asked_for(tmp_path, rubric) -> None:
     problems, _ = read_problems(ROOT / "datasets/bio-problems.yaml")
     simulator = Simulator(load_script(ROOT / "datasets/simulation.yaml", rubric), rubric, 0.3)
-    records = simulator.conversations(problems, 300, "s")
-    assert json.dumps(records) == json.dumps(simulator.conversations(problems, 300, "s"))
+    records = list(simulator.conversations(problems, 300, "s"))
+    assert json.dumps(records) == json.dumps(list(simulator.conversations(problems, 300, "s")))
     replies = [rubric.parse(entry["value"]) for record in records for entry in record["conversations"][1::2]]
     defects = [reply.defect for reply in replies if reply.defect]
     assert 0.27 < len(defects) / len(replies) < 0.33

@@ -10,7 +10,7 @@ import pytest
 import small
 import torch
 
-from pedalign.artifacts import read_csv, write_columns, write_json
+from pedalign.artifacts import read_csv, write_columns, write_json, write_records
 from pedalign.conversation import formatted_rows
 from pedalign.models import load_model, save_checkpoint
 from pedalign.whole_runs import shell_script
@@ -83,7 +83,7 @@ def stage(tmp_path, root, monkeypatch):
 
 
 def test_its_way_of_answering_writes_the_same_file(stage, tmp_path):
-    write_json(tmp_path / "rows.json", formatted_rows(small.TALKS[:4]))
+    write_records(tmp_path / "rows.json", formatted_rows(small.TALKS[:4]))
     decoding = {"max_new_tokens": 12, "min_new_tokens": 0, "temperature": 0.0, "repetition_penalty": 1.0, "seed": 1}
     settings = {"dtype": "float32", "generation": {**decoding, "max_batch_tokens": None}, "samples": 1}
     stage("respond", tmp_path / "rows.json", "--output", tmp_path / "ours.csv", **settings)
@@ -103,7 +103,7 @@ def test_its_ways_of_training_train_and_leave_a_checkpoint_with_its_manifest(sta
         for talk in small.TALKS[:8]
     ]
     write_json(tmp_path / "sft.json", talks)
-    rows = formatted_rows(small.TALKS[:4])
+    rows = list(formatted_rows(small.TALKS[:4]))
     pairs = {
         "prompt": [row["prompt"] for row in rows],
         "chosen": [row["chosen"] for row in rows],

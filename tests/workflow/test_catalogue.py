@@ -1,4 +1,4 @@
-"""What is planned: the paper's models on any machine, as jobs for a cluster; the benchmark; large inputs."""
+"""What is planned: the paper's models on any machine, as jobs for a cluster; the benchmark."""
 
 import os
 import re
@@ -36,14 +36,3 @@ def test_the_benchmark_needs_what_a_run_has_made_and_its_size_is_no_setting_of_a
     full = ("--config", "benchmark=full")
     assert finished.planned(*full) == {}
     assert finished.planned(*full, "--", "benchmark") == {"benchmark": 1}
-
-
-def test_a_job_that_holds_its_files_asks_for_memory_by_their_size(checkout, tmp_path):
-    for number in (1, 2):
-        with open(tmp_path / f"bio-dataset-{number}.json", "w") as file:
-            file.truncate(200 * 2**20)  # takes no place on the disk
-    answer = checkout.snakemake("--dry-run", "--config", f"source={tmp_path}", "--", "results/data/splits.json")
-    assert answer.returncode == 0, answer.stderr
-    assert 400 * 11 < int(requests(answer.stdout)["split"]["mem_mb"]) < 400 * 16
-    answer = checkout.snakemake("--dry-run", "--", "results/data/splits.json")
-    assert int(requests(answer.stdout)["split"]["mem_mb"]) == 2000
