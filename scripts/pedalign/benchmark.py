@@ -129,7 +129,7 @@ def benchmark_report(found: dict[str, Any]) -> list[str]:
             rate = comparison["operations"] / comparison["ways"][OURS]["seconds"]["median"]
             notes.append(
                 f"- {name}: ours does {rate / 1e9:.0f} GFLOP/s, {rate / comparison['peak']:.0%} of what a matrix "
-                f"product does here ({comparison['peak'] / 1e9:.0f})."
+                f"product does here at the same time ({comparison['peak'] / 1e9:.0f})."
             )
     if "waits" in found:
         notes += ["", "Seconds before anything is computed (of a stage: up to the first line of its work):", ""]
@@ -137,7 +137,7 @@ def benchmark_report(found: dict[str, Any]) -> list[str]:
         notes += [f"| `{name}` | {_range(seconds)} |" for name, seconds in found["waits"].items()]
     if "whole_runs" in found:
         whole = found["whole_runs"]
-        notes += ["", f"Seconds of a whole run with {json.dumps(whole['changes'])}:", ""]
+        notes += ["", f"Seconds of a whole run, {whole['rounds']} rounds, with {json.dumps(whole['changes'])}:", ""]
         notes += ["| | seconds | ours is faster |", "|---|---|---|"]
         for name, seconds in whole["seconds"].items():
             times = "" if name == OURS else f"{_range(whole['ours_is_faster'])} times"

@@ -35,6 +35,7 @@ def whole_runs(changes: dict[str, Any], rounds: int, say: Callable[[str], None])
     faster = [one / ours for one, ours in zip(seconds[SHELL_SCRIPT], seconds[OURS], strict=True)]
     return {
         "changes": changes,
+        "rounds": rounds,
         "seconds": {name: spread(taken) for name, taken in seconds.items()},
         "ours_is_faster": spread(faster),
     }
