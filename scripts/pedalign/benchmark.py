@@ -137,7 +137,7 @@ def benchmark_report(found: dict[str, Any]) -> list[str]:
         notes += [f"| `{name}` | {_range(seconds)} |" for name, seconds in found["waits"].items()]
     if "whole_runs" in found:
         whole = found["whole_runs"]
-        notes += ["", f"Seconds of a whole run, {whole['rounds']} rounds, with {json.dumps(whole['changes'])}:", ""]
+        notes += ["", f"Seconds of a whole run (rounds: {whole['rounds']}) with {json.dumps(whole['changes'])}:", ""]
         notes += ["| | seconds | ours is faster |", "|---|---|---|"]
         for name, seconds in whole["seconds"].items():
             times = "" if name == OURS else f"{_range(whole['ours_is_faster'])} times"
