@@ -111,7 +111,7 @@ def test_five_times_the_conversations_take_little_more_memory(tmp_path, root) ->
     held = {count: memory_by_stage(root, tmp_path / str(count), count) for count in CONVERSATIONS}
     few, many = (held[count] for count in CONVERSATIONS)
     grown = {stage: (many[stage] - few[stage]) / (CONVERSATIONS[1] - CONVERSATIONS[0]) for stage in few}
-    assert max(grown.values()) < 5, f"KB per conversation: {grown}"
+    assert max(grown.values()) < 3, f"KB per conversation: {grown}"
 
 
 def memory_by_stage(root: Path, folder: Path, count: int) -> dict[str, int]:
