@@ -119,10 +119,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a table, one after another. Raises UserError where there is no such file or it is not UTF-8."""
     csv.field_size_limit(2**31 - 1)
     with opened(path, newline="") as file:
-        return list(csv.DictReader(file))
+        yield from csv.DictReader(file)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(iterate_csv(path))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Long lists in files, of which no more than a part is held at a time."""
 
-import csv
 import json
 import os
 import re
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from pedalign.artifacts import opened, read_json
+from pedalign.artifacts import iterate_csv, opened, read_json
 from pedalign.errors import UserError
 
 _PART = 2**20  # characters that are read at a time
@@ -158,6 +157,4 @@ class Table:
         self.path = path
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        csv.field_size_limit(2**31 - 1)
-        with opened(self.path, newline="") as file:
-            yield from csv.DictReader(file)
+        return iterate_csv(self.path)

@@ -240,8 +240,9 @@ def _account(members: Iterable[Conversation], rubric: Rubric) -> dict[str, Any]:
 def leaks(splits: Mapping[str, Iterable[Conversation]]) -> dict[str, dict[str, int]]:
     """How many test conversations share their problem with a training split."""
     report = {}
+    problems = [conversation.problem for conversation in splits["test"]]
     for split in ("sft", "dpo"):
         known = {conversation.problem for conversation in splits[split]}
-        shared = [conversation.problem in known for conversation in splits["test"]]
-        report[f"test_shares_problem_with_{split}"] = {"conversations": sum(shared), "of": len(shared)}
+        shared = sum(problem in known for problem in problems)
+        report[f"test_shares_problem_with_{split}"] = {"conversations": shared, "of": len(problems)}
     return report
