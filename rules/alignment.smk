@@ -65,6 +65,7 @@ rule optimize:
         runtime=minutes("alignment"),
         save_minutes=config["training_state"]["minutes"],
         save_steps=config["training_state"]["steps"],
+        unlearned=config["checks"]["unlearned"],
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -78,3 +79,4 @@ rule optimize:
         " --rubric {input.rubric:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
         " --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"
+        " --unlearned {resources.unlearned}"

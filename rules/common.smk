@@ -10,12 +10,15 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pedalign.artifacts import read_csv
+from pedalign.artifacts import check_clock, check_writable, read_csv
+from pedalign.calls import live
 from pedalign.config import adopted, answering_settings, model_entry, parse_policy, runs, settings, validate
 from pedalign.errors import UserError
 from pedalign.leases import visible_devices
+from pedalign.provenance import check_recorded
 from pedalign.published import PUBLISHED, published_blob
 from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
+from pedalign.rubric import load_rubric
 from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.submitted import mark_unfinished, records, refuse_beside
@@ -43,6 +46,8 @@ def checked(question, *arguments):
 
 
 checked(validate, config)
+if workflow.is_main_process:
+    live()
 
 # Slurm jobs of a call that was killed: what they make counts as unfinished until they are taken up.
 SUBMITTED = records() if workflow.is_main_process else []
@@ -50,6 +55,7 @@ mark_unfinished(SUBMITTED)
 
 RESULTS = config["results"].rstrip("/")
 RUBRIC = config["rubric"]
+checked(load_rubric, Path(RUBRIC))
 DATASET = config["dataset"]
 SOURCE = {name: f"datasets/{name}" for name in ("simulated", "published")}.get(config["source"], config["source"])
 SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
@@ -171,7 +177,15 @@ def machine():
 
 
 def check_before_start():
-    """End the workflow, before anything starts, where a job asks for more than this machine has, or runs elsewhere."""
+    """End the workflow before anything starts, so before Snakemake removes what is to be made anew: where a file that
+    jobs read is not as it was made, where a job asks for more than this machine has, or runs elsewhere already."""
+    if workflow.is_main_process:
+        checked(check_writable, Path(RESULTS))
+        jobs = list(workflow.dag.needrun_jobs())
+        made = {file for job in jobs for file in job.output}
+        read = sorted({str(file) for job in jobs for file in job.input} - made)
+        checked(check_clock, read)
+        checked(check_recorded, *read)
     if machine() is not None:
         if SUBMITTED:
             checked(refuse_beside, SUBMITTED)

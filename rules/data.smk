@@ -77,8 +77,9 @@ rule split:
         mem_mb=2000,
         runtime=30,
     params:
+        output=lambda wildcards, output: str(Path(output[0]).parent),
         settings=settings(**config["splits"], seed=config["seed"], paper_rules=config["paper_rules"]),
         dataset=DATASET,
     shell:
         "python scripts/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q}"
-        f" --output {RESULTS}/data --settings {{params.settings:q}} 2>&1 | tee {{log:q}}"
+        " --output {params.output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

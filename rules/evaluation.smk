@@ -7,6 +7,7 @@ localrules:
 rule score:
     """A tutor's labels against the gold ones, with 95% intervals."""
     input:
+        rows=f"{RESULTS}/data/{DATASET}-test_formatted.json",
         responses=f"{RESULTS}/{{model}}/{{policy}}/test/responses.csv",
         rubric=RUBRIC,
         code=script("score"),
@@ -25,7 +26,7 @@ rule score:
     params:
         settings=evaluation(),
     shell:
-        "python scripts/score.py {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
+        "python scripts/score.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
         " --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
@@ -69,6 +70,7 @@ rule perplexity:
 rule compare:
     """An aligned tutor against the fine-tuned one that it came from, paired."""
     input:
+        rows=f"{RESULTS}/data/{DATASET}-test_formatted.json",
         reference=f"{RESULTS}/{{model}}/sft/test/responses.csv",
         aligned=f"{RESULTS}/{{model}}/{{policy}}/test/responses.csv",
         rubric=RUBRIC,
@@ -88,5 +90,5 @@ rule compare:
     params:
         settings=evaluation(),
     shell:
-        "python scripts/compare.py {input.reference:q} {input.aligned:q} --rubric {input.rubric:q} --output {output:q}"
-        " --settings {params.settings:q} 2>&1 | tee {log:q}"
+        "python scripts/compare.py {input.rows:q} {input.reference:q} {input.aligned:q} --rubric {input.rubric:q}"
+        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

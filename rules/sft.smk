@@ -44,7 +44,9 @@ rule audit:
         mem_mb=2000,
         runtime=30,
     params:
-        settings=lambda wildcards: settings(**rendering(wildcards), **limits(wildcards)),
+        settings=lambda wildcards: settings(
+            trained_share=config["checks"]["trained_share"], **rendering(wildcards), **limits(wildcards)
+        ),
         model=base_model,
     shell:
         "python scripts/audit.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
@@ -105,6 +107,7 @@ rule finetune:
         runtime=minutes("sft"),
         save_minutes=config["training_state"]["minutes"],
         save_steps=config["training_state"]["steps"],
+        unlearned=config["checks"]["unlearned"],
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -117,3 +120,4 @@ rule finetune:
         " scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"
+        " --unlearned {resources.unlearned}"

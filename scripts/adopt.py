@@ -7,26 +7,27 @@ Writes  a checkpoint folder of links to its files, and a manifest, last
         --manifest results/theirs/sft/checkpoint.json
 """
 
-import argparse
 from pathlib import Path
 
-from pedalign.artifacts import whole_directory, write_manifest
-from pedalign.errors import run
+from pedalign.artifacts import whole_directory
+from pedalign.errors import argument_parser, run
 from pedalign.models import find_checkpoint
+from pedalign.provenance import verified, write_manifest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("source", help="folder or hub id")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint folder")
     parser.add_argument("--manifest", type=Path, required=True, help="the checkpoint's manifest, written last")
     args = parser.parse_args()
 
     files = find_checkpoint(args.source)
+    inputs = verified(args.source)
     with whole_directory(args.output) as folder:
         for file in files:
             (folder / file.name).symlink_to(file.resolve())
-    write_manifest(args.manifest, args.output, adopted_from=args.source)
+    write_manifest(args.manifest, args.output, inputs, {}, adopted_from=args.source)
     print(f"{args.output}: {len(files)} files of {args.source}")
 
 

@@ -8,16 +8,16 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
         "vocab_size": 2048, "architecture": {"model_type": "llama", ...}, "seed": 42}'
 """
 
-import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pedalign.artifacts import whole_directory, write_manifest
+from pedalign.artifacts import whole_directory
 from pedalign.conversation import split_conversations
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.models import save_checkpoint, scratch_model, scratch_tokenizer
 from pedalign.phases import begin
+from pedalign.provenance import verified, write_manifest
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import instruction_text, renderer
@@ -33,7 +33,7 @@ class BaseSettings:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("conversations", type=Path)
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -43,6 +43,7 @@ def main() -> None:
     begin("working")
 
     settings = from_json(BaseSettings, args.settings)
+    inputs = verified(args.conversations, args.rubric)
     rubric = load_rubric(args.rubric)
     tokenizer = scratch_tokenizer(
         split_conversations(args.conversations),
@@ -53,7 +54,7 @@ def main() -> None:
     model = scratch_model(settings.architecture, tokenizer, settings.seed)
     with whole_directory(args.output) as folder:
         save_checkpoint(model, renderer(tokenizer, settings.template, settings.instruction, rubric), tokenizer, folder)
-    write_manifest(args.manifest, args.output, settings=asdict(settings), parameters=model.num_parameters())
+    write_manifest(args.manifest, args.output, inputs, asdict(settings), parameters=model.num_parameters())
     print(f"{args.output}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary")
 
 

@@ -9,7 +9,7 @@ Writes  the same artifact as that
     python scripts/baseline.py respond results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint ...
 """
 
-import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,11 +19,12 @@ import respond as respond_stage
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pedalign import baselines
-from pedalign.artifacts import read_json, whole_directory, write_manifest
+from pedalign.artifacts import read_json, whole_directory
 from pedalign.conversation import split_conversations
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.generation import Completion, GenerationSettings, History
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
+from pedalign.provenance import verified, write_manifest
 from pedalign.rubric import load_rubric
 from pedalign.template import Renderer, renderer
 from pedalign.training import StageSettings, add_training_arguments, finetuning_rows
@@ -69,20 +70,21 @@ def optimize(
 
 
 def train(method: Callable[..., float]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("data", type=Path, help="the SFT split or the preference dataset")
     parser.add_argument("--reference", type=Path, help="not read: the reference is a second model")
     add_training_arguments(parser)
     args = parser.parse_args()
 
     settings = StageSettings.from_json(args.settings)
+    inputs = verified(args.data, args.model, args.rubric)
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     model = load_model(args.model, "float32")
     loss = method(model, tokenizer, rendering, args.data, settings)
     with whole_directory(args.output) as folder:
         save_checkpoint(model, rendering, tokenizer, folder)
-    write_manifest(args.manifest, args.output, mean_loss=loss)
+    write_manifest(args.manifest, args.output, inputs, dataclasses.asdict(settings), mean_loss=loss)
 
 
 STAGES: dict[str, Callable[[], None]] = {
@@ -93,7 +95,7 @@ STAGES: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("stage", choices=STAGES)
     args, sys.argv[1:] = parser.parse_known_args()
     STAGES[args.stage]()

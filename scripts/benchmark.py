@@ -13,7 +13,6 @@ Writes  benchmark.json: of each comparison and way the seconds and rates (median
         --settings '{"size": "quick", "model": "tiny", "template": "tutor", "sft": {...}, "alignment": {...}, ...}'
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +22,7 @@ from pedalign.artifacts import read_json, write_json
 from pedalign.benchmark import Comparison, benchmark_report, machine, measure
 from pedalign.commands import waits
 from pedalign.conversation import split_conversations
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.whole_runs import whole_runs
@@ -31,7 +30,7 @@ from pedalign.workloads import SIZES, Data, WorkloadSettings, alignment, finetun
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--conversations", type=Path, required=True, help="the SFT split")
     parser.add_argument("--rows", type=Path, required=True, help="the formatted test split")
     parser.add_argument("--preferences", type=Path, required=True)

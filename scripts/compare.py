@@ -1,27 +1,30 @@
 """Compare an aligned tutor with the fine-tuned one it came from, on the same prompts.
 
-Reads   the two responses.csv and the rubric
-Writes  comparison.json
+Reads   the formatted test split, the two responses.csv on it, the rubric
+Writes  comparison.json, which names what it was computed from
 
-    python scripts/compare.py results/tiny/sft/test/responses.csv results/tiny/dpo-b0.1/test/responses.csv \
-        --rubric datasets/rubrics/class.yaml --output results/tiny/dpo-b0.1/test/comparison.json \
+    python scripts/compare.py results/data/bio-test_formatted.json results/tiny/sft/test/responses.csv \
+        results/tiny/dpo-b0.1/test/responses.csv --rubric datasets/rubrics/class.yaml \
+        --output results/tiny/dpo-b0.1/test/comparison.json \
         --settings '{"first_turn": false, "resamples": 2000, "seed": 42}'
 """
 
-import argparse
 from pathlib import Path
 
 from pedalign.artifacts import write_json
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.metrics import EvaluationSettings, comparison
 from pedalign.phases import begin
-from pedalign.records import Table
+from pedalign.provenance import record, verified
+from pedalign.records import read_records
+from pedalign.responses import Responses
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
+    parser.add_argument("rows", type=Path, help="the formatted test split")
     parser.add_argument("reference", type=Path, help="responses.csv of the fine-tuned tutor")
     parser.add_argument("aligned", type=Path, help="responses.csv of the aligned tutor")
     parser.add_argument("--rubric", type=Path, required=True)
@@ -31,8 +34,12 @@ def main() -> None:
     begin("working")
 
     settings = from_json(EvaluationSettings, args.settings)
-    report = comparison(Table(args.reference), Table(args.aligned), load_rubric(args.rubric), settings)
-    write_json(args.output, report)
+    inputs = verified(args.rows, args.reference, args.aligned, args.rubric)
+    rows = read_records(args.rows)
+    reference, aligned = Responses(args.reference, rows), Responses(args.aligned, rows)
+    report = comparison(reference, aligned, load_rubric(args.rubric), settings)
+    write_json(args.output, {**report, "computed_from": inputs})
+    record([args.output], inputs, vars(settings))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ Writes  the file, whole or not at all
     python scripts/download.py datasets/published/bio-dataset-1.json
 """
 
-import argparse
 from pathlib import Path
 
-from pedalign.errors import UserError, run
+from pedalign.errors import UserError, argument_parser, run
 from pedalign.published import REPOSITORY, blob_id, fetch, published_blob
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("output", type=Path, help="bio-dataset-1.json, -2, -3 or -ppl in the folder of your choice")
     parser.add_argument("--url", default=REPOSITORY, help="folder on the net that has the files; a mirror serves too")
     args = parser.parse_args()

@@ -8,17 +8,16 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
         --manifest results/tiny/sft/checkpoint.json --settings '{"rendering": {...}, "training": {...}}'
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
 from pedalign.conversation import split_conversations
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.training import StageSettings, add_training_arguments, finetune, train_and_save
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("conversations", type=Path)
     add_training_arguments(parser)
     args = parser.parse_args()

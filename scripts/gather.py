@@ -7,26 +7,30 @@ Writes  responses.csv, rows in the split's order
         --samples 1 --output results/tiny/sft/test/responses.csv
 """
 
-import argparse
 from pathlib import Path
 
 from pedalign.artifacts import write_csv
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
+from pedalign.provenance import record, verified
 from pedalign.records import Table, read_records
 from pedalign.responses import COLUMNS, gathered
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("rows", type=Path, help="the formatted split")
     parser.add_argument("shards", type=Path, nargs="+", help="all shards, in any order")
     parser.add_argument("--samples", type=int, required=True, help="responses per prompt")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
+    inputs = verified(args.rows, *args.shards)
     rows = read_records(args.rows)
-    responses = gathered(rows, map(Table, args.shards), args.samples, name=str(args.shards[0].parent))
+    responses = gathered(
+        rows, [Table(shard, COLUMNS) for shard in args.shards], args.samples, name=str(args.shards[0].parent)
+    )
     write_csv(args.output, COLUMNS, ([response[name] for name in COLUMNS] for response in responses))
+    record([args.output], inputs, {"samples": args.samples})
     print(f"{args.output}: {len(rows) * args.samples} responses of {len(args.shards)} shards")
 
 

@@ -6,17 +6,16 @@ Writes  a conversation file, and on request a report; prints how many rows were 
     python scripts/import_mathdial.py mathdial.jsonl --output my-data/mathdial-dataset-1.json
 """
 
-import argparse
 from pathlib import Path
 
 from pedalign.artifacts import read_text, write_json, write_records
-from pedalign.errors import UserError, run
+from pedalign.errors import UserError, argument_parser, run
 from pedalign.mathdial import conversations
 from pedalign.rubric import load_rubric
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("lines", type=Path, help="MathDial's JSON lines")
     parser.add_argument("--rubric", type=Path, default=Path("datasets/rubrics/mathdial.yaml"))
     parser.add_argument("--output", type=Path, required=True, help="<dataset>-dataset-<n>.json")

@@ -18,13 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pedalign.errors import UserError, run
+from pedalign.errors import UserError, argument_parser, run
 from pedalign.launching import Acts, Nodes, Output, command, environment, free_port, srun, supervise
 from pedalign.leases import lease, visible_devices
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--gpu", type=int, default=0, help="GPUs of the job, over all its nodes")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="per node")

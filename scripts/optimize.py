@@ -9,20 +9,19 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
         --settings '{"rendering": {...}, "training": {...}, "alignment": {"algorithm": "dpo", "beta": 0.1, ...}}'
 """
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
 
 from pedalign.alignment import AlignmentSettings, optimize, read_pairs
 from pedalign.artifacts import read_json
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.settings import from_json
 from pedalign.training import StageSettings, add_training_arguments, train_and_save
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("preferences", type=Path)
     parser.add_argument("--reference", type=Path, required=True, help="reference.json")
     add_training_arguments(parser)

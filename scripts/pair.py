@@ -9,19 +9,20 @@ Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) wit
         --counts results/tiny/preferences_counts.json --settings '{"paper_rules": false, "samples": 1, "most": 600}'
 """
 
-import argparse
 from pathlib import Path
 
 from pedalign.artifacts import write_columns, write_json
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.preferences import PreferenceSettings, preference_pairs
+from pedalign.provenance import record, verified
 from pedalign.records import Table, read_records
+from pedalign.responses import READ
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("rows", type=Path, help="the formatted DPO split")
     parser.add_argument("responses", type=Path, help="responses.csv")
     parser.add_argument("--rubric", type=Path, required=True)
@@ -31,10 +32,12 @@ def main() -> None:
     args = parser.parse_args()
 
     settings = from_json(PreferenceSettings, args.settings)
+    inputs = verified(args.rows, args.responses, args.rubric)
     rows = read_records(args.rows)
-    pairs, counts = preference_pairs(rows, Table(args.responses), load_rubric(args.rubric), settings)
+    pairs, counts = preference_pairs(rows, Table(args.responses, READ), load_rubric(args.rubric), settings)
     write_json(args.counts, counts)
     write_columns(args.output, pairs)
+    record([args.output, args.counts], inputs, vars(settings))
     left = ", ".join(f"{one['choice']} → {one['pairs']}" for one in counts["pairs"])
     print(f"{args.output}: of {counts['responses']} responses {left}; by reason {counts['reasons']}")
 

@@ -10,17 +10,17 @@ Writes  perplexity.json: per label and group the perplexity, ours and the paper'
         --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768, "resamples": 2000, ...}'
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 from pedalign.artifacts import write_json
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
 from pedalign.paper import canonical_form
 from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
 from pedalign.phases import begin
+from pedalign.provenance import record, verified
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import renderer
@@ -37,7 +37,7 @@ class PerplexitySettings:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("pairs", type=Path, help="<dataset>-dataset-ppl.json")
     parser.add_argument("--model", required=True, help="folder or hub id of the tutor")
     parser.add_argument("--rubric", type=Path, required=True)
@@ -47,6 +47,7 @@ def main() -> None:
 
     begin("loading")
     settings = from_json(PerplexitySettings, args.settings)
+    inputs = verified(args.pairs, args.model, args.rubric)
     rubric = load_rubric(args.rubric)
     pairs, refused = read_reply_pairs(args.pairs, rubric, canonical_form(rubric, settings.paper_rules))
     rendering = renderer(load_tokenizer(args.model), rubric=rubric, **settings.rendering)
@@ -58,7 +59,8 @@ def main() -> None:
     found = [Likelihood(total, len(reply)) for total, reply in zip(totals, replies, strict=True)]
     both = list(zip(found[::2], found[1::2], strict=True))
     report = perplexities(pairs, both, rubric, settings.resamples, settings.seed)
-    write_json(args.output, {**report, "refused": refused})
+    write_json(args.output, {**report, "refused": refused, "computed_from": inputs})
+    record([args.output], inputs, vars(settings))
     likelier = report["scaffold_likelier"]["per_token"]["share"]
     print(f"{args.output}: {len(pairs)} pairs, scaffolding likelier in {likelier:.1%}; refused {refused or 'none'}")
 

@@ -7,11 +7,10 @@ Writes  nothing; prints a line for each check, and the problems with what mends 
         "status_command": null, "models": {...}, "runs": [["tiny", "dpo-b0.1"]], "jobs": {...}, "data_job": {...}}'
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.findings import report
 from pedalign.preflight import PreflightSettings, preflight
 from pedalign.rubric import load_rubric
@@ -19,7 +18,7 @@ from pedalign.settings import from_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: PreflightSettings")
     args = parser.parse_args()

@@ -11,15 +11,15 @@ Writes  reference.json: parallel lists of conversation_id, turn, chosen and reje
         --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768}'
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 from pedalign.artifacts import read_json, write_columns
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
 from pedalign.phases import begin
+from pedalign.provenance import record, verified
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import renderer
@@ -33,7 +33,7 @@ class ReferenceSettings:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("preferences", type=Path)
     parser.add_argument("--model", required=True, help="folder or hub id of the fine-tuned tutor")
     parser.add_argument("--rubric", type=Path, required=True)
@@ -43,6 +43,7 @@ def main() -> None:
 
     begin("loading")
     settings = from_json(ReferenceSettings, args.settings)
+    inputs = verified(args.preferences, args.model, args.rubric)
     pairs = read_json(args.preferences)
     rendering = renderer(load_tokenizer(args.model), rubric=load_rubric(args.rubric), **settings.rendering)
     prompts = [rendering.encode(prompt)[0] for prompt in pairs["prompt"]]
@@ -57,6 +58,7 @@ def main() -> None:
     totals = log_probabilities(model, replies, settings.max_batch_tokens)
     columns["chosen"], columns["rejected"] = totals[: len(prompts)], totals[len(prompts) :]
     write_columns(args.output, columns)
+    record([args.output], inputs, vars(settings))
     print(f"{args.output}: {len(prompts)} pairs")
 
 

@@ -10,7 +10,6 @@ Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gol
         --settings '{"rendering": {...}, "dtype": "float32", "generation": {...}, "samples": 1}'
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -21,10 +20,11 @@ from typing import Any
 
 from pedalign import vllm_engine
 from pedalign.artifacts import read_json, write_csv
-from pedalign.errors import UserError, run
+from pedalign.errors import UserError, argument_parser, run
 from pedalign.generation import Completion, GenerationSettings, History, batches, generate
 from pedalign.models import load_model, load_tokenizer
 from pedalign.phases import begin
+from pedalign.provenance import record, verified
 from pedalign.responses import COLUMNS
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -40,7 +40,7 @@ class RespondSettings:
 
 
 def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("rows", type=Path, help="the formatted split")
     parser.add_argument("--model", required=True, help="folder or hub id of the tutor")
     parser.add_argument("--rubric", type=Path, required=True)
@@ -51,6 +51,7 @@ def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
 
     begin("loading")
     settings = from_json(RespondSettings, args.settings)
+    inputs = verified(args.rows, args.model, args.rubric)
     rows = read_json(args.rows)
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
@@ -94,6 +95,7 @@ def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
                 )
             )
     write_csv(args.output, COLUMNS, records)
+    record([args.output], inputs, {**vars(settings), "shard": "/".join(map(str, args.shard))})
     print(f"{args.output}: {len(records)} responses in {time.monotonic() - started:.0f} s")
 
 

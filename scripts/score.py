@@ -1,27 +1,30 @@
 """Score a tutor's responses against the gold replies.
 
-Reads   responses.csv and the rubric
-Writes  metrics.json
+Reads   the formatted test split, responses.csv on it, the rubric
+Writes  metrics.json, which names what it was computed from
 
-    python scripts/score.py results/tiny/sft/test/responses.csv --rubric datasets/rubrics/class.yaml \
-        --output results/tiny/sft/test/metrics.json --settings '{"first_turn": false, "resamples": 2000, "seed": 42}'
+    python scripts/score.py results/data/bio-test_formatted.json results/tiny/sft/test/responses.csv \
+        --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/metrics.json \
+        --settings '{"first_turn": false, "resamples": 2000, "seed": 42}'
 """
 
-import argparse
 from pathlib import Path
 
 from pedalign.artifacts import write_json
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
 from pedalign.metrics import EvaluationSettings, metrics
 from pedalign.phases import begin
-from pedalign.records import Table
+from pedalign.provenance import record, verified
+from pedalign.records import read_records
+from pedalign.responses import Responses
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("responses", type=Path)
+    parser = argument_parser(__doc__)
+    parser.add_argument("rows", type=Path, help="the formatted test split")
+    parser.add_argument("responses", type=Path, help="responses.csv")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: first_turn, resamples, seed")
@@ -29,7 +32,11 @@ def main() -> None:
     begin("working")
 
     settings = from_json(EvaluationSettings, args.settings)
-    write_json(args.output, metrics(Table(args.responses), load_rubric(args.rubric), settings))
+    inputs = verified(args.rows, args.responses, args.rubric)
+    responses = Responses(args.responses, read_records(args.rows))
+    report = metrics(responses, load_rubric(args.rubric), settings)
+    write_json(args.output, {**report, "computed_from": inputs})
+    record([args.output], inputs, vars(settings))
 
 
 if __name__ == "__main__":

@@ -6,18 +6,17 @@ Writes  <output>/<dataset>-dataset-<n>.json, <output>/<dataset>-dataset-ppl.json
     python scripts/simulate.py datasets/bio-problems.yaml --dataset bio --output datasets/simulated
 """
 
-import argparse
 from pathlib import Path
 
 from pedalign.artifacts import write_json, write_records
-from pedalign.errors import UserError, run
+from pedalign.errors import UserError, argument_parser, run
 from pedalign.problems import read_problems
 from pedalign.rubric import load_rubric
 from pedalign.simulation import Simulator, load_script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("problems", type=Path, help="the problem bank")
     parser.add_argument("--output", type=Path, required=True, help="folder for the conversation files")
     parser.add_argument("--dataset", required=True, help="first part of the files' names")

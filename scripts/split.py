@@ -8,19 +8,19 @@ Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatte
         --dataset bio --output results/data --settings '{"sft": 120, "dpo": 100, "test": 120, "seed": 42}'
 """
 
-import argparse
 from pathlib import Path
 
 from pedalign.artifacts import write_json, write_records
 from pedalign.conversation import formatted_rows
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
+from pedalign.provenance import record, verified
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.splits import SplitSettings, draw
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("conversations", type=Path, nargs="+")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--dataset", required=True)
@@ -29,13 +29,18 @@ def main() -> None:
     args = parser.parse_args()
 
     settings = from_json(SplitSettings, args.settings)
+    inputs = verified(*args.conversations, args.rubric)
     splits, report = draw(args.conversations, load_rubric(args.rubric), settings)
+    written = [args.output / "splits.json"]
     for split, conversations in splits.items():
-        write_records(args.output / f"{args.dataset}-{split}.json", (one.record() for one in conversations))
+        written.append(args.output / f"{args.dataset}-{split}.json")
+        write_records(written[-1], (one.record() for one in conversations))
         print(f"{split}: {len(conversations)} conversations, {report['splits'][split]['tutor_turns']} tutor turns")
     for split in ("dpo", "test"):
-        write_records(args.output / f"{args.dataset}-{split}_formatted.json", formatted_rows(splits[split]))
-    write_json(args.output / "splits.json", report)
+        written.append(args.output / f"{args.dataset}-{split}_formatted.json")
+        write_records(written[-1], formatted_rows(splits[split]))
+    write_json(written[0], report)
+    record(written, inputs, {"dataset": args.dataset, **vars(settings)})
     print(f"cut at a reply that is not valid: {report['cut_by_reason'] or 'none'}; details in splits.json")
     for name, shared in report["leaks"].items():
         print(f"{name}: {shared['conversations']} of {shared['of']} test conversations")

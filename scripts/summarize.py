@@ -10,36 +10,41 @@ Writes  summary.csv
         --splits results/data/splits.json --dataset bio --output results/summary.csv
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from pedalign.artifacts import read_json, write_csv
-from pedalign.errors import run
+from pedalign.errors import argument_parser, run
+from pedalign.provenance import record, verified
 from pedalign.rubric import load_rubric
-from pedalign.summary import Key, summary_rows
+from pedalign.summary import Key, summary_rows, tutor_marks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True)
     parser.add_argument("--comparisons", type=Path, nargs="*", default=[])
     parser.add_argument("--perplexities", type=Path, nargs="*", default=[])
+    parser.add_argument("--manifests", type=Path, nargs="+", required=True, help="of the tutors that --metrics are of")
+    parser.add_argument("--valid-format", type=float, required=True, help="a tutor with a smaller share is marked")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--splits", type=Path, required=True, help="splits.json")
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
+    inputs = verified(*args.metrics, *args.comparisons, *args.perplexities, *args.manifests, args.rubric, args.splits)
     data = f"{args.dataset} (simulated)" if read_json(args.splits)["simulated"] else args.dataset
     metrics, comparisons, perplexities = map(_read, (args.metrics, args.comparisons, args.perplexities))
-    header, rows = summary_rows(metrics, comparisons, perplexities, load_rubric(args.rubric), data)
+    marks = tutor_marks(metrics, _read(args.manifests, above=3), args.valid_format)
+    header, rows = summary_rows(metrics, comparisons, perplexities, load_rubric(args.rubric), data, marks)
     write_csv(args.output, header, rows)
+    record([args.output], inputs, {"dataset": args.dataset, "valid_format": args.valid_format})
 
 
-def _read(paths: list[Path]) -> dict[Key, Any]:
-    """(model, policy) → the file's content, by the path .../<model>/<policy>/test/<file>."""
-    return {(path.parts[-4], path.parts[-3]): read_json(path) for path in paths}
+def _read(paths: list[Path], above: int = 4) -> dict[Key, Any]:
+    """(model, policy) → the file's content; <model>/<policy>/test/<file> are the path's last parts, `above` of them."""
+    return {(path.parts[-above], path.parts[1 - above]): read_json(path) for path in paths}
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ Writes  time.svg
     python scripts/timing.py results
 """
 
-import argparse
 from pathlib import Path
 
-from pedalign.errors import UserError, run
+from pedalign.errors import UserError, argument_parser, run
 from pedalign.timing import draw, in_words, spent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("results", type=Path, help="the folder of all artifacts")
     args = parser.parse_args()
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,11 @@ class Checkout:
         rows = lines[lines.index("Job stats:") + 3 :]
         counts = dict(line.split() for line in rows[: rows.index(next(r for r in rows if r.startswith("total")))])
         return {rule: int(count) for rule, count in counts.items() if rule != "all"}
+
+    def provenance(self, artifact: str) -> str:
+        """What scripts/provenance.py says of an artifact."""
+        command = [sys.executable, "scripts/provenance.py", artifact]
+        return subprocess.run(command, cwd=self.path, capture_output=True, text=True).stdout
 
     def copy(self, path: Path) -> "Checkout":
         shutil.copytree(self.path, path, symlinks=True)

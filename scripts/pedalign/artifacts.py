@@ -1,18 +1,25 @@
-"""Files that appear whole or not at all, and the manifests of checkpoints."""
+"""Files that appear whole or not at all."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
-import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from glob import escape
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
+
 from pedalign.errors import UserError
+
+_CLOCKS_DIFFER = 60  # seconds, of machines that share a folder
+_FULL = 2**20  # bytes: a disk that has fewer took no more
 
 
 @contextmanager
@@ -62,19 +69,93 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _temporary(path: Path) -> Path:
+    """A sibling to write to. Those of processes that were killed while they wrote are removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = left.name.split(".")[-2]
+        if process.isdecimal() and not _runs(int(process)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def read_yaml(path: Path) -> Any:
+    """The file as YAML, plain values alone. Raises UserError where it is not."""
+    text = read_text(path)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
+    except RecursionError:
+        raise UserError(f"{path}: YAML nested too deeply", "write it anew without needless nesting") from None
+
+
 @contextmanager
 def _whole_file(path: Path) -> Iterator[TextIO]:
     """A file to write to; it becomes `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with full_disk_named(path):
+            with open(temporary, "w", encoding="utf-8", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError where nothing can be written in the folder, or where it would be made."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not os.access(there, os.W_OK):
+        raise UserError(
+            f"{folder}: no permission to write there",
+            "change that (ls -ld shows permissions, mount read-only disks), or set 'results' in config.yaml",
+        )
+
+
+def check_clock(files: Iterable[str]) -> None:
+    """Raises UserError where a file is newer than now: Snakemake would fail each job that reads it, as it ends."""
+    future = [file for file in files if os.path.exists(file) and os.stat(file).st_mtime > time.time() + _CLOCKS_DIFFER]
+    if future:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.stat(future[0]).st_mtime))
+        raise UserError(
+            f"{future[0]}: was changed in the future ({when}), as are {len(future) - 1} other files",
+            f"set the clock right, then: find {' '.join(_parts(future))} -newermt now -exec touch {{}} +",
+        )
+
+
+def _parts(files: Iterable[str]) -> list[str]:
+    """What of the working directory holds these files, as a shell reads it; of files elsewhere their own folders."""
+    inside = (Path(os.path.relpath(file)) for file in files)
+    return sorted({shlex.quote(str(path.parent if path.parts[0] == ".." else path.parts[0])) for path in inside})
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Let an error of the block that comes of a full disk be one that says so, and that it was to write `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write does not know it
+        raise
+    except UserError:
+        raise
+    except Exception as error:  # each library that writes weights has its own
+        if shutil.disk_usage(path.parent).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,11 +200,26 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
-def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table, one after another. Raises UserError where there is no such file or it is not UTF-8."""
+def iterate_csv(path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+    """The rows of a table, one after another.
+
+    Raises UserError where there is no such file, or it is not UTF-8. A table that needs `columns` is refused too where
+    one is missing, or a row has more or fewer cells than the header.
+    """
     csv.field_size_limit(2**31 - 1)
+    remedy = "write it anew with a CSV library, or have the workflow make it"
     with opened(path, newline="") as file:
-        yield from csv.DictReader(file)
+        reader = csv.DictReader(file)
+        try:
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(f"{path}: its header has no column '{missing[0]}'", remedy)
+            for number, row in enumerate(reader):
+                if columns and (None in row or None in row.values()):
+                    raise UserError(f"{path}: row {number} (from 0) has other columns than the header", remedy)
+                yield row
+        except csv.Error as error:
+            raise UserError(f"{path}: line {reader.line_num}: not CSV: {error}", remedy) from None
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -133,16 +229,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """A temporary sibling to fill; it becomes `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as opened:
-                    os.fsync(opened.fileno())
+        with full_disk_named(path):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as opened:
+                        os.fsync(opened.fileno())
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     finally:
@@ -152,38 +247,3 @@ def whole_directory(path: Path) -> Iterator[Path]:
 def sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "datasets", "fschat", "snakemake")
-
-
-def write_manifest(path: Path, checkpoint: Path, **facts: Any) -> None:
-    """The JSON that is written last and says what a checkpoint is.
-
-    Holds the sha256 and size of every file of the directory `checkpoint`, the versions of the
-    packages that made it, the git commit of the workflow, and `facts` (settings, batch, seconds, loss).
-    """
-    files = sorted(file for file in checkpoint.rglob("*") if file.is_file())
-    manifest = {
-        "files": {
-            str(file.relative_to(checkpoint)): {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files
-        },
-        **facts,
-        "versions": {package: version(package) for package in PACKAGES},
-        "git_commit": _git_commit(),
-    }
-    write_json(path, manifest)
-
-
-def _git_commit() -> str | None:
-    """The commit of the workflow's checkout, with "-dirty" where it has uncommitted changes."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        return None
-    return answer.stdout.strip() or None

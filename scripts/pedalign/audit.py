@@ -15,12 +15,14 @@ class AuditSettings:
     instruction: str
     max_length: int
     allow_truncation: bool
+    trained_share: list[float]  # least and most
 
 
 def audit(conversations: Iterable[Conversation], renderer: Renderer, settings: AuditSettings) -> dict[str, Any]:
     """Token lengths, share of trained tokens, and what `max_length` would cut.
 
-    Raises UserError where a conversation would be cut and the settings do not allow it.
+    Raises UserError where a conversation would be cut and the settings do not allow it, or the share is none of a
+    conversation between two.
     """
     limit = settings.max_length
     lengths, n_trained = [], 0
@@ -39,6 +41,13 @@ def audit(conversations: Iterable[Conversation], renderer: Renderer, settings: A
             f"(longest: {lengths[-1]} tokens, id '{max(cut, key=lambda one: one['tokens'])['id']}')",
             f"set the model's max_length to {lengths[-1]} or more, or allow_truncation: true, in config.yaml",
         )
+    least, most = settings.trained_share
+    share = n_trained / sum(lengths)
+    if not least <= share <= most:
+        raise UserError(
+            f"{share:.1%} of the SFT split's tokens would be trained (the replies), not {least:.1%} to {most:.1%}",
+            "look at the conversations and the model's template; or change 'checks: trained_share' in config.yaml",
+        )
     last = len(lengths) - 1
     return {
         "conversations": len(lengths),
@@ -50,7 +59,7 @@ def audit(conversations: Iterable[Conversation], renderer: Renderer, settings: A
                 for name, share in (("min", 0), ("median", 0.5), ("p95", 0.95), ("max", 1))
             },
         },
-        "trained_share": round(n_trained / sum(lengths), 6),
+        "trained_share": round(share, 6),
         "max_length": limit,
         "truncated": cut,
     }

@@ -79,8 +79,9 @@ def _explained(error: jsonschema.ValidationError) -> UserError:
         case "enum":
             return UserError(f"{place}: is {error.instance!r}", nearest(str(error.instance), map(str, wanted)))
         case "propertyNames" | "pattern":
+            without_password = re.sub(r"//[^/@]*@", "//…@", error.message)
             return UserError(
-                f"{place}: {error.message}", schema.get("description", "use letters, digits, '.', '_' and '-'")
+                f"{place}: {without_password}", schema.get("description", "see the comments in config.yaml")
             )
         case "type":
             kind = type(error.instance).__name__

@@ -1,9 +1,12 @@
 """The one exception for mistakes a user can mend, and the one place that prints it."""
 
+import argparse
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from pedalign.phases import account
 
@@ -21,7 +24,19 @@ class UserError(Exception):
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """What a terminal would act on (escapes, marks that turn the direction) is spelt out: text of a file is in it."""
+    shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in " ".join(text.split()))
+    return "".join(shown)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}", f"python scripts/{self.prog} --help says what it takes")
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """A script's parser; its docstring is the description."""
+    return _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -32,8 +47,26 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"{suggestion}valid: {', '.join(names) or 'none'}"
 
 
+_DISKS = {
+    errno.ENOSPC: "make room on that disk (df -h shows it), or set 'results' in config.yaml to a folder on another",
+    errno.EDQUOT: "make room in your quota, or set 'results' in config.yaml to a folder on another disk",
+    errno.EROFS: "mount it for writing, or set 'results' in config.yaml to a folder that can be written",
+    errno.EACCES: "change its permissions (ls -l shows them), or set 'results' in config.yaml to a folder of yours",
+    errno.EPERM: "change its permissions (ls -l shows them), or set 'results' in config.yaml to a folder of yours",
+}
+
+
+def disk_error(error: OSError) -> UserError | None:
+    """What a user can mend of an error of the system: a disk that is full or cannot be written."""
+    if error.errno not in _DISKS:
+        return None
+    return UserError(
+        f"{error.filename or 'a file'}: {error.strerror}", f"{_DISKS[error.errno]}; what is finished stays"
+    )
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` ends it with two lines and status 1.
+    """Run a script's `main`; a `UserError`, or a disk that is full or read-only, ends it with two lines and status 1.
 
     A script with phases says at the end what it spent its time on. Of several processes, the first one speaks.
     """
@@ -42,5 +75,13 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(str(error) if first else 1)
+    except BrokenPipeError:  # who read what is printed has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        problem = disk_error(error)
+        if problem is None:
+            raise
+        sys.exit(str(problem) if first else 1)
     if first and (spent := account()):
         print(spent, flush=True)

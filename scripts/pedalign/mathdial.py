@@ -139,7 +139,7 @@ def _reply(said: list[str], rubric: Rubric) -> str:
         raise Unusable("a teacher turn without a move")
     for move, _ in found:
         if move not in field.labels:
-            raise Unusable(f"unknown move '{move[:20]}'")
+            raise Unusable(f"unknown move {move[:20]!r}")
     weighty = {label for pair in rubric.scaffold_tell for label in pair}
     move = next((move for move, _ in found if move in weighty), found[0][0])
     reply = rubric.serialize({field.key: move, rubric.spoken: " ".join(text for _, text in found)})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HTTPError, StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -26,6 +26,7 @@ from pedalign.template import Renderer, load_template
 
 MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
+_PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
 _CHECKPOINT_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt")
 
 PAD = "<|pad|>"
@@ -144,22 +145,52 @@ def find_checkpoint(source: str | Path) -> list[Path]:
                 "check 'sft' or 'aligned' in the model's entry of config.yaml; a gated model needs `hf auth login`",
             ) from None
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix in _CHECKPOINT_FILES)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{source}: an adapter alone, not a whole model",
+            "merge it: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)",
+        )
     if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(
             f"{source}: a checkpoint folder without weights (*.safetensors)",
             "save it by model.save_pretrained(folder), which writes them; older formats can run code and are not read",
         )
-    _load(AutoConfig, folder)
+    config = _load(AutoConfig, folder)
     load_tokenizer(folder)
+    _check_shapes(config, [file for file in files if file.suffix == ".safetensors"])
     return files
+
+
+def _check_shapes(config: Any, weights: Iterable[Path]) -> None:
+    """Raises UserError where a file of weights is broken, or a weight has another shape than the configuration says."""
+    with torch.device("meta"):
+        shapes = {name: list(one.shape) for name, one in AutoModelForCausalLM.from_config(config).state_dict().items()}
+    for path in weights:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: broken: {error}", "copy or download the checkpoint again") from None
+        for name, shape in found.items():
+            if shapes.get(name, shape) != shape:
+                raise UserError(
+                    f"{path}: '{name}' has the shape {shape}, by config.json {shapes[name]}",
+                    "use config.json and weights of one checkpoint",
+                )
 
 
 def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
     try:
         return auto.from_pretrained(str(source), trust_remote_code=False, **arguments)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever the libraries raise at files that no one can trust
+        what = (str(error).splitlines() or [""])[0]
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{source}: comes with code of its own, which is not run (trust_remote_code is off)",
+                "use a checkpoint of an architecture that transformers has itself",
+            ) from None
         raise UserError(
-            f"{source}: no usable checkpoint: {str(error).splitlines()[0]}",
+            f"{source}: no usable checkpoint: its {_PARTS[auto]}: {type(error).__name__}: {what}",
             "check the paths in the model's entry of config.yaml; a gated model needs `hf auth login`",
         ) from None
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pedalign.artifacts import read_csv, read_text
+from pedalign.artifacts import read_csv, read_yaml
 from pedalign.errors import UserError
 
 
@@ -51,10 +49,7 @@ def read_problems(path: Path) -> tuple[list[Problem], dict[str, int]]:
 
 
 def _yaml_entries(path: Path) -> list[Any]:
-    try:
-        entries = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}", "mend the file at that place") from None
+    entries = read_yaml(path)
     if not isinstance(entries, list):
         raise UserError(f"{path}: not a list of problems", "compare with datasets/bio-problems.yaml")
     return entries

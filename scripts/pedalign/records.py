@@ -150,11 +150,11 @@ def read_records(path: Path) -> Sequence[Any]:
 class Table:
     """The rows of a CSV file with a header, read anew and one after another whenever they are asked for.
 
-    Raises UserError where there is no such file or it is not UTF-8.
+    Raises UserError as `iterate_csv` does.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path, self.columns = path, columns
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        return iterate_csv(self.path)
+        return iterate_csv(self.path, self.columns)

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from pedalign.errors import UserError
+from pedalign.records import Table
 
 COLUMNS = (
     "prompt",
@@ -18,6 +20,7 @@ COLUMNS = (
     "finish_reason",
     "sample",
 )
+READ = ("response", "gpt", "conversation_id", "turn", "sample")  # of these, what later stages need
 
 
 def answered(
@@ -28,8 +31,10 @@ def answered(
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Each of the split's `rows` with each of its `samples` responses.
 
-    Raises UserError where a response is missing, doubled or foreign, or has another place than its row.
+    Raises UserError where a response is missing, doubled or foreign, has another place than its row, or another gold
+    reply.
     """
+    remedy = f"delete {name} and run again: the workflow makes it anew"
     wanted = ((row, str(sample)) for row in rows for sample in range(samples))
     found = iter(responses)
     for at, (one, response) in enumerate(zip_longest(wanted, found)):
@@ -41,9 +46,25 @@ def answered(
             what = f"row {at} answers {answer}, not {asked}" if one and response else "the rest agrees"
             raise UserError(
                 f"{name} has {n_found} rows for {n_wanted} prompts; {what}",
-                f"delete {name} and run again: the workflow makes it anew",
+                remedy,
             )
+        if response["gpt"] != one[0]["chosen"][0]["content"]:
+            raise UserError(f"{name}: row {at} (from 0): 'gpt' is not the split's gold reply", remedy)
         yield one[0], response
+
+
+class Responses:
+    """The responses of a table to a split's `rows`, one to each; read anew and checked whenever they are asked for.
+
+    Raises UserError as `answered` does.
+    """
+
+    def __init__(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
+        self.path, self.rows = path, rows
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        table = Table(self.path, READ)
+        return (response for _, response in answered(self.rows, table, name=str(self.path)))
 
 
 def gathered(

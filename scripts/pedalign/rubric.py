@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from pedalign.artifacts import read_text
+from pedalign.artifacts import read_yaml
 from pedalign.errors import UserError
 from pedalign.literal import NotALiteral, scan_mapping
 
@@ -108,10 +106,7 @@ class Rubric:
 
 def load_rubric(path: Path) -> Rubric:
     """Read a rubric. Raises UserError that names the file and what is wrong in it."""
-    try:
-        data = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}", "mend the file at that place") from None
+    data = read_yaml(path)
     try:
         return _from_data(data)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

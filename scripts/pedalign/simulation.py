@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pedalign.artifacts import read_text
+from pedalign.artifacts import read_yaml
 from pedalign.errors import UserError
 from pedalign.problems import Problem, lowered
 from pedalign.rubric import Rubric
@@ -182,10 +180,7 @@ def load_script(path: Path, rubric: Rubric) -> dict[str, Any]:
 
     Raises UserError where the file is not YAML, lacks a part, or has labels that the rubric does not have.
     """
-    try:
-        script = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
+    script = read_yaml(path)
     try:
         if script["tell_after"] < 2:
             raise ValueError("'tell_after' is less than 2: no reply would ever scaffold")

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pedalign.history import unlearned
 from pedalign.rubric import Rubric
 from pedalign.statistics import holm
 
@@ -24,18 +25,19 @@ def summary_rows(
     perplexities: Mapping[Key, dict[str, Any]],
     rubric: Rubric,
     data: str,
+    marks: Mapping[Key, str],
 ) -> tuple[list[str], list[list[Any]]]:
     """Header and one row per tutor, then one per group of tutors that differ in the training seed alone.
 
     `data` says what was tested on. Shares are 0 to 1, differences too. A group's row holds means over its seeds, and
     their standard deviations (sd); its intervals and p-values are empty, as are the comparison's columns of tutors
     that are not compared (the fine-tuned ones) and those of the perplexity where it was not computed. `p_holm` is
-    adjusted for the number of compared tutors.
+    adjusted for the number of compared tutors. `marks` say what went wrong with a tutor.
     """
     fields = [field.key for field in rubric.label_fields]
     header = ["model", "policy", "seeds", "data", "conversations", "replies", "valid_format"]
     header += [f"{field}_{name}" for field in fields for name in (*_MEASURED, *_COMPARED, *_SPREAD)]
-    header += [*_PERPLEXITY, *_PERPLEXITY_PAIRS]
+    header += [*_PERPLEXITY, *_PERPLEXITY_PAIRS, "marks"]
     adjusted = {
         field: dict(zip(comparisons, holm([one[field]["p_value"] for one in comparisons.values()]), strict=True))
         for field in fields
@@ -54,9 +56,23 @@ def summary_rows(
                 record |= _named(field, _COMPARED, values)
         if key in perplexities:
             record |= _perplexity(perplexities[key])
-        records[key] = record
+        records[key] = {**record, "marks": marks.get(key, "")}
     rows = [*records.items(), *_groups(records, fields).items()]
     return header, [[*key, *(record.get(name, "") for name in header[2:])] for key, record in rows]
+
+
+def tutor_marks(
+    metrics: Mapping[Key, dict[str, Any]], manifests: Mapping[Key, dict[str, Any]], valid_format: float
+) -> dict[Key, str]:
+    """What went wrong with a tutor, for those with which something did: in training, or replies that can't be read."""
+    found = {}
+    for key, measures in metrics.items():
+        problems = unlearned(manifests[key].get("history", ()))  # none of a tutor that was trained elsewhere
+        if measures["valid_format"] < valid_format:
+            problems.append(f"{measures['valid_format']:.1%} of its replies are in valid format")
+        if problems:
+            found[key] = "; ".join(problems)
+    return found
 
 
 def _perplexity(report: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
         title.append(f"p-values are adjusted for the {compared} aligned tutors by Holm's method")
     if any(int(row["seeds"]) > 1 for row in rows):
         title.append("(mean): over the training seeds, with the standard deviation of one seed")
-    return "\n".join([*title, "", *body, "", *_perplexity(rows)])
+    marked = [f"MARKED: {row['model']} {row['policy']}: {row['marks']}" for row in rows if row["marks"]]
+    return "\n".join([*title, "", *body, "", *_perplexity(rows), *([""] if marked else []), *marked])
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -18,10 +18,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
 from pedalign.adapters import AdapterSettings, load_with_adapter, merged
-from pedalign.artifacts import whole_directory, write_manifest
+from pedalign.artifacts import full_disk_named, whole_directory
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
 from pedalign.head import fast_head
+from pedalign.history import unlearned
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
 from pedalign.phases import begin
 from pedalign.processes import (
@@ -33,6 +34,7 @@ from pedalign.processes import (
     processes,
     sharded,
 )
+from pedalign.provenance import verified, write_manifest
 from pedalign.resuming import TrainingStates, leave_at_exit, origin, wait_for_all
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -84,6 +86,7 @@ class TrainingSettings:
             "save_strategy": "no",  # TrainingStates ask for it
             "report_to": "none",
             "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # a loss that is no number would be logged as the mean of the others
             "disable_tqdm": True,
         }
 
@@ -133,6 +136,22 @@ class Progress(TrainerCallback):
             )
 
 
+class FiniteLoss(TrainerCallback):
+    """Ends a training at the first step whose loss or gradient is no number any more."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_log(self, args, state, control, logs=None, **_):
+        for figure in ("loss", "grad_norm"):
+            value = float((logs or {}).get(figure) or 0)
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{self.name}: step {state.global_step} of {state.max_steps}: {figure} is {value}",
+                    "lower 'learning_rate' in the model's entry of config.yaml, or raise 'warmup'",
+                )
+
+
 def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[str, Any]:
     """Train, and the facts for the manifest; "weights" are the whole model's where each process holds a part of them.
 
@@ -141,10 +160,11 @@ def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[
     started = time.monotonic()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress(name))
+    trainer.add_callback(FiniteLoss(name))
     if states:
         trainer.args.output_dir = str(states.folder)
         trainer.add_callback(states)
-    with fast_head():
+    with fast_head(), full_disk_named(Path(trainer.args.output_dir)):
         trainer.train(resume_from_checkpoint=states and states.newest())
     if states and states.interrupted:
         if is_first_process():
@@ -241,6 +261,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
     parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
+    parser.add_argument(
+        "--unlearned",
+        choices=("mark", "stop"),
+        default="mark",
+        help="where the loss did not fall or the margin not rise",
+    )
 
 
 def _without_shared_memory() -> None:
@@ -249,6 +275,16 @@ def _without_shared_memory() -> None:
     from deepspeed import ops  # type: ignore[import-untyped]
 
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def expect_better(checkpoint: Path, history: Sequence[dict[str, Any]], otherwise: str) -> None:
+    """Raises UserError where a training did not learn and is to "stop"; the summary marks it else."""
+    for problem in unlearned(history):
+        if otherwise == "stop":
+            raise UserError(
+                f"{checkpoint}: {problem}", "change its settings, or set 'checks: unlearned: mark' in config.yaml"
+            )
+        print(f"warning: {checkpoint}: {problem}", flush=True)
 
 
 class Train(Protocol):
@@ -280,6 +316,7 @@ def train_and_save(
         elif sharded():
             _without_shared_memory()
     begin("loading")
+    inputs = verified(*data, args.model, args.rubric) if is_first_process() else {}
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
@@ -294,6 +331,7 @@ def train_and_save(
         model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, held)
         begin("training")
         facts = train(model, tokenizer, rendering, states=states)
+        expect_better(args.output, facts["history"], args.unlearned)
         begin("saving")
         weights = facts.pop("weights")
         if is_first_process():
@@ -301,7 +339,7 @@ def train_and_save(
             states.refuse_if_ousted()
             with whole_directory(args.output) as folder:
                 save_checkpoint(model, rendering, tokenizer, folder, weights)
-            write_manifest(args.manifest, args.output, settings=plain, processes=processes(), **facts)
+            write_manifest(args.manifest, args.output, inputs, plain, processes=processes(), **facts)
             states.remove()
             print(
                 f"{args.output}: {facts['rows']} rows, {facts['seconds']:.0f} s, final loss {facts['final_loss']:.4f}"

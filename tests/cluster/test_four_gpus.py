@@ -135,10 +135,14 @@ def test_a_training_over_two_nodes_is_that_of_one(prepared: Checkout, tmp_path: 
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
 
 
-def test_a_clean_clone_builds_the_default_run(tmp_path: Path, idle: Cluster):
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param((), id="the default run", marks=pytest.mark.long), pytest.param(("--configfile", QUICK), id="quick")],
+)
+def test_a_clean_clone_is_built(config: tuple[str, ...], tmp_path: Path, idle: Cluster):
     subprocess.run(["git", "clone", "--quiet", str(ROOT), tmp_path / "clone"], check=True)
     # One at a time: the cluster has more cores than the machine, where threads of two jobs would wait for each other.
-    command = ["snakemake", "--profile", "slurm", "--jobs", "1", *QUICKLY]
+    command = ["snakemake", "--profile", "slurm", "--jobs", "1", *QUICKLY, *config]
     answer = subprocess.run(command, cwd=tmp_path / "clone", env=idle.environment, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "17 of 17 steps (100%) done" in answer.stdout + answer.stderr

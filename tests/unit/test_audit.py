@@ -30,6 +30,7 @@ def talk(identity: str, opening: str) -> Conversation:
 
 
 TALKS = [talk(str(number), f"Q. What is {number}?") for number in range(4)]
+SHARES = [0.0, 1.0]
 LONG = talk("long", "Q. " + "Why? " * 100)
 
 
@@ -47,15 +48,15 @@ def settings(**changed: object) -> training.TrainingSettings:
 def test_a_conversation_that_would_be_cut_stops_the_run_or_is_listed(renderer, refused) -> None:
     tokens = len(renderer.encode(LONG.messages)[0])
     with refused("1 of 5", "max_length 128", f"{tokens} tokens", "'long'", "allow_truncation"):
-        audit([*TALKS, LONG], renderer, AuditSettings("tutor", "compact", 128, False))
-    report = audit([*TALKS, LONG], renderer, AuditSettings("tutor", "compact", 128, True))
+        audit([*TALKS, LONG], renderer, AuditSettings("tutor", "compact", 128, False, SHARES))
+    report = audit([*TALKS, LONG], renderer, AuditSettings("tutor", "compact", 128, True, SHARES))
     lost = sum(len(renderer.reply_ids(reply)) for reply in REPLIES)
     assert report["truncated"] == [{"id": "long", "tokens": tokens, "trained_tokens_lost": lost}]
     assert report["tokens"]["max"] == tokens
 
 
 def test_the_trained_share_counts_replies_and_their_end_tokens(renderer) -> None:
-    report = audit(TALKS, renderer, AuditSettings("tutor", "compact", 128, False))
+    report = audit(TALKS, renderer, AuditSettings("tutor", "compact", 128, False, SHARES))
     replies = sum(len(renderer.reply_ids(reply)) for reply in REPLIES) * len(TALKS)
     assert report["trained_share"] == pytest.approx(replies / report["tokens"]["total"], abs=1e-6)
     assert report["truncated"] == []
@@ -90,3 +91,10 @@ def test_a_conversation_whose_replies_are_all_cut_off_is_left_out_or_refused(ren
         assert "max_length" in str(error)
     else:
         assert facts["rows"] == len(TALKS)
+
+
+def test_a_split_of_which_too_much_or_too_little_would_be_trained_is_refused(renderer, refused) -> None:
+    share = audit(TALKS, renderer, AuditSettings("tutor", "compact", 128, False, SHARES))["trained_share"]
+    for bounds in ([0, share / 2], [(1 + share) / 2, 1]):
+        with refused(f"{share:.1%} of the SFT split's tokens would be trained", "checks: trained_share"):
+            audit(TALKS, renderer, AuditSettings("tutor", "compact", 128, False, bounds))

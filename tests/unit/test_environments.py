@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pedalign.artifacts import PACKAGES
+from pedalign.provenance import PACKAGES
 from pedalign.sources import script_sources
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,41 @@ def test_the_environment_of_a_rule_holds_every_package_that_its_script_imports(r
     assert distributions <= pinned(ENVIRONMENTS[rule])
 
 
-def test_every_package_that_a_manifest_names_is_in_the_training_environment() -> None:
+def test_every_package_that_a_record_names_is_in_an_environment() -> None:
     assert {"finetune", "optimize", "base", "score"} <= set(ENVIRONMENTS)
-    assert set(PACKAGES) <= pinned("training")
+    assert set(PACKAGES) <= pinned("training") | pinned("data")
+
+
+def installed(folder: Path, constraints: Path, names: set[str]) -> subprocess.CompletedProcess:
+    """A new environment with these packages, installed as the Makefile does."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
+    subprocess.run([*pip, "--requirement", str(ROOT / "envs/pip.txt")], check=True)
+    direct = folder / "direct.txt"
+    direct.write_text("\n".join(sorted(names)))
+    command = [*pip, "--constraint", str(constraints), "--requirement", str(direct)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_data_stage_runs_with_nothing_but_its_environment_installed_by_hashes(tmp_path) -> None:
+    answer = installed(tmp_path / "env", ROOT / "constraints.txt", pinned("data"))
+    assert answer.returncode == 0, answer.stderr
+    python = str(tmp_path / "env/bin/python")
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode != 0
+    command = [python, "scripts/split.py", "datasets/simulated/bio-dataset-1.json", "--dataset", "bio"]
+    given = ["--rubric", "datasets/rubrics/class.yaml", "--output", str(tmp_path / "data")]
+    settings = ["--settings", '{"sft": 2, "dpo": 2, "test": 2, "seed": 1}']
+    subprocess.run([*command, *given, *settings], cwd=ROOT, check=True)
+    assert (tmp_path / "data/bio-sft.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_package_with_another_content_is_not_installed(tmp_path) -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (pyyaml,) = re.findall(r"^pyyaml==(?:.*\\\n)+.*\n", text, re.MULTILINE)
+    spoiled = re.sub("sha256:.{8}", f"sha256:{'0' * 8}", pyyaml)
+    (tmp_path / "constraints.txt").write_text(text.replace(pyyaml, spoiled), encoding="utf-8")
+    answer = installed(tmp_path / "env", tmp_path / "constraints.txt", {"pyyaml"})
+    assert answer.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in answer.stderr

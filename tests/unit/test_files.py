@@ -1,13 +1,25 @@
 """Files hold what was written into them, whole or not at all."""
 
 import json
-from hashlib import sha256
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pedalign.artifacts import PACKAGES, read_csv, whole_directory, write_columns, write_csv, write_manifest, write_text
+from pedalign.artifacts import (
+    check_clock,
+    full_disk_named,
+    iterate_csv,
+    read_csv,
+    whole_directory,
+    write_columns,
+    write_csv,
+    write_text,
+)
 
 SAME_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(
@@ -48,11 +60,55 @@ def test_a_text_that_cannot_be_encoded_leaves_no_file(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_manifest_lists_every_file_as_it_is_and_every_package(tmp_path) -> None:
-    (tmp_path / "ck/deep").mkdir(parents=True)
-    (tmp_path / "ck/deep/x").write_bytes(b"abc")
-    write_manifest(tmp_path / "ck.json", tmp_path / "ck", final_loss=0.5)
-    manifest = json.loads((tmp_path / "ck.json").read_text())
-    assert manifest["files"] == {"deep/x": {"sha256": sha256(b"abc").hexdigest(), "bytes": 3}}
-    assert manifest["final_loss"] == 0.5
-    assert set(manifest["versions"]) == set(PACKAGES)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n", ("no column 'c'",)),
+        ("", ("no column 'a'",)),
+        ("a,b,c\n1,2,3\n1,2\n", ("row 1 (from 0)", "other columns than the header")),
+        ("a,b,c\n1,2,3,4\n", ("row 0 (from 0)",)),
+    ],
+)
+def test_a_table_of_other_columns_is_refused(tmp_path, refused, text: str, words: tuple[str, ...]) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with refused("a.csv", *words):
+        list(iterate_csv(tmp_path / "a.csv", ("a", "c")))
+
+
+def test_an_error_of_a_library_on_a_full_disk_says_that_it_is_full(tmp_path, monkeypatch) -> None:
+    """PyTorch's own says `unexpected pos 64 vs 0`."""
+    with pytest.raises(RuntimeError), full_disk_named(tmp_path / "weights"):
+        raise RuntimeError("unexpected pos")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="No space left") as error, full_disk_named(tmp_path / "weights"):
+        raise RuntimeError("unexpected pos")
+    assert error.value.filename == str(tmp_path / "weights")
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_writing(tmp_path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        dead, alive = process.pid, os.getppid()
+    (tmp_path / f".a[1].csv.{dead}.tmp").write_text("half")
+    (tmp_path / f".other.csv.{dead}.tmp").write_text("half")
+    (tmp_path / f".folder.{dead}.tmp/deep").mkdir(parents=True)
+    (tmp_path / f".folder.{alive}.tmp").mkdir()
+    write_text(tmp_path / "a[1].csv", "")
+    with whole_directory(tmp_path / "folder"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("a[1].csv", "folder"),
+        *(f".other.csv.{dead}.tmp", f".folder.{alive}.tmp"),
+    }
+
+
+def test_a_file_from_the_future_is_named_with_a_command_that_helps(tmp_path, monkeypatch, refused) -> None:
+    (tmp_path / "here/my results").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    files = ["my results/a b.json", "../there.json", "gone.json", "old.json"]
+    for name in ("my results/a b.json", "../there.json", "old.json"):
+        Path(name).touch()
+    check_clock(files)
+    for name in files[:2]:
+        os.utime(name, (2**32, 2**32))
+    with refused("a b.json: was changed in the future (2106-02-07", "find 'my results' .. -newermt now"):
+        check_clock(files)

@@ -202,9 +202,3 @@ def test_results_are_told_by_the_number_of_turns_before(rubric):
     better = [(talk, labels, right if answer == wrong else answer) for talk, labels, answer in talks]
     gain = comparison(rows(rubric, *talks), rows(rubric, *better), rubric, without)["by_turn"]
     assert [gain[turn]["action"]["difference"] for turn in "12"] == [0, 1]
-
-
-def test_tutors_that_answered_different_rows_are_not_compared(rubric):
-    one = rows(rubric, ("1", {}, "x"), ("2", {}, "x"))
-    with pytest.raises(UserError, match="different rows"):
-        comparison(one, one[:1], rubric, SETTINGS)

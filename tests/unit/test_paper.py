@@ -137,7 +137,8 @@ def test_a_mistake_is_what_the_paper_calls_one(rubric, response, reason):
         {"conversation_id": "1", "turn": 1, "prompt": [], "chosen": [{"role": "assistant", "content": repr(reply())}]}
     ]
     always = {**rows[0], "turn": 2}  # so that there is a pair in any case
-    answers = [row("", response), row("", "hm", turn=2)]
+    gold = repr(reply())
+    answers = [row(gold, response), row(gold, "hm", turn=2)]
     pairs, _ = preference_pairs([*rows, always], answers, rubric, PreferenceSettings(paper_rules=True))
     assert pairs["reason"] == [one for one in (reason, "unparseable") if one]
 

@@ -25,7 +25,13 @@ def answered(rubric, *turns: list[str], golds: list[dict] | None = None) -> tupl
         for at, gold in enumerate(golds)
     ]
     given = [
-        {"conversation_id": "a", "turn": str(at), "sample": str(number), "response": text}
+        {
+            "conversation_id": "a",
+            "turn": str(at),
+            "sample": str(number),
+            "response": text,
+            "gpt": rows[at]["chosen"][0]["content"],
+        }
         for at, texts in enumerate(turns)
         for number, text in enumerate(texts)
     ]

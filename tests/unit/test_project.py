@@ -61,10 +61,12 @@ def test_a_scripts_sources_are_all_modules_that_it_imports_and_no_others():
         "paper",
         "phases",
         "preferences",
+        "provenance",
         "records",
         "responses",
         "rubric",
         "settings",
+        "sources",
     }
     assert "training" in modules("finetune") and "metrics" not in modules("finetune")
     assert "statistics" in modules("score") and "template" not in modules("score")
@@ -82,7 +84,7 @@ def test_a_source_is_found_wherever_the_import_stands(tmp_path):
 
 
 def requirements(lines: list[str]) -> dict[str, str]:
-    pins = (re.fullmatch(r"([A-Za-z0-9_.-]+)==(\S+)", line) for line in lines)
+    pins = (re.fullmatch(r"([A-Za-z0-9_.-]+)==(\S+)( \\)?", line) for line in lines)
     return {match[1].lower(): match[2] for match in pins if match}
 
 

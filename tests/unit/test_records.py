@@ -101,7 +101,7 @@ def test_records_of_another_layout_are_read_and_broken_ones_refused(tmp_path, re
 
 def test_a_table_can_be_read_again(tmp_path) -> None:
     write_csv(tmp_path / "a.csv", ("one", "other"), [("a\nb", '"'), ("", "\u2028")])
-    table = Table(tmp_path / "a.csv")
+    table = Table(tmp_path / "a.csv", ("one",))
     assert list(table) == list(table) == read_csv(tmp_path / "a.csv")
 
 
@@ -153,7 +153,9 @@ def memory_by_stage(root: Path, folder: Path, count: int) -> dict[str, int]:
         *("--settings", json.dumps(pairs)),
     )
     for stage, files in (("score", [responses]), ("compare", [responses, responses])):
-        made[stage] = used(stage, *files, "--output", folder / f"{stage}.json", "--settings", json.dumps(scoring))
+        made[stage] = used(
+            stage, formatted, *files, "--output", folder / f"{stage}.json", "--settings", json.dumps(scoring)
+        )
     return made
 
 

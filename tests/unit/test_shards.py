@@ -111,7 +111,12 @@ def test_a_shard_that_is_none_is_refused(tutor, text: str) -> None:
 def test_gathering_puts_rows_into_the_splits_order_and_refuses_missing_doubled_and_foreign_ones(refused) -> None:
     rows = list(formatted_rows(small.TALKS[:12]))
     given = [
-        {"conversation_id": row["conversation_id"], "turn": str(row["turn"]), "sample": str(sample)}
+        {
+            "conversation_id": row["conversation_id"],
+            "turn": str(row["turn"]),
+            "sample": str(sample),
+            "gpt": row["chosen"][0]["content"],
+        }
         for row in rows
         for sample in range(11)
     ]
@@ -122,3 +127,5 @@ def test_gathering_puts_rows_into_the_splits_order_and_refuses_missing_doubled_a
             list(gathered(rows, wrong, 11, "shards"))
     with refused("shards has"):
         list(gathered(rows, [given], 10, "shards"))
+    with refused("shards: row 3 (from 0): 'gpt' is not the split's gold reply", "delete shards"):
+        list(gathered(rows, [[*given[:3], {**given[3], "gpt": "another"}, *given[4:]]], 11, "shards"))

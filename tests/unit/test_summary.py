@@ -6,7 +6,8 @@ import statistics
 
 import pytest
 
-from pedalign.summary import summary_rows
+from pedalign.history import unlearned
+from pedalign.summary import summary_rows, tutor_marks
 from pedalign.table import table
 
 FIELDS = ("evaluation", "action", "state")
@@ -26,8 +27,10 @@ def compared(difference: float, p_value: float) -> dict:
 
 @pytest.fixture
 def written(rubric):
-    def write(metrics: dict, comparisons: dict, perplexities: dict | None = None) -> list[dict[str, str]]:
-        header, rows = summary_rows(metrics, comparisons, perplexities or {}, rubric, "bio (simulated)")
+    def write(
+        metrics: dict, comparisons: dict, perplexities: dict | None = None, marks: dict | None = None
+    ) -> list[dict[str, str]]:
+        header, rows = summary_rows(metrics, comparisons, perplexities or {}, rubric, "bio (simulated)", marks or {})
         file = io.StringIO()
         csv.writer(file).writerows([header, *rows])
         return list(csv.DictReader(io.StringIO(file.getvalue())))
@@ -90,3 +93,37 @@ def test_the_perplexity_is_shown_or_said_to_be_skipped(written):
     assert "240 pairs" in text and "skipped" not in text
     for line in ("tiny sft 1.250 1.500 60.0 [55.0, 65.0]", "dpo-b0.1 (mean) 1.250 1.500 75.0"):
         assert line in text
+
+
+def steps(**figures: list[float]) -> list[dict[str, float]]:
+    names = {name.replace("_", "/"): values for name, values in figures.items()}
+    return [dict(zip(names, values, strict=True)) for values in zip(*names.values(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("history", "found"),
+    [
+        (steps(loss=[2, 1.5, 1.6, 1]), []),
+        (steps(loss=[2, 1, 1, 2.1]), ["the loss did not fall (2.0000 at first, 2.1000 at last)"]),
+        (steps(loss=[0.6931471, 0.6931470]), ["the loss did not fall (0.6931 at first, 0.6931 at last)"]),
+        (steps(loss=[0.7, 0.6], rewards_margins=[0, 0.4]), []),
+        (
+            steps(loss=[0.7, 0.6], rewards_margins=[0.1, 0.1]),
+            ["the margin did not rise (0.1000 at first, 0.1000 at last)"],
+        ),
+        (steps(loss=[2]), []),
+        ([], []),
+    ],
+)
+def test_a_training_that_did_not_learn_is_told_by_its_steps(history, found):
+    assert unlearned(history) == found
+
+
+def test_what_went_wrong_with_a_tutor_stands_in_the_table(written):
+    manifests = {SFT: {"history": steps(loss=[2, 1])}, ("tiny", "dpo-b0.1"): {"history": steps(loss=[1, 1])}}
+    assert tutor_marks(METRICS, {**manifests, ("tiny", "dpo-b0.1"): {}}, 0.9) == {}
+    marks = tutor_marks(METRICS, manifests, 0.995)
+    rows = written(METRICS, COMPARISONS, marks=marks)
+    assert "MARKED: tiny sft: 99.0% of its replies are in valid format" in table(rows)
+    assert "MARKED: tiny dpo-b0.1: the loss did not fall (1.0000 at first, 1.0000 at last); 99.0%" in table(rows)
+    assert "MARKED" not in table(written(METRICS, COMPARISONS))

@@ -11,11 +11,12 @@ import torch
 from small import ARCHITECTURE, TALKS, settings, small_model
 from transformers import TrainerState
 
+from pedalign.conversation import Conversation
 from pedalign.errors import UserError
 from pedalign.head import _AllAtOnce
 from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
 from pedalign.processes import accumulation
-from pedalign.training import Progress, StageSettings, finetune, train_and_save
+from pedalign.training import Progress, StageSettings, expect_better, finetune, train_and_save
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,13 @@ def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(m
     save_checkpoint(base, renderer, tokenizer, tmp_path / "base")
     output, manifest = tmp_path / "sft", tmp_path / "sft.json"
     args = Namespace(
-        model=tmp_path / "base", rubric=RUBRIC, output=output, manifest=manifest, save_minutes=0, save_steps=0
+        model=tmp_path / "base",
+        rubric=RUBRIC,
+        output=output,
+        manifest=manifest,
+        save_minutes=0,
+        save_steps=0,
+        unlearned="mark",
     )
     slow = settings(dtype="bfloat16", learning_rate=1e-5, scheduler="constant", warmup=0.0, epochs=8)
     stage = StageSettings({"template": "tutor", "instruction": "compact"}, slow)
@@ -119,3 +126,26 @@ def test_the_time_left_is_that_of_the_steps_that_this_run_did(monkeypatch, capsy
     progress.on_train_begin(None, TrainerState(global_step=100), None)
     progress.on_log(None, TrainerState(global_step=110, max_steps=120), None, logs={"loss": 1.0})
     assert "step 110/120, loss 1.000, 20 s left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spoil", "figure"),
+    [(lambda model: None, "grad_norm|loss"), (lambda model: model.lm_head.weight.data.fill_(math.nan), "loss")],
+)
+def test_a_loss_that_is_no_number_ends_the_training_at_its_step(made, spoil, figure):
+    model, tokenizer, renderer = made
+    spoil(model)
+    with pytest.raises(UserError, match=rf"finetune: step \d+ of 16: ({figure}) is (nan|inf)\n.*lower 'learning_rate'"):
+        finetune(model, tokenizer, renderer, TALKS, settings(learning_rate=1e30))
+
+
+def test_a_training_that_did_not_learn_is_told_and_stopped_where_that_is_wished(made, capsys):
+    model, tokenizer, renderer = made
+    alike = [Conversation(str(number), TALKS[0].messages) for number in range(16)]
+    history = finetune(model, tokenizer, renderer, alike, settings(learning_rate=1e-12))["history"]
+    expect_better(Path("checkpoint"), history, "mark")
+    assert capsys.readouterr().out.startswith("warning: checkpoint: the loss did not fall (")
+    with pytest.raises(UserError, match="the loss did not fall"):
+        expect_better(Path("checkpoint"), history, "stop")
+    history = finetune(model, tokenizer, renderer, alike, settings())["history"]
+    expect_better(Path("checkpoint"), history, "stop")

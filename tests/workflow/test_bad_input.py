@@ -1,55 +1,84 @@
-"""Bad input ends in two lines that say what, where and how to mend it; nothing is half-written."""
+"""A hundred bad inputs: each ends in two lines that say what, where and how to mend it; nothing is half-written."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import small
 import yaml
+from checkouts import Checkout, fresh_checkout
 
 from pedalign.artifacts import write_csv
+from pedalign.models import save_checkpoint
+from pedalign.responses import READ
 
 ROOT = Path(__file__).parents[2]
-RECORD = {"id": "a", "conversations": [{"from": "human", "value": "Q. Why?"}, {"from": "gpt", "value": "{}"}] * 2}
+CLASS = "datasets/rubrics/class.yaml"
+OLD = "what was there before"
 
 
 def two_lines(text: str) -> str:
     """The message of a failed call: exactly an `error:` and a `mend:` line, and no traceback."""
-    assert "Traceback" not in text
+    assert "Traceback" not in text, text
     lines = text.splitlines()
-    start = next(at for at, line in enumerate(lines) if line.startswith("error: "))
+    start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), None)
+    assert start is not None, text
     assert lines[start + 1].startswith("  mend: "), text
     assert len(lines) == start + 2, text
     return "\n".join(lines[start:])
 
 
-CONFIGS = {
+def refused_with(answer: subprocess.CompletedProcess, words: list[str]) -> None:
+    assert answer.returncode != 0
+    message = two_lines(answer.stderr)
+    for word in words:
+        assert word in message
+    assert "secret" not in message
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Checkout:
+    """No case writes into it."""
+    return fresh_checkout(tmp_path_factory.mktemp("bad") / "checkout")
+
+
+def model(**changes: Any) -> dict[str, Any]:
+    return {"models": {"tiny": changes}}
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    return {"runs": [{"model": "tiny", "algorithm": "dpo", "beta": 0.1, **changes}]}
+
+
+CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown key": ({"splitz": {}}, ["unknown key 'splitz'", "did you mean 'splits'?"]),
-    "unknown nested key": (
-        {"models": {"tiny": {"sft": {"epoch": 3}}}},
-        ["models.tiny.sft: unknown key 'epoch'", "did you mean 'epochs'?"],
-    ),
+    "unknown nested key": (model(sft={"epoch": 3}), ["models.tiny.sft: unknown key 'epoch'", "did you mean 'epochs'?"]),
+    "a missing key": ({"models": {"own": {"path": "x"}}}, ["models.own: key 'template' is missing", "add 'template:'"]),
     "negative split size": ({"splits": {"test": -1}}, ["splits.test: is -1", "minimum 1"]),
+    "a list for a mapping": ({"splits": [1, 2]}, ["splits: is [1, 2] (list)", "object"]),
     "text for a number": ({"seed": "x"}, ["seed: is 'x'", "integer"]),
-    "a value that is not among the allowed ones": (
-        {"models": {"tiny": {"template": "mistrl"}}},
+    "a fraction for a count": ({"seed": 1.5}, ["seed: is 1.5 (float)", "integer"]),
+    "a seed that is too large": ({"seed": 2**32}, ["seed: is 4294967296", "maximum 4294967295"]),
+    "no number": ({"evaluation": {"resamples": float("nan")}}, ["evaluation.resamples: is nan", "integer"]),
+    "too few resamples": ({"evaluation": {"resamples": 5}}, ["evaluation.resamples: is 5", "minimum 100"]),
+    "an unknown size of the benchmark": ({"benchmark": "huge"}, ["benchmark: is 'huge'", "full, quick"]),
+    "an unknown template": (
+        model(template="mistrl"),
         ["models.tiny.template: is 'mistrl'", "did you mean 'mistral'?", "vicuna_v1.1"],
     ),
     "an unknown way of drawing": ({"splits": {"method": "leekfree"}}, ["splits.method: is 'leekfree'", "leak_free"]),
-    "a model that is not in the catalogue": (
-        {"runs": [{"model": "tyny", "algorithm": "dpo", "beta": 0.1}]},
-        ["runs[0]: model 'tyny' is not in the catalogue", "did you mean 'tiny'?"],
-    ),
-    "beta of nought": ({"runs": [{"model": "tiny", "algorithm": "dpo", "beta": 0}]}, ["runs[0].beta: is 0"]),
-    "beta that is no number": (
-        {"runs": [{"model": "tiny", "algorithm": "dpo", "beta": "high"}]},
-        ["runs[0].beta: is 'high'", "number"],
-    ),
-    "one wrong beta in a list": (
-        {"runs": [{"model": "tiny", "algorithm": "dpo", "beta": [0.1, -1]}]},
-        ["runs[0].beta[1]: is -1"],
-    ),
+    "no runs": ({"runs": []}, ["runs: is []", "minItems 1"]),
+    "a model outside the catalogue": (run(model="tyny"), ["model 'tyny' is not in the catalogue", "'tiny'?"]),
+    "beta of nought": (run(beta=0), ["runs[0].beta: is 0", "exclusiveMinimum 0"]),
+    "beta that is no number": (run(beta="high"), ["runs[0].beta: is 'high'", "number"]),
+    "one wrong beta in a list": (run(beta=[0.1, -1]), ["runs[0].beta[1]: is -1"]),
+    "an unknown algorithm": (run(algorithm="dpoo"), ["runs[0].algorithm: is 'dpoo'", "did you mean 'dpo'?"]),
+    "a policy's name of another form": (model(aligned={"dpo_0.1": "x"}), ["policy 'dpo_0.1' is not known", "dpo-b0.1"]),
     "samples that would all be alike": (
         {"preferences": {"samples": 4}},
         ["preferences.samples: is 4", "tiny gives the likeliest reply", "preferences.temperature"],
@@ -58,86 +87,115 @@ CONFIGS = {
         {"splits": {"method": "leak_free"}, "paper_rules": True},
         ["splits.method", "paper_rules draw at random"],
     ),
-    "an unknown algorithm": (
-        {"runs": [{"model": "tiny", "algorithm": "dpoo", "beta": 1}]},
-        ["runs[0].algorithm: is 'dpoo'", "did you mean 'dpo'?"],
+    "GPUs in words": (model(resources={"sft": {"gpu": "many"}}), ["resources.sft.gpu", "give a number, or 'up to 4'"]),
+    "a missing folder": ({"source": "nowhere"}, ["nowhere: no file bio-dataset-<n>.json there", "'source'"]),
+    "a missing rubric": ({"rubric": "nowhere.yaml"}, ["nowhere.yaml: no such file"]),
+    "a path and an architecture": (model(path="x"), ["models.tiny", "give either 'path', or"]),
+    "a model's name with a space": ({"models": {"ti ny": {}}}, ["config: models: 'ti ny'", "use letters, digits"]),
+    "a model's name that a shell would run": (
+        {"models": {"a;$(touch x)": {}}},
+        ["models: 'a;$(touch x)'", "use letters"],
     ),
-    "a missing folder": ({"source": "nowhere"}, ["nowhere: no file bio-dataset-<n>.json there"]),
-    "a path and an architecture": ({"models": {"tiny": {"path": "x"}}}, ["models.tiny", "give either 'path', or"]),
+    "a model's name with a line break": ({"models": {"tiny\n": {}}}, ["config: models", "use letters"]),
+    "a dataset's name with a quote": ({"dataset": "a'b"}, ['dataset: "a\'b"', "use letters, digits"]),
+    "braces in a path": ({"results": "out{x}"}, ["results: 'out{x}'", "without braces"]),
+    "a password in an address": ({"published_url": "https://me:secret@host/x"}, ["published_url", "without user and"]),
+    "a share above one": ({"checks": {"valid_format": 2}}, ["checks.valid_format: is 2", "maximum 1"]),
+    "an unknown way with trainings": ({"checks": {"unlearned": "halt"}}, ["checks.unlearned: is 'halt'", "mark, stop"]),
 }
 
 
 @pytest.mark.parametrize("what", CONFIGS)
-def test_a_bad_config_is_refused_before_anything_starts(what, checkout):
-    config, expected = CONFIGS[what]
-    (checkout.path / "bad.yaml").write_text(yaml.safe_dump(config))
-    answer = checkout.snakemake("--cores", "1", config="bad.yaml")
-    assert answer.returncode != 0
-    message = two_lines(answer.stderr)
-    for part in expected:
-        assert part in message
-    assert not (checkout.path / "results").exists()
+def test_a_bad_config_is_refused_before_anything_starts(what, shared):
+    config, words = CONFIGS[what]
+    file = shared.path / f"{list(CONFIGS).index(what)}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    refused_with(shared.snakemake("--cores", "1", config=file.name), words)
+    assert not (shared.path / "results").exists()
 
 
-@pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        ("results/tyny/dpo-b0.1/test/metrics.json", "did you mean 'tiny'?"),
-        ("results/tiny/dpo-0.1/test/metrics.json", "policy 'dpo-0.1' is not known"),
-        ("results/tiny/dpq-b0.1/test/metrics.json", "did you mean 'dpo'?"),
-    ],
-)
-def test_a_target_that_names_no_model_or_policy_is_refused(target, expected, checkout):
-    answer = checkout.snakemake("--cores", "1", target)
-    assert answer.returncode != 0
-    assert expected in two_lines(answer.stderr)
+RECORD = {"id": "a", "conversations": [{"from": "human", "value": "Q. Why?"}, {"from": "gpt", "value": "{}"}] * 2}
 
 
-def entries(*turns: tuple[str, str]) -> list[dict]:
+def entries(*turns: tuple[Any, Any]) -> list[dict]:
     return [{**RECORD, "conversations": [{"from": who, "value": text} for who, text in turns]}]
 
 
-FILES = {
+def record(**changes: Any) -> list[dict]:
+    return [{**RECORD, **changes}]
+
+
+HUMAN, TUTOR = ("human", "x"), ("gpt", "y")
+FILES: dict[str, tuple[Any, list[str]]] = {
+    "an empty file": ("", ["not JSON", "line 1, column 1"]),
     "not JSON": ('[\n  {"id": "a",}\n]', ["not JSON", "line 2, column"]),
-    "not a list": ("{}", ["a JSON object, not a list"]),
-    "no turns": (entries(), ["record 0 (id 'a')", "no turns"]),
-    "the tutor first": (entries(("gpt", "x")), ["record 0 (id 'a')", "turn 0", "the tutor ('gpt') speaks first"]),
-    "an unknown speaker": (entries(("human", "x"), ("bot", "x")), ["turn 1", "unknown speaker 'bot'", "human, gpt"]),
-    "two turns in a row": (entries(("human", "x"), ("human", "y")), ["turn 1", "speaks twice in a row"]),
-    "a turn without text": ([{"id": "a", "conversations": [{"from": "human"}]}], ["turn 0", "field 'value' is null"]),
+    "JSON that breaks off": (json.dumps([RECORD])[:-9], ["not JSON", "line 1"]),
+    "two documents": ("[][]", ["not JSON", "line 1, column 3"]),
+    "JSON lines": (f"{json.dumps(RECORD)}\n{json.dumps(RECORD)}\n", ["not JSON: Extra data", "line 2, column 1"]),
+    "not UTF-8": (b'[{"id": "\xff"}]', ["not UTF-8 text (byte 9)", "save it as UTF-8"]),
+    "UTF-16": (json.dumps([RECORD]).encode("utf-16"), ["not UTF-8 text (byte 0)"]),
+    "a NUL": ('[{"id": "a\0"}]', ["not JSON: Invalid control character", "column 11"]),
+    "brackets by the ten thousand": ("[" * 50_000 + "]" * 50_000, ["nested too deeply"]),
+    "a number of five thousand digits": ('[{"id": ' + "9" * 5000 + "}]", ["not JSON", "digits"]),
+    "not a list": ("{}", ["a JSON object, not a list", '{"id": "...", "conversations"']),
+    "a text for a record": (["x"], ["record 0: a JSON string, not an object"]),
+    "no id": ([{"conversations": []}], ["record 0", "field 'id' is None"]),
+    "an empty id": (record(id=""), ["record 0: field 'id' is ''"]),
+    "an id that clears the screen": (
+        [{"id": "\x1b[2J\u202e", "conversations": []}],
+        ["record 0 (id '\\x1b[2J\\u202e')", "no turns"],
+    ),
+    "a boolean for an id": (record(id=True), ["record 0: field 'id' is True", "a string"]),
     "a double id": ([RECORD, RECORD], ["record 1", "id 'a' is also the id of record 0"]),
-    "no id": ([{"conversations": []}], ["record 0", "field 'id'"]),
+    "an object for the turns": (record(conversations={}), ["(id 'a'): field 'conversations' is object, not a list"]),
+    "no turns": (entries(), ["record 0 (id 'a')", "no turns", "remove the record"]),
+    "a text for a turn": (record(conversations=["x"]), ["turn 0: unknown speaker None in field 'from'"]),
+    "the tutor first": (entries(TUTOR), ["record 0 (id 'a')", "turn 0", "the tutor ('gpt') speaks first"]),
+    "an unknown speaker": (entries(HUMAN, ("bot", "x")), ["turn 1", "unknown speaker 'bot'", "human, gpt"]),
+    "a list for a speaker": (entries(HUMAN, (["gpt"], "x")), ["turn 1", "unknown speaker ['gpt']"]),
+    "two turns in a row": (entries(HUMAN, HUMAN), ["turn 1", "'human' speaks twice in a row"]),
+    "a turn without text": (record(conversations=[{"from": "human"}]), ["turn 0", "field 'value' is null"]),
+    "a number for a text": (entries(HUMAN, ("gpt", 5)), ["turn 1: field 'value' is number, not text"]),
     "splits larger than the data": ([RECORD], ["6 conversations wanted", "1 have more than two turns: 5 are missing"]),
+    "short conversations alone": (
+        [{**one, "id": str(number)} for number in range(9) for one in entries(HUMAN, TUTOR)],
+        ["6 conversations wanted", "0 have more than two turns"],
+    ),
     "no reply that can be read": (
         [{**RECORD, "id": str(number)} for number in range(6)],
         ["the sft split is empty", "CLASS"],
     ),
 }
+WITHOUT_FILE = ("no reply that can be read",)
 
 
 @pytest.mark.parametrize("what", FILES)
 def test_a_bad_conversation_file_is_refused_and_nothing_is_written(what, tmp_path):
-    content, expected = FILES[what]
+    content, words = FILES[what]
     file = tmp_path / "own-dataset-1.json"
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
-    answer = split(tmp_path, file)
-    assert answer.returncode == 1
-    message = two_lines(answer.stderr)
-    for part in [*expected, str(file)] if "split is empty" not in message else expected:
-        assert part in message
-    assert not (tmp_path / "data").exists()
+    file.write_bytes(content if isinstance(content, bytes) else as_text(content).encode())
+    refused_with(split(tmp_path, file), words if what in WITHOUT_FILE else [*words, str(file)])
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["splits.json"]
+    assert (tmp_path / "data/splits.json").read_text() == OLD
 
 
-def test_a_missing_conversation_file_is_named(tmp_path):
-    answer = split(tmp_path, tmp_path / "own-dataset-1.json")
-    assert answer.returncode == 1
-    assert "own-dataset-1.json: no such file" in two_lines(answer.stderr)
+def as_text(content: Any) -> str:
+    return content if isinstance(content, str) else json.dumps(content)
+
+
+@pytest.mark.parametrize("place", ["nowhere.json", "."])
+def test_a_conversation_file_that_is_none_is_named(place, tmp_path):
+    what = "is a folder" if place == "." else "nowhere.json: no such file"
+    refused_with(split(tmp_path, tmp_path / place), [what])
 
 
 def split(folder: Path, file: Path) -> subprocess.CompletedProcess:
-    rubric = ("--rubric", "datasets/rubrics/class.yaml", "--output", folder / "data")
+    (folder / "data").mkdir()
+    (folder / "data/splits.json").write_text(OLD)
+    settings = {"sft": 2, "dpo": 2, "test": 2, "seed": 1}
     return script(
-        "split", file, "--dataset", "own", *rubric, "--settings", '{"sft": 2, "dpo": 2, "test": 2, "seed": 1}'
+        *("split", file, "--dataset", "own", "--rubric", CLASS, "--output", folder / "data"),
+        *("--settings", json.dumps(settings)),
     )
 
 
@@ -146,18 +204,215 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+BANKS: dict[str, tuple[str, str, list[str]]] = {
+    "not YAML": ("bank.yaml", "- [", ["not YAML", "line 1"]),
+    "no list": ("bank.yaml", "problem: x", ["not a list of problems"]),
+    "no problems": ("bank.yaml", "[]", ["no usable problem (it is empty)"]),
+    "problems without parts": ("bank.yaml", "- {problem: Why}", ["no usable problem (fewer than two subproblems: 1)"]),
+    "a day that is none": ("bank.yaml", "- 2001-99-99", ["not YAML", "month"]),
+    "brackets by the ten thousand": ("bank.yaml", "[" * 50_000, ["bank.yaml", "nested too deeply"]),
+    "a CSV without the column": ("bank.csv", "a,b\n1,2\n", ["no column 'problems'", "JSON in it"]),
+    "a CSV without JSON": ("bank.csv", "problems\nx\n", ["no usable problem (not JSON: 1)"]),
+}
+
+
+@pytest.mark.parametrize("what", BANKS)
+def test_a_bad_problem_bank_is_refused(what, tmp_path):
+    name, content, words = BANKS[what]
+    (tmp_path / name).write_text(content)
+    (tmp_path / "own-dataset-1.json").write_text(OLD)
+    refused_with(script("simulate", tmp_path / name, "--dataset", "own", "--output", tmp_path), [str(tmp_path), *words])
+    assert (tmp_path / "own-dataset-1.json").read_text() == OLD
+
+
+@pytest.mark.parametrize(
+    ("lines", "rubric", "words"),
+    [
+        ('x\n{"qid": 1}\n', "mathdial", ["no usable row", "1 no 'question'", "1 not JSON"]),
+        ("", CLASS.removesuffix(".yaml").rpartition("/")[2], ["the rubric CLASS has other fields", "mathdial.yaml"]),
+    ],
+)
+def test_a_bad_file_for_the_importer_is_refused(lines, rubric, words, tmp_path):
+    (tmp_path / "lines.jsonl").write_text(lines)
+    (tmp_path / "out.json").write_text(OLD)
+    rubric = f"datasets/rubrics/{rubric}.yaml"
+    answer = script("import_mathdial", tmp_path / "lines.jsonl", "--rubric", rubric, "--output", tmp_path / "out.json")
+    refused_with(answer, words)
+    assert (tmp_path / "out.json").read_text() == OLD
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    made, tokenizer, rendering = small.small_model()
+    folder = tmp_path_factory.mktemp("model") / "checkpoint"
+    folder.mkdir()
+    save_checkpoint(made, rendering, tokenizer, folder)
+    return folder
+
+
+def changed(name: str, **values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    return change
+
+
+def removed(*names: str) -> Callable[[Path], None]:
+    return lambda folder: [(folder / name).unlink() for name in names]  # type: ignore[return-value]
+
+
+def written(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text)  # type: ignore[return-value]
+
+
+def pickled(folder: Path) -> None:
+    import torch
+
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def shortened(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def of_no_shape(folder: Path) -> None:
+    changed("config.json", hidden_size=48)(folder)
+
+
+CHECKPOINTS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
+    "no folder": (shutil.rmtree, ["neither a folder nor a checkpoint that can be fetched"]),
+    "no configuration": (removed("config.json"), ["config.json"]),
+    "a configuration that is not JSON": (written("config.json", "{"), ["config.json"]),
+    "a configuration that is a list": (written("config.json", "[]"), ["config.json"]),
+    "an unknown kind of model": (changed("config.json", model_type="lama"), ["lama"]),
+    "code of its own": (
+        changed("config.json", model_type="own", auto_map={"AutoConfig": "own.Config"}),
+        ["code of its own", "trust_remote_code is off"],
+    ),
+    "no tokenizer": (removed("tokenizer.json", "tokenizer_config.json"), ["tokenizer"]),
+    "a tokenizer that is not JSON": (written("tokenizer.json", "{"), ["tokenizer"]),
+    "a tokenizer of no kind": (written("tokenizer.json", "{}"), ["tokenizer"]),
+    "no weights": (removed("model.safetensors"), ["without weights (*.safetensors)", "save_pretrained"]),
+    "pickled weights": (pickled, ["without weights (*.safetensors)", "model.save_pretrained(folder)", "can run code"]),
+    "weights that break off": (shortened, ["model.safetensors"]),
+    "weights that are none": (written("model.safetensors", "x"), ["model.safetensors"]),
+    "weights of another shape": (of_no_shape, ["shape"]),
+    "an adapter alone": (
+        lambda folder: [removed("config.json")(folder), written("adapter_config.json", "{}")(folder)],  # type: ignore
+        ["adapter"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHECKPOINTS)
+def test_a_bad_checkpoint_is_refused(what, checkpoint, tmp_path):
+    change, words = CHECKPOINTS[what]
+    folder = tmp_path / "given"
+    shutil.copytree(checkpoint, folder)
+    change(folder)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint/kept").write_text(OLD)
+    outputs = ("--output", tmp_path / "checkpoint", "--manifest", tmp_path / "checkpoint.json")
+    refused_with(script("adopt", folder, *outputs), [str(folder), *words])
+    assert (tmp_path / "checkpoint/kept").read_text() == OLD
+    assert not (tmp_path / "checkpoint.json").exists()
+
+
+GOLD = {"Evaluation of Student Response": "a", "Action Based on Evaluation": "1", "Subproblem State": "x"}
+GOLD_REPLY = json.dumps({**GOLD, "Subproblem": "Why?", "Tutorbot": "Look again."})
+ROW = {"conversation_id": "a", "turn": 0, "prompt": [], "chosen": [{"role": "assistant", "content": GOLD_REPLY}]}
+SCORING = json.dumps({"first_turn": True, "resamples": 100, "seed": 1})
+SCORE = ("score", "HERE/rows.json", "HERE/responses.csv", "--rubric", CLASS, "--output", "HERE/out", "--settings")
+COMMANDS: dict[str, tuple[tuple[str, ...], list[str]]] = {
+    "an option that is missing": (("score", "a", "b"), ["score.py", "--rubric", "--help"]),
+    "an option that there is not": ((*SCORE, SCORING, "--fast"), ["score.py", "--fast", "--help"]),
+    "settings that are not JSON": (
+        (*SCORE, "{first_turn: true}"),
+        ["--settings", "column 2", "first_turn, resamples, seed"],
+    ),
+    "settings that are a list": ((*SCORE, "[]"), ["--settings"]),
+    "a setting that there is not": ((*SCORE, SCORING[:-1] + ', "seeds": 1}'), ["--settings", "'seeds'"]),
+    "a setting that is missing": ((*SCORE, '{"first_turn": true}'), ["--settings", "'resamples'"]),
+    "a table that is missing": (
+        ("score", "HERE/rows.json", "HERE/no.csv", "--rubric", CLASS, "--output", "HERE/out", "--settings", SCORING),
+        ["no.csv: no such file"],
+    ),
+    "a rubric that is missing": (
+        (*SCORE[:3], "--rubric", "no.yaml", "--output", "HERE/out", "--settings", SCORING),
+        ["no.yaml: no such file"],
+    ),
+    "a rubric that is none": (
+        (*SCORE[:3], "--rubric", "HERE/rows.json", "--output", "HERE/out", "--settings", SCORING),
+        ["rows.json: not a rubric", "compare with datasets/rubrics/class.yaml"],
+    ),
+    "a tutor without mistakes": (
+        ("pair", *SCORE[1:3], "--rubric", CLASS, "--output", "HERE/out", "--counts", "HERE/counts", "--settings", "{}"),
+        ["all 1 responses agree with the gold labels"],
+    ),
+    "a count of nought": (
+        ("simulate", "datasets/bio-problems.yaml", "--dataset", "x", "--output", "HERE", "--files", "0"),
+        ["a count is not positive", "--help"],
+    ),
+    "no number": (
+        ("simulate", "datasets/bio-problems.yaml", "--dataset", "x", "--output", "HERE", "--files", "many"),
+        ["--files", "'many'"],
+    ),
+    "a file that was not published": (("download", "HERE/bio-dataset-9.json"), ["bio-dataset-9.json"]),
+    "GPUs that can't be spread": (
+        ("launch", "--gpu", "3", "--nodes", "2", "--", "x.py"),
+        ["3 GPUs can't be spread evenly over 2 nodes", "change 'gpu' or 'nodes'"],
+    ),
+    "provenance of nothing": (("provenance", "HERE/nothing.json"), ["nothing.json: no such artifact", "snakemake"]),
+}
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_bad_command_line_is_refused_and_nothing_is_written(what, tmp_path):
+    arguments, words = COMMANDS[what]
+    (tmp_path / "rows.json").write_text(json.dumps([ROW]))
+    write_csv(tmp_path / "responses.csv", READ, [(GOLD_REPLY, GOLD_REPLY, "a", 0, 0)])
+    (tmp_path / "out").write_text(OLD)
+    before = {path.name for path in tmp_path.iterdir()}
+    name, *rest = (one.replace("HERE", str(tmp_path)) for one in arguments)
+    answer = script(name, *rest)
+    if name == "launch":  # it says all on stdout, as the log has it
+        answer.stderr = answer.stdout
+    refused_with(answer, words)
+    assert (tmp_path / "out").read_text() == OLD
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("results/tyny/dpo-b0.1/test/metrics.json", ["did you mean 'tiny'?"]),
+        ("results/tiny/dpo-0.1/test/metrics.json", ["policy 'dpo-0.1' is not known", "<algorithm>-b<beta>"]),
+        ("results/tiny/dpq-b0.1/test/metrics.json", ["did you mean 'dpo'?"]),
+    ],
+)
+def test_a_target_that_names_no_model_or_policy_is_refused(target, words, shared):
+    refused_with(shared.snakemake("--cores", "1", target), words)
+
+
+def test_there_are_a_hundred_cases():
+    assert len(CONFIGS) >= 30 and len(FILES) + 2 >= 30 and len(BANKS) + 2 == 10
+    assert len(CHECKPOINTS) == len(COMMANDS) == 15
+
+
 def test_perplexity_without_a_file_of_pairs_is_refused(checkout):
     (checkout.path / "own").mkdir()
     (checkout.path / "own/bio-dataset-1.json").write_text(json.dumps([RECORD]))
     (checkout.path / "own.yaml").write_text(yaml.safe_dump({"source": "own"}))
     assert "perplexity" not in checkout.planned("--cores", "1", config="own.yaml")
     answer = checkout.snakemake("--cores", "1", "--", "results/tiny/sft/test/perplexity.json", config="own.yaml")
-    assert answer.returncode != 0
-    assert "own/bio-dataset-ppl.json: no such file" in two_lines(answer.stderr)
+    refused_with(answer, ["own/bio-dataset-ppl.json: no such file"])
 
 
 def test_perplexity_with_a_rubric_that_has_no_scaffolding_labels_is_refused(tmp_path):
-    rubric = yaml.safe_load((ROOT / "datasets/rubrics/class.yaml").read_text())
+    rubric = yaml.safe_load((ROOT / CLASS).read_text())
     del rubric["scaffold_tell"]
     (tmp_path / "rubric.yaml").write_text(yaml.safe_dump(rubric))
     settings = {"rendering": {}, "dtype": "float32", "max_batch_tokens": 1, "resamples": 100, "seed": 1}
@@ -167,21 +422,5 @@ def test_perplexity_with_a_rubric_that_has_no_scaffolding_labels_is_refused(tmp_
         *("--model", "none", "--rubric", tmp_path / "rubric.yaml", "--output", tmp_path / "perplexity.json"),
         *("--settings", json.dumps({**settings, "paper_rules": False})),
     )
-    assert answer.returncode == 1
-    assert "has no 'scaffold_tell' pairs" in two_lines(answer.stderr)
+    refused_with(answer, ["has no 'scaffold_tell' pairs"])
     assert not (tmp_path / "perplexity.json").exists()
-
-
-def test_a_tutor_without_mistakes_is_not_aligned(tmp_path):
-    gold = {"Evaluation of Student Response": "a", "Action Based on Evaluation": "1", "Subproblem State": "x"}
-    gold = json.dumps({**gold, "Subproblem": "Why?", "Tutorbot": "Look again."})
-    row = {"conversation_id": "a", "turn": 0, "prompt": [], "chosen": [{"role": "assistant", "content": gold}]}
-    (tmp_path / "rows.json").write_text(json.dumps([row]))
-    header = ("response", "conversation_id", "turn", "sample")
-    write_csv(tmp_path / "responses.csv", header, [(gold, "a", 0, 0)])
-    outputs = ("--output", tmp_path / "preferences.json", "--counts", tmp_path / "counts.json")
-    rubric = ("--rubric", "datasets/rubrics/class.yaml", "--settings", "{}")
-    answer = script("pair", tmp_path / "rows.json", tmp_path / "responses.csv", *rubric, *outputs)
-    assert answer.returncode == 1
-    assert "all 1 responses agree with the gold labels" in two_lines(answer.stderr)
-    assert not (tmp_path / "preferences.json").exists() and not (tmp_path / "counts.json").exists()

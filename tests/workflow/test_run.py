@@ -3,10 +3,13 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
+from checkouts import QUICK
 
 from pedalign import timing
 from pedalign.artifacts import sha256
@@ -114,3 +117,21 @@ def test_every_named_target_is_listed_with_its_meaning(checkout):
     for target in ("all", "published_datasets", "splits", "sft", "preferences", "align", "evaluate"):
         line = next(line for line in answer.stdout.splitlines() if line.split()[:1] == [target])
         assert len(line.split()) > 3, f"no meaning: {line}"
+
+
+def test_names_that_a_shell_would_act_on_are_names_and_no_secret_is_written(checkout, monkeypatch):
+    """In the results' folder, that of the conversations, and the environment."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret0123456789")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    results, source = """re sults; touch run; $(touch run) `touch run` 'a" & > run *""", "my 'data' $(touch run)"
+    (checkout.path / source).mkdir()
+    for file in (checkout.path / "datasets/simulated").glob("*.json"):
+        shutil.copy(file, checkout.path / source)
+    config = yaml.safe_load((checkout.path / QUICK).read_text())
+    (checkout.path / "names.yaml").write_text(yaml.safe_dump({**config, "results": results, "source": source}))
+    answer = checkout.snakemake("--cores", "2", config="names.yaml")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert (checkout.path / results / "summary.csv").is_file()
+    assert not list(checkout.path.rglob("run"))
+    for file in checkout.path.rglob("*"):
+        assert not file.is_file() or b"hf_secret" not in file.read_bytes(), file

@@ -31,7 +31,8 @@ def test_three_shards_leave_the_bytes_of_one(finished, sharded):
     assert answer.returncode == 0, answer.stdout + answer.stderr
     one, three = (where.path / RESPONSES for where in (finished, sharded))
     assert one.read_bytes() == three.read_bytes()
-    assert not (three.parent / "shards").exists()
+    assert [path.name for path in (three.parent / "shards").iterdir()] == [".provenance"]
+    assert "0 with a problem" in sharded.provenance(RESPONSES)
     logs = sharded.path / "results/logs/tiny/sft/test/shards"
     said = [(logs / f"{shard}-of-3.log").read_text() for shard in (1, 2, 3)]
     rows = [int(re.search(r": (\d+) responses in ", one)[1]) for one in said]

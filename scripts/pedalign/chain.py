@@ -1,0 +1,106 @@
+"""From an artifact back to the data, settings, code and versions that it was made from, by the records beside them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pedalign.artifacts import read_json, sha256
+from pedalign.errors import UserError
+from pedalign.provenance import ROOT, Hashes, manifest_path, record_path, verified, versions
+
+
+@dataclass
+class Link:
+    """A file of the chain: its record, None for one that no stage made; and what does not agree with it.
+
+    `problems`: the file, or one that it was made from, is another than on record. `notes`: what has changed since, and
+    does not make the record wrong.
+    """
+
+    path: str
+    record: dict[str, Any] | None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """What is known of it, for people."""
+        yield self.path
+        if self.record is None:
+            yield "  no stage made it"
+        else:
+            made = self.record
+            yield f"  sha256 {made['sha256']}, {made['bytes']} bytes"
+            yield f"  made {made['made']} by {made['made_by']}, commit {made['git_commit'] or 'unknown'}"
+            yield f"  settings {json.dumps(made['settings'], ensure_ascii=False)}"
+            yield f"  versions {', '.join(f'{package} {number}' for package, number in made['versions'].items())}"
+            yield from (f"  from {source} (sha256 {found[:12]}…)" for source, found in made["made_from"].items())
+        yield from (f"  since: {note}" for note in self.notes)
+        yield from (f"  PROBLEM: {problem}" for problem in self.problems)
+
+
+def chain(artifacts: Iterable[Path]) -> Iterator[Link]:
+    """The artifacts, then what they were made from, and so on, each file once; verified as it comes.
+
+    Raises UserError where one of `artifacts` is not there.
+    """
+    waiting = [_described(path) for path in artifacts]
+    for path in waiting:
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such artifact", f"snakemake --cores all {path} makes it")
+    seen: dict[str, None] = {}
+    while waiting:
+        path = waiting.pop(0)
+        if path in seen:
+            continue
+        seen[path] = None
+        link = _link(Path(path))
+        yield link
+        if link.record:
+            waiting += map(_described, link.record["made_from"])
+
+
+def _described(path: str | Path) -> str:
+    """What says of an artifact what it is: of a checkpoint's folder, its manifest."""
+    manifest = manifest_path(Path(path))
+    return str(manifest if Path(path).is_dir() and manifest.is_file() else path)
+
+
+def _link(path: Path) -> Link:
+    try:
+        record = read_json(record_path(path)) if record_path(path).is_file() else None
+    except UserError as error:
+        return Link(str(path), None, [error.problem])
+    link = Link(str(path), record)
+    if record is None:
+        return link
+    if path.is_file():
+        folder = path.with_suffix("")  # of a manifest
+        try:
+            verified(*[folder] if path.suffix == ".json" and folder.is_dir() else [path])
+        except UserError as error:
+            link.problems.append(f"{error.problem} ({error.remedy})")
+    else:
+        link.notes.append("it is gone, as shards are once they are gathered")
+    link.problems += _other_sources(record["made_from"])
+    link.notes += _changes("code", record["code"], {name: _hash(ROOT / name) for name in record["code"]})
+    link.notes += _changes("versions", record["versions"], {**dict.fromkeys(record["versions"]), **versions()})
+    return link
+
+
+def _other_sources(made_from: Hashes) -> Iterator[str]:
+    for source, was in made_from.items():
+        with suppress(UserError):  # which is told of the source itself
+            if Path(source).exists() and verified(source)[source] != was:
+                yield f"{source} is another than it was made from; run the workflow again"
+
+
+def _hash(path: Path) -> str | None:
+    return sha256(path) if path.is_file() else None
+
+
+def _changes(what: str, then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    changed = [name for name in then if then[name] != now.get(name)]
+    return [f"other {what}: {', '.join(changed)}"] if changed else []

@@ -1,0 +1,183 @@
+"""What each artifact was made from, on record beside it; and the check that what a stage reads is as it was made.
+
+The record of `<folder>/<name>` is `<folder>/.provenance/<name>.json`; that of a checkpoint's folder is its manifest.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pedalign.artifacts import read_json, sha256, write_json
+from pedalign.errors import UserError
+from pedalign.sources import script_sources
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = (
+    *("torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "datasets", "fschat", "snakemake"),
+    *("numpy", "scikit-learn"),
+)
+Hashes = dict[str, str]  # path → sha256
+_SNAKEMAKES = ".snakemake_timestamp"  # put into each folder that a job made
+
+
+def record_path(artifact: Path) -> Path:
+    return artifact.parent / ".provenance" / f"{artifact.name}.json"
+
+
+def manifest_path(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.json")
+
+
+def verified(*inputs: str | Path) -> Hashes:
+    """The sha256 of all inputs of a stage, which are as they were made.
+
+    A file that has no record, as one that a user wrote, is only hashed. Of a checkpoint's folder all files are hashed
+    together; of a model of the hub nothing is known before it is loaded ("").
+    Raises UserError, with the command that makes it anew, where a file is another than was recorded.
+    """
+    found: Hashes = {}
+    for path in map(Path, inputs):
+        if path.is_dir():
+            hashes = _hashes(path)
+            if manifest_path(path).is_file():
+                _check_file(manifest_path(path))
+                _check_folder(path, hashes)
+            found[str(path)] = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+        elif path.is_file():
+            found[str(path)] = _check_file(path)
+        else:
+            found[str(path)] = ""
+    return found
+
+
+def check_recorded(*files: str | Path) -> None:
+    """Raises UserError where a file is not as it was made. Those without a record are not looked at."""
+    for path in map(Path, files):
+        if path.is_file() and record_path(path).is_file():
+            _check_file(path)
+
+
+def _check_file(path: Path) -> str:
+    found, record = sha256(path), record_path(path)
+    if record.is_file():
+        size, wanted = path.stat().st_size, _recorded(record, path)
+        if size != wanted["bytes"]:
+            raise _changed(path, f"it has {size} of {wanted['bytes']} bytes", path, record)
+        if found != wanted["sha256"]:
+            raise _changed(path, f"its sha256 is {found[:12]}…, not {wanted['sha256'][:12]}…", path, record)
+    return found
+
+
+def _recorded(record: Path, artifact: Path) -> dict[str, Any]:
+    """The bytes and sha256 that a record holds."""
+    try:
+        wanted = read_json(record)
+        return {"bytes": int(wanted["bytes"]), "sha256": str(wanted["sha256"])}
+    except (UserError, KeyError, TypeError, ValueError):
+        raise _changed(record, "it says nothing about its artifact", artifact, record) from None
+
+
+def _check_folder(checkpoint: Path, found: Hashes) -> None:
+    manifest = manifest_path(checkpoint)
+    try:
+        wanted = {name: str(one["sha256"]) for name, one in read_json(manifest)["files"].items()}
+    except (UserError, KeyError, TypeError, AttributeError):
+        raise _changed(manifest, "it lists no files", manifest, record_path(manifest)) from None
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            what = "it is another" if name in wanted and name in found else "it is missing"
+            raise _changed(checkpoint / name, what if name in wanted else "it was not there", manifest, manifest)
+
+
+def _changed(path: Path, what: str, artifact: Path, record: Path) -> UserError:
+    anew = f"snakemake --cores all --forcerun {shlex.quote(str(artifact))}"
+    return UserError(
+        f"{path}: is not as it was made: {what}",
+        f"{anew} makes it anew; if the change is yours and you know what it does, remove {record}",
+    )
+
+
+def folder_hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """File → its sha256 and size in bytes, of all files of a checkpoint's folder."""
+    hashes = _hashes(folder).items()
+    return {name: {"sha256": found, "bytes": (folder / name).stat().st_size} for name, found in hashes}
+
+
+def _hashes(folder: Path) -> Hashes:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _SNAKEMAKES)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip((str(file.relative_to(folder)) for file in files), pool.map(sha256, files), strict=True))
+
+
+def write_manifest(path: Path, checkpoint: Path, inputs: Hashes, settings: Mapping[str, Any], **facts: Any) -> None:
+    """The JSON that is written last and says what a checkpoint is.
+
+    Holds the sha256 and size of every file of the directory `checkpoint`, the `settings`, what else is known of it
+    (batch, seconds, loss), the versions of the packages that made it, and the git commit of the workflow.
+    """
+    traces = {"versions": versions(), "git_commit": git_commit()}
+    write_json(path, {"files": folder_hashes(checkpoint), "settings": settings, **facts, **traces})
+    record([path], inputs, settings)
+
+
+def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any]) -> None:
+    """Put on record what the running script made the `artifacts` from; `inputs` are what `verified` gave."""
+    script = Path(sys.argv[0]).resolve()
+    sources = script_sources(script) if script.is_file() else []  # as in python -c
+    origin = {
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made_by": os.path.relpath(script, ROOT),
+        "made_from": {path: found or hub_commit(path) for path, found in inputs.items()},
+        "settings": settings,
+        "code": {os.path.relpath(source, ROOT): sha256(Path(source)) for source in sources},
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    for artifact in artifacts:
+        facts = {"artifact": str(artifact), "sha256": sha256(artifact), "bytes": artifact.stat().st_size}
+        write_json(record_path(artifact), {**facts, **origin})
+
+
+def hub_commit(model: str) -> str:
+    """The commit of a model of the hub that was loaded last, by the local cache (huggingface_hub's, which the data
+    stages do not have)."""
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
+    ref = cache / f"models--{model.replace('/', '--')}" / "refs" / "main"
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Python's, and those of the packages that have a say in results, as far as they are installed."""
+    return {"python": ".".join(map(str, sys.version_info[:3])), **dict(_versions())}
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:  # as in the environment of the data stages
+            continue
+
+
+def git_commit() -> str | None:
+    """The commit of the workflow's checkout, with "-dirty" where it has uncommitted changes."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,24 @@
+"""Unlock the folder where the call of Snakemake that had locked it was killed. Where it lives, say so and fail.
+
+Reads   .snakemake/locks, .snakemake/living
+Writes  nothing: `snakemake --unlock` removes the locks
+
+    python scripts/unlock.py && snakemake --cores all
+"""
+
+import subprocess
+import sys
+
+from pedalign.calls import locked_by_the_dead
+from pedalign.errors import argument_parser, run
+
+
+def main() -> None:
+    argument_parser(__doc__).parse_args()
+    if locked_by_the_dead():
+        print("an earlier call was killed; what it had locked is unlocked", flush=True)
+        subprocess.run([sys.executable, "-m", "snakemake", "--unlock", "--quiet", "all"], check=True)
+
+
+if __name__ == "__main__":
+    run(main)
