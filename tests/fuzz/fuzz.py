@@ -133,7 +133,11 @@ def seeds(target: str) -> list[bytes]:
         "reply": [json.dumps(values), repr(values), repr(moves)],
         "conversations": [json.dumps([talk, {**talk, "id": 2}]), json.dumps([talk], indent=1)],
         "importer": [json.dumps(row), f"{json.dumps(row)}\n{json.dumps({**row, 'qid': 'b'})}"],
-        "bank": [yaml.safe_dump([problem]), f'problems\n"{published}"\n'],
+        "bank": [
+            yaml.safe_dump([problem]),
+            "- 2001-01-01\n- 1:20\n- &x [1.5e3, 0x1F, ~]\n- {a: *x, <<: {b: yes}}\n",
+            f'problems\n"{published}"\n',
+        ],
         "config": [
             "splits: {sft: 10, dpo: 4, test: 4}",
             "runs:\n  - {model: tiny, algorithm: [dpo, ipo], beta: [0.1, 1], seed: [1, 2]}",
