@@ -3,8 +3,7 @@
     python tests/fuzz/fuzz.py reply --inputs 1000000
 
 It ends with status 0 when all inputs were read without a finding: an error other than the one that is meant for users,
-an input that takes a second, or memory beyond a bound. A finding is written to tests/fuzz/found/<target>-…, and
-test_fuzz.py reads it from then on.
+an input that takes a second, or memory beyond a bound. A finding is written to tests/fuzz/found/<target>-….
 """
 
 import argparse
