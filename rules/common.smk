@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pedalign.artifacts import check_clock, check_writable, read_csv
-from pedalign.calls import live
+from pedalign.artifacts import read_csv
+from pedalign.calls import check_clock, check_writable, live
 from pedalign.config import adopted, answering_settings, model_entry, parse_policy, runs, settings, validate
 from pedalign.errors import UserError
 from pedalign.leases import visible_devices

@@ -5,9 +5,7 @@ import errno
 import hashlib
 import json
 import os
-import shlex
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
@@ -18,7 +16,6 @@ import yaml
 
 from pedalign.errors import UserError
 
-_CLOCKS_DIFFER = 60  # seconds, of machines that share a folder
 _FULL = 2**20  # bytes: a disk that has fewer took no more
 
 
@@ -69,6 +66,17 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
+def read_yaml(path: Path) -> Any:
+    """The file as YAML, plain values alone. Raises UserError where it is not."""
+    text = read_text(path)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
+    except RecursionError:
+        raise UserError(f"{path}: YAML nested too deeply", "write it anew without needless nesting") from None
+
+
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -89,17 +97,6 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def read_yaml(path: Path) -> Any:
-    """The file as YAML, plain values alone. Raises UserError where it is not."""
-    text = read_text(path)
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
-        raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
-    except RecursionError:
-        raise UserError(f"{path}: YAML nested too deeply", "write it anew without needless nesting") from None
-
-
 @contextmanager
 def _whole_file(path: Path) -> Iterator[TextIO]:
     """A file to write to; it becomes `path` when the block ends without an error."""
@@ -113,33 +110,6 @@ def _whole_file(path: Path) -> Iterator[TextIO]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_writable(folder: Path) -> None:
-    """Raises UserError where nothing can be written in the folder, or where it would be made."""
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    if not os.access(there, os.W_OK):
-        raise UserError(
-            f"{folder}: no permission to write there",
-            "change that (ls -ld shows permissions, mount read-only disks), or set 'results' in config.yaml",
-        )
-
-
-def check_clock(files: Iterable[str]) -> None:
-    """Raises UserError where a file is newer than now: Snakemake would fail each job that reads it, as it ends."""
-    future = [file for file in files if os.path.exists(file) and os.stat(file).st_mtime > time.time() + _CLOCKS_DIFFER]
-    if future:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.stat(future[0]).st_mtime))
-        raise UserError(
-            f"{future[0]}: was changed in the future ({when}), as are {len(future) - 1} other files",
-            f"set the clock right, then: find {' '.join(_parts(future))} -newermt now -exec touch {{}} +",
-        )
-
-
-def _parts(files: Iterable[str]) -> list[str]:
-    """What of the working directory holds these files, as a shell reads it; of files elsewhere their own folders."""
-    inside = (Path(os.path.relpath(file)) for file in files)
-    return sorted({shlex.quote(str(path.parent if path.parts[0] == ".." else path.parts[0])) for path in inside})
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,12 +50,13 @@ def chain(artifacts: Iterable[Path]) -> Iterator[Link]:
         if not Path(path).exists():
             raise UserError(f"{path}: no such artifact", f"snakemake --cores all {path} makes it")
     seen: dict[str, None] = {}
+    now: dict[str, str | UserError] = {}
     while waiting:
         path = waiting.pop(0)
         if path in seen:
             continue
         seen[path] = None
-        link = _link(Path(path))
+        link = _link(Path(path), now)
         yield link
         if link.record:
             waiting += map(_described, link.record["made_from"])
@@ -68,7 +68,17 @@ def _described(path: str | Path) -> str:
     return str(manifest if Path(path).is_dir() and manifest.is_file() else path)
 
 
-def _link(path: Path) -> Link:
+def _found(path: str, now: dict[str, str | UserError]) -> str | UserError:
+    """The sha256 that a file or folder has now, or what is wrong with it; found out once."""
+    if path not in now:
+        try:
+            now[path] = verified(path)[path]
+        except UserError as error:
+            now[path] = error
+    return now[path]
+
+
+def _link(path: Path, now: dict[str, str | UserError]) -> Link:
     try:
         record = read_json(record_path(path)) if record_path(path).is_file() else None
     except UserError as error:
@@ -78,23 +88,23 @@ def _link(path: Path) -> Link:
         return link
     if path.is_file():
         folder = path.with_suffix("")  # of a manifest
-        try:
-            verified(*[folder] if path.suffix == ".json" and folder.is_dir() else [path])
-        except UserError as error:
-            link.problems.append(f"{error.problem} ({error.remedy})")
+        found = _found(str(folder if path.suffix == ".json" and folder.is_dir() else path), now)
+        if isinstance(found, UserError):
+            link.problems.append(f"{found.problem} ({found.remedy})")
     else:
         link.notes.append("it is gone, as shards are once they are gathered")
-    link.problems += _other_sources(record["made_from"])
+    link.problems += _other_sources(record["made_from"], now)
     link.notes += _changes("code", record["code"], {name: _hash(ROOT / name) for name in record["code"]})
     link.notes += _changes("versions", record["versions"], {**dict.fromkeys(record["versions"]), **versions()})
     return link
 
 
-def _other_sources(made_from: Hashes) -> Iterator[str]:
+def _other_sources(made_from: Hashes, now: dict[str, str | UserError]) -> Iterator[str]:
+    """A source that is not as it was made is told of where it stands in the chain itself."""
     for source, was in made_from.items():
-        with suppress(UserError):  # which is told of the source itself
-            if Path(source).exists() and verified(source)[source] != was:
-                yield f"{source} is another than it was made from; run the workflow again"
+        found = _found(source, now) if Path(source).exists() else was
+        if isinstance(found, str) and found != was:
+            yield f"{source} is another than it was made from; run the workflow again"
 
 
 def _hash(path: Path) -> str | None:

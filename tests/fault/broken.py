@@ -11,10 +11,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from checkouts import QUICK, ROOT, Checkout, fresh_checkout
+from snakemake.utils import update_config
 
 # The quick run, with training states saved often.
 CHANGES = {"training_state": {"minutes": 0, "steps": 2}}
@@ -40,17 +40,9 @@ def fault_checkout(path: Path) -> Checkout:
     checkout = fresh_checkout(path)
     config = yaml.safe_load((path / "config.yaml").read_text())
     for changes in (yaml.safe_load((ROOT / QUICK).read_text()), CHANGES):
-        _merge(config, changes)
+        update_config(config, changes)
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return checkout
-
-
-def _merge(config: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and key in config:
-            _merge(config[key], value)
-        else:
-            config[key] = value
 
 
 class Call:

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pedalign.artifacts import (
-    check_clock,
     full_disk_named,
     iterate_csv,
     read_csv,
@@ -20,6 +19,7 @@ from pedalign.artifacts import (
     write_csv,
     write_text,
 )
+from pedalign.calls import check_clock
 
 SAME_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(

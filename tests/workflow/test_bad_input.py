@@ -397,6 +397,32 @@ def test_a_target_that_names_no_model_or_policy_is_refused(target, words, shared
     refused_with(shared.snakemake("--cores", "1", target), words)
 
 
+ANSWERED = (GOLD_REPLY, GOLD_REPLY, "a", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("responses", "words"),
+    [
+        ([], ["has 0 rows for 1 prompts"]),
+        ([ANSWERED, ANSWERED], ["has 2 rows for 1 prompts"]),
+        ([(GOLD_REPLY, GOLD_REPLY, "b", 0, 0)], ["row 0 answers ('b', '0', '0'), not ('a', '0', '0')"]),
+        ([(GOLD_REPLY, "another", "a", 0, 0)], ["row 0 (from 0): 'gpt' is not the split's gold reply"]),
+    ],
+    ids=["missing", "doubled", "foreign", "of another gold reply"],
+)
+@pytest.mark.parametrize("stage", ["score", "compare", "pair"])
+def test_responses_that_do_not_belong_to_the_split_are_not_used(stage, responses, words, tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps([ROW]))
+    write_csv(tmp_path / "responses.csv", READ, responses)
+    (tmp_path / "out").write_text(OLD)
+    files = [tmp_path / "rows.json", *[tmp_path / "responses.csv"] * (2 if stage == "compare" else 1)]
+    counts = ["--counts", tmp_path / "counts"] if stage == "pair" else []
+    settings = "{}" if stage == "pair" else SCORING
+    outputs = ("--rubric", CLASS, "--output", tmp_path / "out", *counts, "--settings", settings)
+    refused_with(script(stage, *files, *outputs), ["responses.csv", *words, "run again"])
+    assert (tmp_path / "out").read_text() == OLD
+
+
 def test_there_are_a_hundred_cases():
     assert len(CONFIGS) >= 30 and len(FILES) + 2 >= 30 and len(BANKS) + 2 == 10
     assert len(CHECKPOINTS) == len(COMMANDS) == 15
