@@ -57,7 +57,7 @@ clean:
 
 # Exact versions, and what may be installed of them by its sha256.
 .venv/installed: pyproject.toml constraints.txt envs/pip.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("error: Python %d.%d found, 3.11 is needed\n  mend: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: Python %d.%d found, 3.11, 3.12 or 3.13 is needed\n  mend: make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes --requirement envs/pip.txt
 	.venv/bin/python envs/direct.py > .venv/direct.txt
@@ -70,7 +70,7 @@ TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 
 lock: .venv/installed
 	$(ACTIVATE) && pip install --quiet uv==0.13.9 && cp constraints.txt .venv/old.txt && \
-	  uv pip compile --quiet --generate-hashes --no-annotate --python-version 3.11 --python-platform linux \
+	  uv pip compile --quiet --generate-hashes --no-annotate --universal --python-version 3.11 \
 	  --custom-compile-command "make lock" --constraint .venv/old.txt .venv/direct.txt --output-file .venv/new.txt && \
 	  sed 's/^torch==.*/&\n    --hash=sha256:$(TORCH_CPU) \\/' .venv/new.txt > constraints.txt
 

@@ -196,6 +196,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     return list(iterate_csv(path))
 
 
+def sync(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+
+
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """A temporary sibling to fill; it becomes `path` when the block ends without an error."""
@@ -204,10 +212,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
     try:
         with full_disk_named(path):
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as opened:
-                        os.fsync(opened.fileno())
+            sync(temporary)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     finally:

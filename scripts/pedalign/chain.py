@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pedalign.artifacts import read_json, sha256
+from pedalign.artifacts import sha256
 from pedalign.errors import UserError
-from pedalign.provenance import ROOT, Hashes, manifest_path, record_path, verified, versions
+from pedalign.provenance import ROOT, Hashes, manifest_path, read_record, record_path, verified, versions
 
 
 @dataclass
@@ -80,9 +80,9 @@ def _found(path: str, now: dict[str, str | UserError]) -> str | UserError:
 
 def _link(path: Path, now: dict[str, str | UserError]) -> Link:
     try:
-        record = read_json(record_path(path)) if record_path(path).is_file() else None
+        record = read_record(path) if record_path(path).is_file() else None
     except UserError as error:
-        return Link(str(path), None, [error.problem])
+        return Link(str(path), None, [f"{error.problem} ({error.remedy})"])
     link = Link(str(path), record)
     if record is None:
         return link

@@ -69,7 +69,7 @@ def check_recorded(*files: str | Path) -> None:
 def _check_file(path: Path) -> str:
     found, record = sha256(path), record_path(path)
     if record.is_file():
-        size, wanted = path.stat().st_size, _recorded(record, path)
+        size, wanted = path.stat().st_size, read_record(path)
         if size != wanted["bytes"]:
             raise _changed(path, f"it has {size} of {wanted['bytes']} bytes", path, record)
         if found != wanted["sha256"]:
@@ -77,13 +77,21 @@ def _check_file(path: Path) -> str:
     return found
 
 
-def _recorded(record: Path, artifact: Path) -> dict[str, Any]:
-    """The bytes and sha256 that a record holds."""
+def read_record(artifact: Path) -> dict[str, Any]:
+    """What is on record of an artifact. Raises UserError where the record itself is not as it was written."""
+    path = record_path(artifact)
     try:
-        wanted = read_json(record)
-        return {"bytes": int(wanted["bytes"]), "sha256": str(wanted["sha256"])}
-    except (UserError, KeyError, TypeError, ValueError):
-        raise _changed(record, "it says nothing about its artifact", artifact, record) from None
+        found = read_json(path)
+        whole = found.pop("sha256_of_this") == _seal(found)
+    except (UserError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise _changed(path, "it does not hold what was written", artifact, path)
+    return found
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _check_folder(checkpoint: Path, found: Hashes) -> None:
@@ -143,8 +151,9 @@ def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any
         "git_commit": git_commit(),
     }
     for artifact in artifacts:
-        facts = {"artifact": str(artifact), "sha256": sha256(artifact), "bytes": artifact.stat().st_size}
-        write_json(record_path(artifact), {**facts, **origin})
+        file = {"artifact": str(artifact), "sha256": sha256(artifact), "bytes": artifact.stat().st_size}
+        facts = {**file, **origin}
+        write_json(record_path(artifact), {**facts, "sha256_of_this": _seal(facts)})
 
 
 def hub_commit(model: str) -> str:

@@ -2,7 +2,7 @@
 
 The states of a checkpoint `<path>` lie beside it in `<path>.state-<key>`. The key is a hash of all that decides the
 result (settings, data, model, code, versions), which origin.json there spells out. A state counts only when the last
-process has written it and whole.json lists its files.
+process has written it and whole.json lists its files, with size and sha256.
 """
 
 import atexit
@@ -25,9 +25,10 @@ import torch
 import torch.distributed as distributed
 from transformers import TrainerCallback
 
-from pedalign.artifacts import read_json, sha256, write_json, write_text
+from pedalign.artifacts import read_json, sha256, sync, write_json, write_text
 from pedalign.errors import UserError
 from pedalign.processes import is_first_process, processes, sharded
+from pedalign.provenance import folder_hashes
 from pedalign.sources import script_sources
 
 KEPT = 2  # whole states; one more lies there while it is written
@@ -191,17 +192,15 @@ class TrainingStates(TrainerCallback):
             shutil.rmtree(folder)
 
     def _newest_whole(self) -> Path | None:
-        """Removes states that were not written to their end."""
-        whole = None
-        for state in sorted(self.folder.glob("checkpoint-*"), key=_step):
-            if _is_whole(state):
-                whole = state
-            else:
-                print(f"{state}: not written to its end, removed", flush=True)
-                shutil.rmtree(state)
-        if whole:
-            print(f"going on from step {_step(whole)} ({whole})", flush=True)
-        return whole
+        """Removes newer states that are not as they were written."""
+        for state in sorted(self.folder.glob("checkpoint-*"), key=_step, reverse=True):
+            defect = _defect(state)
+            if defect is None:
+                print(f"going on from step {_step(state)} ({state})", flush=True)
+                return state
+            print(f"{state}: {defect}, removed", flush=True)
+            shutil.rmtree(state)
+        return None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         due = self.minutes > 0 and time.monotonic() - self.saved >= 60 * self.minutes
@@ -225,7 +224,8 @@ class TrainingStates(TrainerCallback):
         self.saved = time.monotonic()
         if is_first_process():
             folder = self.folder / f"checkpoint-{state.global_step}"
-            write_json(folder / _WHOLE, _sizes(folder, sync=True))
+            sync(folder)
+            write_json(folder / _WHOLE, folder_hashes(folder))
             for old in sorted(self.folder.glob("checkpoint-*"), key=_step)[:-KEPT]:
                 shutil.rmtree(old)
 
@@ -252,17 +252,13 @@ def _step(state: Path) -> int:
     return int(state.name.rpartition("-")[2])
 
 
-def _sizes(folder: Path, sync: bool = False) -> dict[str, int]:
-    sizes = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.name != _WHOLE:
-            sizes[str(file.relative_to(folder))] = file.stat().st_size
-            if sync:
-                with open(file, "rb") as opened:
-                    os.fsync(opened.fileno())
-    return sizes
-
-
-def _is_whole(state: Path) -> bool:
+def _defect(state: Path) -> str | None:
     file = state / _WHOLE
-    return file.is_file() and read_json(file) == _sizes(state)
+    if not file.is_file():
+        return "not written to its end"
+    found = folder_hashes(state)
+    del found[_WHOLE]
+    try:
+        return None if read_json(file) == found else "not as it was written"
+    except UserError:
+        return "not as it was written"

@@ -18,7 +18,7 @@ from snakemake.utils import update_config
 
 # The quick run, with training states saved often.
 CHANGES = {"training_state": {"minutes": 0, "steps": 2}}
-PATIENCE = 300  # seconds
+PATIENCE = 600  # seconds
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Job:
     log: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """What Snakemake says as it starts."""
+        return f"    log: {self.log}"
 
     @property
     def name(self) -> str:
@@ -59,17 +64,17 @@ class Call:
     def output(self) -> str:
         return self.said.read_text(errors="replace")
 
-    def wait_for(self, text: str) -> bool:
-        """Whether it was said before the call ended."""
+    def wait_for(self, *texts: str) -> str | None:
+        """The first of the texts that was said; None where the call ended before."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             running = self.process.poll() is None
-            if text in self.output():
-                return running
-            if not running:
-                return False
+            said = self.output()
+            found = next((text for text in texts if text in said), None)
+            if found or not running:
+                return found if running else None
             time.sleep(0.01)
-        raise TimeoutError(f"not said within {PATIENCE} s: {text}\n{self.output()}")
+        raise TimeoutError(f"none was said within {PATIENCE} s: {texts}\n{said}")
 
     def signal(self, number: signal.Signals, group: bool) -> None:
         os.killpg(self.process.pid, number) if group else self.process.send_signal(number)

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from itertools import count
 
 import pytest
@@ -13,56 +14,80 @@ from checkouts import Checkout
 pytestmark = pytest.mark.fault
 
 
-def spread(number: int, sample: int) -> list:
-    """The trials; all but every `sample`-th one belong to the long part."""
-    return [pytest.param(at, marks=[] if at % sample == 0 else pytest.mark.long) for at in range(number)]
+def runs(few: int, whole: int) -> list:
+    """The seeds of runs that are ended again and again, and in how many of their jobs: a few in CI, else in all."""
+    long = [pytest.param(seed, None, marks=pytest.mark.long, id=f"all-{seed}") for seed in range(1, whole + 1)]
+    return [pytest.param(0, few, id=f"{few}-0"), *long]
 
 
-def broken_off(checkout: Checkout, whole: Checkout, jobs: list[Job], trial: int, number: signal.Signals, group: bool):
-    """A call that was ended while a job ran: the jobs in turn, the moment in the job by chance."""
-    job, draw = jobs[trial % len(jobs)], random.Random(trial)
-    call = Call(checkout)
-    assert call.wait_for(f"    log: {job.log}"), call.output()
-    time.sleep(draw.random() * seconds_of(job, whole))
-    call.signal(number, group)
-    return call
+@dataclass
+class Broken:
+    """A run that is ended in each of the jobs `left` once, at a moment that is drawn by chance, and started again."""
+
+    checkout: Checkout
+    whole: Checkout
+    left: list[Job]
+    draw: random.Random
+    times: int = 0
+
+    def ended(self, number: signal.Signals, group: bool) -> bool:
+        """Whether a call was ended in one of the jobs that are left; else it did all there is to do."""
+        call = Call(self.checkout)
+        line = call.wait_for(*(job.line for job in self.left))
+        if line:
+            job = next(job for job in self.left if job.line == line)
+            self.left.remove(job)
+            time.sleep(self.draw.random() * seconds_of(job, self.whole))
+        if call.process.poll() is not None:
+            assert call.end() == 0, call.output()
+            return False
+        call.signal(number, group)
+        call.end()
+        self.times += 1
+        return True
 
 
-@pytest.mark.parametrize("trial", spread(50, 17))
-def test_a_killed_run_is_gone_on_with(trial, fresh, whole, jobs):
-    broken_off(fresh, whole, jobs, trial, signal.SIGKILL, group=True).end()
-    if trial % 2:  # by hand, with the command that Snakemake names
-        refused = command(fresh, "snakemake --cores 1")
-        if refused.returncode:
-            assert "--unlock" in refused.stderr
+@pytest.fixture
+def broken(fresh, whole, jobs, seed, few) -> Broken:
+    draw = random.Random(seed)
+    return Broken(fresh, whole, draw.sample(jobs, few or len(jobs)), draw)
+
+
+@pytest.mark.parametrize(("seed", "few"), runs(few=4, whole=4))
+def test_a_killed_run_is_gone_on_with(broken, fresh, whole, record_property):
+    while broken.ended(signal.SIGKILL, group=True):
+        if broken.times % 2:
+            assert command(fresh, "python scripts/unlock.py").returncode == 0
+        else:  # by hand, with the command that Snakemake names
+            refused = command(fresh, "snakemake --cores 1")
+            assert refused.returncode and "--unlock" in refused.stderr
             assert command(fresh, "snakemake --unlock").returncode == 0
-        finish(fresh, "snakemake --cores 1")
-    else:
-        finish(fresh)
+    record_property("times", broken.times)
     expect_same(fresh, whole)
 
 
-@pytest.mark.parametrize("trial", spread(10, 10))
-def test_a_run_whose_jobs_outlive_it_is_gone_on_with(trial, fresh, whole, jobs):
-    broken_off(fresh, whole, jobs, 2 * trial, signal.SIGKILL, group=False).end()
-    finish(fresh)
+@pytest.mark.parametrize(("seed", "few"), runs(few=2, whole=1))
+def test_a_run_whose_jobs_outlive_it_is_gone_on_with(broken, fresh, whole, record_property):
+    while broken.ended(signal.SIGKILL, group=False):
+        assert command(fresh, "python scripts/unlock.py").returncode == 0
+    record_property("times", broken.times)
     expect_same(fresh, whole)
 
 
-@pytest.mark.parametrize("trial", spread(20, 20))
+@pytest.mark.parametrize(("seed", "few"), runs(few=2, whole=2))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_end_does_and_leaves_no_lock(number, trial, fresh, whole, jobs):
+def test_a_run_that_is_asked_to_end_does_and_leaves_no_lock(number, broken, fresh, whole, record_property):
     """SIGINT as a terminal sends it: to the whole group."""
-    call = broken_off(fresh, whole, jobs, trial, number, group=number == signal.SIGINT)
-    call.end()
-    finish(fresh, "snakemake --cores 1")
+    while broken.ended(number, group=number == signal.SIGINT):
+        pass
+    record_property("times", broken.times)
     expect_same(fresh, whole)
 
 
 def test_a_second_call_is_refused_and_disturbs_nothing(fresh, whole, jobs):
     first = Call(fresh)
     for job in (jobs[0], jobs[len(jobs) // 2]):
-        assert first.wait_for(f"    log: {job.log}")
+        assert first.wait_for(job.line)
         beside = command(fresh, "snakemake --cores 1")
         assert beside.returncode != 0 and "lock" in beside.stderr
         beside = command(fresh, "python scripts/unlock.py && snakemake --cores 1")

@@ -2,12 +2,22 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pedalign.chain import chain
-from pedalign.provenance import PACKAGES, check_recorded, manifest_path, record, record_path, verified, write_manifest
+from pedalign.provenance import (
+    PACKAGES,
+    check_recorded,
+    manifest_path,
+    record,
+    record_path,
+    verified,
+    versions,
+    write_manifest,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +79,10 @@ def emptied(path: Path) -> None:
     path.write_text("")
 
 
+def reseeded(path: Path) -> None:
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
+
+
 def absent(path: Path) -> None:
     path.unlink()
 
@@ -82,7 +96,9 @@ def absent(path: Path) -> None:
         ("check point/config.json", flipped, "check point", ("check point/config.json", "it is another")),
         ("check point/deep/weights", absent, "check point", ("check point/deep/weights", "it is missing")),
         ("check point/more", Path.touch, "check point", ("check point/more", "it was not there")),
-        (".provenance/table.csv.json", emptied, "table.csv", (".provenance/table.csv.json", "says nothing")),
+        (".provenance/table.csv.json", emptied, "table.csv", (".provenance/table.csv.json", "what was written")),
+        (".provenance/table.csv.json", reseeded, "table.csv", (".provenance/table.csv.json", "what was written")),
+        (".provenance/check point.json.json", emptied, "check point", (".provenance/check point.json.json",)),
     ],
 )
 def test_what_is_not_as_it_was_made_is_refused_with_the_command_that_makes_it_anew(
@@ -121,12 +137,18 @@ def test_the_chain_names_what_was_changed_and_what_was_made_anew(made) -> None:
     assert "rows.json is another than it was made from" in problems["table.csv"]
 
 
-def test_the_chain_notes_code_and_versions_that_have_changed_since(made) -> None:
-    path = record_path(made)
-    origin = json.loads(path.read_text())
-    origin["code"]["scripts/score.py"] = "0"
-    origin["versions"]["torch"] = "1.0"
-    path.write_text(json.dumps(origin))
+def test_the_chain_notes_code_and_versions_that_have_changed_since(made, root, tmp_path, monkeypatch) -> None:
+    shutil.copytree(root / "scripts", tmp_path / "scripts")
+    with (tmp_path / "scripts/score.py").open("a") as file:
+        file.write("# changed")
+    monkeypatch.setattr("pedalign.chain.ROOT", tmp_path)
+    monkeypatch.setattr("pedalign.chain.versions", lambda: {**versions(), "torch": "1.0"})
     link = next(iter(chain([made])))
     assert link.notes == ["other code: scripts/score.py", "other versions: torch"]
     assert not link.problems
+
+
+def test_the_chain_names_a_record_that_was_changed(made) -> None:
+    reseeded(record_path(made))
+    (link,) = chain([made])
+    assert link.record is None and "does not hold what was written" in link.problems[0]

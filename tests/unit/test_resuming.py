@@ -237,17 +237,30 @@ def cut(file: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
 
 
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, tear", [("optimizer.pt", cut), ("model.safetensors", Path.unlink), ("whole.json", Path.unlink)]
+    "name, tear, defect",
+    [
+        ("optimizer.pt", cut, "not as it was written"),
+        ("model.safetensors", flip, "not as it was written"),
+        ("trainer_state.json", Path.unlink, "not as it was written"),
+        ("whole.json", flip, "not as it was written"),
+        ("whole.json", Path.unlink, "not written to its end"),
+    ],
 )
-def test_a_torn_state_is_removed_and_the_one_before_it_is_gone_on_with(work, unbroken, name, tear):
+def test_a_torn_state_is_removed_and_the_one_before_it_is_gone_on_with(work, unbroken, name, tear, defect):
     script = work.script("sft", "--save-steps", "3", **SHORT)
     work.dies_after(9, script)
     older, newest = work.states
     tear(newest / name)
     said = work.here(script)
-    assert f"{newest}: not written to its end, removed\n" in said and f"going on from step 6 ({older})" in said
+    assert f"{newest}: {defect}, removed\n" in said and f"going on from step 6 ({older})" in said
     assert work.trained == [7, 8, 9, 10]
     work.check_same_as(unbroken("sft", **SHORT))
 
