@@ -17,6 +17,7 @@ import yaml
 from pedalign.errors import UserError
 
 _FULL = 2**20  # bytes: a disk that has fewer took no more
+_DEEPEST = 50  # brackets of YAML in each other
 
 
 @contextmanager
@@ -66,11 +67,25 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
+class _Bounded(yaml.SafeLoader):
+    """Without aliases, a few lines of which can stand for more than a machine holds, and without deep nesting."""
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        if self.flow_level == _DEEPEST:
+            raise yaml.scanner.ScannerError(None, None, f"nested deeper than {_DEEPEST}", self.get_mark())
+        super().fetch_flow_collection_start(kind)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases (*) are not read", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path) -> Any:
-    """The file as YAML, plain values alone. Raises UserError where it is not."""
+    """The file as YAML, plain values without aliases. Raises UserError where it is not."""
     text = read_text(path)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Bounded)
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
     except RecursionError:

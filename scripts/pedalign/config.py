@@ -40,17 +40,42 @@ _Validator = jsonschema.validators.extend(
 
 def validate(config: dict[str, Any]) -> None:
     """Raises UserError with the first mistake: its key and place, what was found, what would be right."""
+    if _values(config, {}) > _MOST_VALUES:
+        raise UserError(
+            f"config: more than {_MOST_VALUES} values", "YAML's aliases repeat what they stand for: use fewer"
+        )
     validator = _Validator(_schema())
     errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
         raise _explained(errors[0])
     if config["paper_rules"] and config["splits"]["method"] != "random":
         raise UserError("config: splits.method: paper_rules draw at random", "set one of the two back")
+    combinations = sum(math.prod(map(len, _run_values(run, config))) for run in config["runs"])
+    if combinations > _MOST_RUNS:
+        raise UserError(
+            f"config: runs: {combinations} combinations, of {_MOST_RUNS} at most", "list fewer values in them"
+        )
     for number, run in enumerate(config["runs"]):
         for model in _listed(run["model"]):
             if model not in config["models"]:
                 raise _unknown_model(model, config, f"runs[{number}]")
             answering_settings(config, model, "dpo")
+
+
+_RUN = ("model", "algorithm", "beta", "seed")
+_MOST_RUNS = 10_000
+_MOST_VALUES = 1_000_000
+
+
+def _values(tree: Any, known: dict[int, int]) -> int:
+    """How many values a tree has, each as often as it is reached: aliases are one object in several places."""
+    if not isinstance(tree, dict | list):
+        return 1
+    if id(tree) not in known:
+        known[id(tree)] = _MOST_VALUES  # for one that holds itself
+        members = tree.values() if isinstance(tree, dict) else tree
+        known[id(tree)] = 1 + sum(_values(member, known) for member in members)
+    return known[id(tree)]
 
 
 @functools.cache
@@ -169,13 +194,15 @@ def parse_policy(name: str, seed: int) -> Policy:
 
 def runs(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(model, policy) of everything that `all` builds, each once: a run's lists stand for all their combinations."""
-    names = ("model", "algorithm", "beta", "seed")
     found: dict[tuple[str, str], None] = {}
     for run in config["runs"]:
-        values = [_listed(run.get(name, config["seed"])) for name in names]
-        for model, *rest in product(*values):
-            found[model, policy_name(dict(zip(names[1:], rest, strict=True)), config["seed"])] = None
+        for model, *rest in product(*_run_values(run, config)):
+            found[model, policy_name(dict(zip(_RUN[1:], rest, strict=True)), config["seed"])] = None
     yield from found
+
+
+def _run_values(run: dict[str, Any], config: dict[str, Any]) -> list[list[Any]]:
+    return [_listed(run.get(name, config["seed"])) for name in _RUN]
 
 
 def _listed(value: Any) -> list[Any]:

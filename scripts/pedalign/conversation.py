@@ -14,7 +14,7 @@ SPEAKERS = ("human", "gpt")  # the student, the tutor
 Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, as TRL has it
 
 _INSTRUCTIONS_END = "Student: "
-_STRAY_QUOTE = re.compile(r"^[\"']\s*\n\s*(?=Q\.)")
+_STRAY_QUOTE = re.compile(r"^[\"'](?=\s*\n)\s*(?=Q\.)")
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,14 @@ class UserError(Exception):
         self.remedy = remedy
 
 
+_SHOWN = 2000  # characters of a message
+
+
 def _one_line(text: str) -> str:
     """What a terminal would act on (escapes, marks that turn the direction) is spelt out: text of a file is in it."""
-    shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in " ".join(text.split()))
-    return "".join(shown)
+    line = " ".join(text.split())
+    line = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 class _Parser(argparse.ArgumentParser):

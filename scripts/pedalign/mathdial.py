@@ -13,7 +13,7 @@ from pedalign.rubric import Rubric
 
 TEACHER = "Teacher"  # whoever else speaks, under whatever name, is the student
 _TURN = re.compile(r"(?P<speaker>[\w'-]{1,60})\s*:\s*(?P<text>.*)", re.DOTALL)
-_MOVE = re.compile(r"\(\s*(?P<move>[^()]{1,40}?)\s*\)\s*(?P<text>.*)", re.DOTALL)
+_MOVE = re.compile(r"\(\s*(?P<move>[^()\s]([^()]{0,38}[^()\s])?)\s*\)\s*(?P<text>.*)", re.DOTALL)
 
 
 class Unusable(ValueError):
