@@ -27,13 +27,14 @@ def answered(
     rows: Iterable[dict[str, Any]],
     responses: Iterable[dict[str, str]],
     samples: int = 1,
-    name: str = "responses.csv",
+    name: str = "",
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """Each of the split's `rows` with each of its `samples` responses.
+    """Each of the split's `rows` with each of its `samples` responses; `name` is what it calls those of no `Table`.
 
     Raises UserError where a response is missing, doubled or foreign, has another place than its row, or another gold
     reply.
     """
+    name = str(responses.path) if isinstance(responses, Table) else name or "responses.csv"
     remedy = f"delete {name} and run again: the workflow makes it anew"
     wanted = ((row, str(sample)) for row in rows for sample in range(samples))
     found = iter(responses)
@@ -63,8 +64,7 @@ class Responses:
         self.path, self.rows = path, rows
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        table = Table(self.path, READ)
-        return (response for _, response in answered(self.rows, table, name=str(self.path)))
+        return (response for _, response in answered(self.rows, Table(self.path, READ)))
 
 
 def gathered(

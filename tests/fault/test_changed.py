@@ -36,6 +36,7 @@ READ = {
     "results/tiny/sft/test/metrics.json": "summarize",
     "results/tiny/dpo-b0.1/test/comparison.json": "summarize",
     "results/tiny/sft/test/perplexity.json": "summarize",
+    "results/tiny/sft/test/.provenance/responses.csv.json": "compare",
 }
 SHORT = ("results/data/splits.json", "results/tiny/sft/test/responses.csv")
 
@@ -84,6 +85,7 @@ def test_a_changed_artifact_is_refused_by_its_reader_and_the_named_command_mends
 
 
 def reads(job: Job, artifact: str) -> bool:
+    artifact = re.sub(r"\.provenance/(.*)\.json$", r"\1", artifact)  # what a record is of
     return any(artifact == source or artifact.startswith(f"{source}/") for source in job.inputs)
 
 

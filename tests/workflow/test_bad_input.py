@@ -419,7 +419,7 @@ def test_responses_that_do_not_belong_to_the_split_are_not_used(stage, responses
     counts = ["--counts", tmp_path / "counts"] if stage == "pair" else []
     settings = "{}" if stage == "pair" else SCORING
     outputs = ("--rubric", CLASS, "--output", tmp_path / "out", *counts, "--settings", settings)
-    refused_with(script(stage, *files, *outputs), ["responses.csv", *words, "run again"])
+    refused_with(script(stage, *files, *outputs), [str(tmp_path / "responses.csv"), *words, "run again"])
     assert (tmp_path / "out").read_text() == OLD
 
 
