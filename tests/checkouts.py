@@ -3,7 +3,10 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 QUICK = "tests/config/quick.yaml"
@@ -65,3 +68,13 @@ def fresh_checkout(path: Path) -> Checkout:
         else:
             shutil.copy2(source, target)
     return Checkout(path)
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Checkout:
+    """What `make` makes in a folder that is not there yet, once for all processes of pytest-xdist."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name(f"unfinished-{folder.name}")
+            make(unfinished)
+            unfinished.rename(folder)
+    return Checkout(folder)

@@ -22,6 +22,13 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """One for all processes of pytest-xdist."""
+    mine = tmp_path_factory.getbasetemp()
+    return mine if worker_id == "master" else mine.parent
+
+
+@pytest.fixture(scope="session")
 def rubric() -> Rubric:
     return load_rubric(ROOT / "datasets/rubrics/class.yaml")
 
@@ -29,11 +36,6 @@ def rubric() -> Rubric:
 @pytest.fixture(scope="session")
 def mathdial() -> Rubric:
     return load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")
-
-
-@pytest.fixture(scope="session")
-def mathdial_rubric(mathdial: Rubric) -> Rubric:
-    return mathdial
 
 
 @pytest.fixture(scope="session")

@@ -6,29 +6,20 @@ from pathlib import Path
 
 import pytest
 from broken import Call, Job, copy_of, fault_checkout, jobs_of
-from checkouts import Checkout
-from filelock import FileLock
-
-
-@pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    mine = tmp_path_factory.getbasetemp()
-    return mine if worker_id == "master" else mine.parent
+from checkouts import Checkout, made_once
 
 
 @pytest.fixture(scope="session")
 def whole(shared_folder: Path) -> Checkout:
     """A checkout in which a run has ended and nothing went wrong; copy it before changing anything."""
-    folder = shared_folder / "whole"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            made = fault_checkout(shared_folder / "unfinished-whole")
-            call = Call(made)
-            assert call.end() == 0, call.output()
-            (made.path / "jobs.json").write_text(json.dumps([asdict(job) for job in jobs_of(call.output())]))
-            call.said.unlink()
-            made.path.rename(folder)
-    return Checkout(folder)
+
+    def run(path: Path) -> None:
+        call = Call(fault_checkout(path))
+        assert call.end() == 0, call.output()
+        (path / "jobs.json").write_text(json.dumps([asdict(job) for job in jobs_of(call.output())]))
+        call.said.unlink()
+
+    return made_once(shared_folder / "whole", run)
 
 
 @pytest.fixture(scope="session")

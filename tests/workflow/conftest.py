@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from checkouts import Checkout, fresh_checkout
-from filelock import FileLock
+from checkouts import Checkout, fresh_checkout, made_once
 
 
 @pytest.fixture
@@ -13,14 +12,11 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Checkout:
+def finished(shared_folder: Path) -> Checkout:
     """A checkout in which the quick run has finished; copy it before changing anything."""
-    mine = tmp_path_factory.getbasetemp()
-    folder = (mine if worker_id == "master" else mine.parent) / "finished"  # one for all processes of pytest-xdist
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            made = fresh_checkout(mine / "unfinished")
-            answer = made.snakemake("--cores", "2")
-            assert answer.returncode == 0, answer.stdout + answer.stderr
-            made.path.rename(folder)
-    return Checkout(folder)
+
+    def run(path: Path) -> None:
+        answer = fresh_checkout(path).snakemake("--cores", "2")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+
+    return made_once(shared_folder / "finished", run)
