@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pedalign.artifacts import write_records
 from pedalign.conversation import RawConversation, clean, read_conversations
@@ -122,3 +124,14 @@ def test_missing_dataset_files_are_refused_with_the_name_that_is_looked_for(tmp_
     for folder in (tmp_path, tmp_path / "nowhere"):
         with refused(str(folder), "bio-dataset-<n>.json", "'source'"):
             dataset_files(folder, "bio")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(talks=st.lists(st.lists(st.text(st.characters()), min_size=1, max_size=5), max_size=4))
+def test_any_texts_come_back_from_a_conversation_file(tmp_path, talks) -> None:
+    """But for half surrogate pairs, which no file can hold."""
+    talked = [talk(*({**(STUDENT, TUTOR)[at % 2], "value": text} for at, text in enumerate(one))) for one in talks]
+    given_ids = [{**one, "id": str(at)} for at, one in enumerate(talked)]
+    read = list(read_conversations(written(tmp_path, given_ids)))
+    assert [list(one.texts) for one in read] == [[t.encode("utf-8", "replace").decode() for t in one] for one in talks]
+    assert [one.id for one in read] == [one["id"] for one in given_ids]

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pedalign.conversation import clean, read_conversations
+from pedalign.errors import UserError
 from pedalign.problems import read_problems
 from pedalign.simulation import Simulator, load_script
 
@@ -89,3 +92,25 @@ def test_a_rubric_that_the_script_has_no_labels_for_is_refused(tmp_path) -> None
     answer = simulate(tmp_path, "--rubric", "datasets/rubrics/mathdial.yaml")
     assert answer.returncode == 1
     assert len(answer.stderr.strip().splitlines()) == 2, answer.stderr
+
+
+TEXT = st.sampled_from(["a", "b", "", " ", "\0", "=1"]) | st.text(max_size=3)
+SUBPROBLEM = st.fixed_dictionaries(
+    dict.fromkeys(("Question", "Answer", "Hint", "Incorrect Response", "Feedback"), TEXT)
+)
+ENTRY = st.fixed_dictionaries({"Problem": TEXT | st.integers(), "SubProblems": st.lists(SUBPROBLEM | TEXT, max_size=3)})
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=st.lists(ENTRY | TEXT, min_size=1, max_size=4))
+def test_each_row_of_a_bank_is_a_problem_or_counted_with_its_reason(tmp_path, entries) -> None:
+    path = bank(tmp_path, *(["1", json.dumps(entry)] for entry in entries))
+    try:
+        problems, rejected = read_problems(path)
+    except UserError as error:
+        assert "no usable problem" in str(error)
+        return
+    assert len(problems) + sum(rejected.values()) == len(entries)
+    for problem in problems:
+        for one in problem.subproblems:
+            assert all(text.strip() for text in vars(one).values()) and one.answer != one.incorrect_response
