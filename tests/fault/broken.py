@@ -53,10 +53,10 @@ def fault_checkout(path: Path) -> Checkout:
 class Call:
     """A call of Snakemake in a process group of its own."""
 
-    def __init__(self, checkout: Checkout, *arguments: str) -> None:
+    def __init__(self, checkout: Checkout, cores: int = 1) -> None:
         self.said = checkout.path / f"said-{time.monotonic_ns()}"
         with self.said.open("wb") as file:
-            command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+            command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
             self.process = subprocess.Popen(
                 command, cwd=checkout.path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )

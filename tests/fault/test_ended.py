@@ -54,7 +54,7 @@ def test_a_run_that_is_ended_again_and_again_is_gone_on_with(ways, seed, fresh, 
 
 def ended(checkout: Checkout, left: list[Job], draw: random.Random, whole: Checkout, number: int, group: bool) -> bool:
     """Whether a call was ended while it did one of the jobs that are left, at some moment; else it did all there is."""
-    call = Call(checkout)
+    call = Call(checkout, cores=draw.choice([1, 2]))  # of two jobs at once, the other is ended too
     line = call.wait_for(*(job.line for job in left))
     if line:
         job = next(job for job in left if job.line == line)
