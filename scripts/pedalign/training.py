@@ -183,8 +183,11 @@ def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a step, but for TRL's count of tokens, which begins anew where a training goes on."""
-    figures = {name: float(value) if isinstance(value, str) else value for name, value in entry.items()}
+    """What is known of a step, but for TRL's count of tokens, which begins anew where a training goes on.
+
+    By name: a training that goes on has them in another order.
+    """
+    figures = {name: float(value) if isinstance(value, str) else value for name, value in sorted(entry.items())}
     return {name: value for name, value in figures.items() if name != "num_tokens" and not math.isnan(value)}
 
 

@@ -58,7 +58,13 @@ class Call:
         with self.said.open("wb") as file:
             command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
             self.process = subprocess.Popen(
-                command, cwd=checkout.path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=checkout.path,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # A shell has processes in the background ignore SIGINT, these tests too, and whatever they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def output(self) -> str:
