@@ -4,14 +4,21 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run test test-cluster test-faults test-newest test-vllm vllm lint readme lock vulnerabilities clean
+.PHONY: run test test-browser test-cluster test-faults test-newest test-vllm vllm lint readme lock vulnerabilities clean
 
 # A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
 run: .venv/installed
 	$(ACTIVATE) && python scripts/unlock.py && snakemake --cores all
 
 test: .venv/installed
-	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not cluster and not vllm and not fault"
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser and not cluster and not vllm and not fault"
+
+# The report page in a real browser, Debian's Chromium; axe-core, of npm, looks for what keeps people out.
+test-browser: .venv/installed
+	which chromium npm > /dev/null || \
+	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium npm)
+	npm install --silent --no-save --prefix .venv/axe axe-core@4.14.1
+	$(ACTIVATE) && pytest -m browser
 
 # A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages. CLUSTER="not long": without
 # the default run, which is a third of it.

@@ -1,6 +1,7 @@
 # Seconds: not worth a place in a queue.
 localrules:
     summarize,
+    report,
     provenance,
 
 
@@ -33,6 +34,45 @@ rule summarize:
         "python scripts/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
         " --perplexities {input.perplexities:q} --manifests {input.manifests:q} --valid-format {params.valid_format}"
         " --rubric {input.rubric:q} --splits {input.splits:q} --dataset {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule report:
+    """The page to look at: whether alignment helped, where, and what the tutors say now."""
+    input:
+        summary=f"{RESULTS}/summary.csv",
+        splits=f"{RESULTS}/data/splits.json",
+        rows=f"{RESULTS}/data/{DATASET}-test_formatted.json",
+        metrics=[f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
+        responses=[f"{RESULTS}/{tutor}/test/responses.csv" for tutor in TUTORS],
+        perplexities=perplexity_artifacts(),
+        manifests=[f"{RESULTS}/{tutor}/checkpoint.json" for tutor in TUTORS],
+        audits=[f"{RESULTS}/{model}/sft/audit.json" for model in MODELS if f"{model}/sft" not in ADOPTED],
+        counts=[f"{RESULTS}/{model}/preferences_counts.json" for model in ALIGNED_HERE],
+        rubric=RUBRIC,
+        code=script("report"),
+        page=[os.path.relpath(ROOT / f"scripts/pedalign/report.{kind}") for kind in ("html", "js")],
+    output:
+        f"{RESULTS}/report.html",
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        dataset=DATASET,
+        results=lambda wildcards, output: str(Path(output[0]).parent),
+        tutors=TUTORS,
+        first_turn="true" if config["evaluation"]["first_turn"] else "false",
+        config=settings(**{**config, "models": {model: config["models"][model] for model in MODELS}}),
+    shell:
+        "python scripts/report.py {params.results:q} --dataset {params.dataset:q} --rubric {input.rubric:q}"
+        " --tutors {params.tutors:q} --first-turn {params.first_turn} --config {params.config:q} --output {output:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule provenance:

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import altair as alt
@@ -22,11 +23,8 @@ def spent(results: Path) -> dict[tuple[str, str], float]:
     A job whose log has no account of its phases was working all the time.
     """
     found: dict[tuple[str, str], float] = defaultdict(float)
-    folder = results / "benchmarks"
-    for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
-        header, values, *_ = path.read_text(encoding="utf-8").splitlines()
-        seconds = float(dict(zip(header.split("\t"), values.split("\t"), strict=True))["s"])
-        inside = path.relative_to(folder)
+    for inside, measured in _jobs(results):
+        seconds = float(measured["s"])
         log = results / "logs" / inside.with_suffix(".log")
         accounts = _ACCOUNT.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
         phases = {phase: float(share) for share, phase in _SHARE.findall(accounts[-1])} if accounts else {}
@@ -34,6 +32,23 @@ def spent(results: Path) -> dict[tuple[str, str], float]:
         for phase, share in phases.items():
             found[stage(inside), phase] += share
     return dict(found)
+
+
+def memory(results: Path) -> dict[str, float]:
+    """Stage → GB that the largest of its newest jobs held; of jobs too short to be measured, none."""
+    found: dict[str, float] = {}
+    for inside, measured in _jobs(results):
+        megabytes = float(measured["max_rss"]) if measured["max_rss"] not in ("-", "NA") else 0.0
+        found[stage(inside)] = max(found.get(stage(inside), 0.0), megabytes / 1000)
+    return found
+
+
+def _jobs(results: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Each job's place among the benchmark files, and what Snakemake measured; in the order in which they ended."""
+    folder = results / "benchmarks"
+    for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
+        header, values, *_ = path.read_text(encoding="utf-8").splitlines()
+        yield path.relative_to(folder), dict(zip(header.split("\t"), values.split("\t"), strict=True))
 
 
 def stage(path: Path) -> str:

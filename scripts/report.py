@@ -1,0 +1,115 @@
+"""Write the report page: whether alignment helped, where, and what the tutors say now.
+
+Reads   summary.csv, splits.json, the formatted test split, the rubric; of each tutor metrics.json, perplexity.json,
+        checkpoint.json and responses.csv; the audits, the counts of pairs; Snakemake's benchmark files and the logs
+Writes  report.html, one page that needs no network
+
+    python scripts/report.py results --dataset bio --rubric datasets/rubrics/class.yaml \
+        --tutors tiny/sft tiny/dpo-b0.1 --first-turn false --config '{"seed": 42}' --output results/report.html
+"""
+
+import base64
+import hashlib
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pedalign import report
+from pedalign.artifacts import read_csv, read_json, write_text
+from pedalign.errors import argument_parser, run
+from pedalign.metrics import read_labels
+from pedalign.provenance import git_commit, record, verified, versions
+from pedalign.records import Table, read_records
+from pedalign.responses import READ
+from pedalign.rubric import load_rubric
+from pedalign.summary import Key
+from pedalign.timing import memory, spent
+from pedalign.transcripts import packed, transcripts
+
+PAGE = Path(__file__).parent / "pedalign" / "report.html"
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("results", type=Path, help="the folder of all artifacts")
+    parser.add_argument("--dataset", required=True, help="name of the conversation files")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--tutors", nargs="+", required=True, help="<model>/<policy> of each, in the page's order")
+    parser.add_argument("--first-turn", choices=("true", "false"), required=True, help="whether it was scored")
+    parser.add_argument("--config", required=True, help="JSON: the settings that the page shows")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+
+    results, rubric = args.results, load_rubric(args.rubric)
+    keys: list[Key] = [(model, policy) for model, _, policy in (tutor.partition("/") for tutor in args.tutors)]
+    models = list(dict.fromkeys(model for model, _ in keys))
+    split = results / "data" / f"{args.dataset}-test_formatted.json"
+    responses = {key: results.joinpath(*key, "test/responses.csv") for key in keys}
+    files = {
+        "metrics": _there({key: results.joinpath(*key, "test/metrics.json") for key in keys}),
+        "perplexities": _there({key: results.joinpath(*key, "test/perplexity.json") for key in keys}),
+        "manifests": _there({key: results.joinpath(*key, "checkpoint.json") for key in keys}),
+        "audits": _there({model: results / model / "sft/audit.json" for model in models}),
+        "counts": _there({model: results / model / "preferences_counts.json" for model in models}),
+    }
+    summary, splits = results / "summary.csv", results / "data/splits.json"
+    read = [path for named in files.values() for path in named.values()]
+    inputs = verified(summary, splits, split, args.rubric, *responses.values(), *read)
+
+    found: dict[str, Any] = {
+        kind: {key: read_json(path) for key, path in named.items()} for kind, named in files.items()
+    }
+    rows, tables = read_csv(summary), {key: Table(path, READ) for key, path in responses.items()}
+    scored = {key: read_labels(table, rubric, args.first_turn == "true") for key, table in tables.items()}
+    sections = [
+        report.comparison(rows, rubric),
+        report.confusion_section(scored, rubric),
+        report.turns(found["metrics"], rubric),
+        report.perplexity(found["perplexities"]),
+        report.trainings(found["manifests"]),
+        report.data(read_json(splits), found["audits"], found["counts"], rubric),
+        report.costs(_by_stage(spent(results)), memory(results)),
+    ]
+    names = [" ".join(key) for key in keys]
+    talks = transcripts(read_records(split), {" ".join(key): table for key, table in tables.items()}, rubric)
+    fields = [{"key": one.key, "name": one.name, "labels": one.labels} for one in rubric.label_fields]
+    main_field = [one.key for one in rubric.label_fields].index(report.main_field(rubric).key)
+    script = PAGE.with_suffix(".js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+        title=f"Tutors of {rows[0]['data']}",
+        answers=report.answers(rows, rubric),
+        marks=[f"{row['model']} {row['policy']}: {row['marks']}" for row in rows if row["marks"]],
+        sections=sections,
+        transcripts=packed({"tutors": names, "fields": fields, "main": main_field, "conversations": talks}),
+        script=script,
+        script_hash=f"'sha256-{digest}'",
+        settings=json.dumps(json.loads(args.config), ensure_ascii=False, indent=2),
+        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        commit=git_commit() or "unknown",
+        versions=", ".join(f"{package} {number}" for package, number in versions().items()),
+        hashes=inputs.items(),
+    )
+    write_text(args.output, page)
+    record([args.output], inputs, {"tutors": args.tutors})
+    print(f"{args.output}: {len(page) / 2**20:.1f} MB, {sum(len(one.figures) for one in sections)} charts")
+
+
+def _by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
+    seconds: Counter[str] = Counter()
+    for (stage, _), one in found.items():
+        seconds[stage] += one  # type: ignore[assignment]
+    return dict(seconds)
+
+
+def _there(paths: dict[Any, Path]) -> dict[Any, Path]:
+    return {key: path for key, path in paths.items() if path.is_file()}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,129 @@
+"""The report page in a real browser: what it draws, what its filters list, and that nothing gets in or out."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkouts import ROOT
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from reported import HOSTILE, reported
+
+pytestmark = pytest.mark.browser
+
+AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return reported(tmp_path_factory.mktemp("report") / "results").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=[("light", 400), ("dark", 900), ("light", 1600)], ids=lambda how: f"{how[0]}-{how[1]}")
+def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
+    """The page, opened; when the test ends, it has asked for nothing and complained of nothing."""
+    scheme, width = request.param
+    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda asked: said.append(asked.url) if asked.url.partition("#")[0] != address else None)
+    opened.goto(address)
+    expect(opened.locator("#count")).to_contain_text("replies")
+    yield opened
+    opened.close()
+    assert [one for one in said if not one.startswith("data:")] == []
+
+
+def test_every_chart_has_marks_in_the_page_and_says_what_it_shows(page: Page) -> None:
+    charts = page.locator("figure")
+    assert charts.count() > 20
+    for at in range(charts.count()):
+        drawn = charts.nth(at).locator("svg")
+        assert drawn.locator(".mark-rect path, .mark-symbol path, .mark-line path, .mark-rule line").count()
+        assert len(charts.nth(at).locator("[role=img]").get_attribute("aria-label") or "") > 20
+        box = drawn.bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_the_answer_is_the_first_that_one_reads(page: Page) -> None:
+    answer = page.locator(".answer").first.inner_text()
+    assert re.search(
+        r"On \d+ test replies of \d+ conversations, bio \(simulated\), the tutor tiny dpo-b0.1 picks", answer
+    )
+    assert re.search(r"right action in \d+\.\d%: \+\d+\.\d points .* 95% interval \+.* to \+.*, p ", answer)
+
+
+def test_filters_change_what_is_listed(page: Page) -> None:
+    every = count(page)
+    found = {}
+    for outcome in ("gained", "lost", "both", "neither"):
+        page.select_option("#outcome", outcome)
+        found[outcome] = count(page)
+        assert page.locator("#list a").count() == min(found[outcome], 100)
+    assert sum(found.values()) == every and found["gained"] > found["lost"] > 0
+    page.select_option("#outcome", "all")
+    page.select_option("#gold", "1")
+    assert 0 < count(page) < every
+    page.select_option("#gold", "")
+    page.select_option("#outcome", "defect")
+    page.locator("#list a").first.click()
+    expect(page.locator("#talk")).to_contain_text("can't be read")
+
+
+def count(page: Page) -> int:
+    return int(page.locator("#count").inner_text().split()[0])
+
+
+def test_a_link_opens_its_transcript_and_a_reply_is_text_whatever_it_holds(page: Page, address: str) -> None:
+    page.select_option("#outcome", "gained")
+    link = page.locator("#list a").nth(1)
+    name = link.inner_text()
+    page.goto(f"{address}{link.get_attribute('href')}")
+    page.reload()
+    expect(page.locator("#talk h3")).to_have_text(name)
+    expect(page.locator("#talk")).to_contain_text(HOSTILE)
+    assert page.evaluate("window.hostile") is None
+    page.select_option("#outcome", "gained")
+    action = page.locator("#talk .said", has_text="tiny dpo-b0.1").locator(".label").nth(1)
+    expect(action).to_contain_text("✓ Action")
+    expect(page.locator("#talk .said", has_text="tiny sft").locator(".label").nth(1)).to_contain_text("✗ Action")
+
+
+def test_the_keyboard_reaches_a_transcript(page: Page) -> None:
+    page.locator("#outcome").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#talk h3")).to_be_visible()
+
+
+def test_nothing_keeps_people_out(page: Page, browser: Browser, address: str) -> None:
+    page.locator("#list a").first.click()
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    serious = [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_three_thousand_rows_open_in_two_seconds(browser: Browser, tmp_path: Path) -> None:
+    big = reported(tmp_path / "results", files=3, tests=130)
+    assert big.stat().st_size < 15e6
+    opened = browser.new_page()
+    opened.goto(big.as_uri())
+    expect(opened.locator("#count")).to_contain_text("replies")
+    assert count(opened) > 2500
+    assert opened.evaluate("performance.now()") < 2000
+    opened.close()
