@@ -40,10 +40,13 @@ _Validator = jsonschema.validators.extend(
 
 def validate(config: dict[str, Any]) -> None:
     """Raises UserError with the first mistake: its key and place, what was found, what would be right."""
-    if _values(config, {}) > _MOST_VALUES:
-        raise UserError(
-            f"config: more than {_MOST_VALUES} values", "YAML's aliases repeat what they stand for: use fewer"
-        )
+    try:
+        many = _values(config, {}) > _MOST_VALUES
+    except RecursionError:
+        raise UserError("config: nested too deeply", "take out the needless brackets or dashes") from None
+    if many:
+        remedy = "YAML's aliases repeat what they stand for: use fewer"
+        raise UserError(f"config: more than {_MOST_VALUES} values", remedy)
     validator = _Validator(_schema())
     errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
