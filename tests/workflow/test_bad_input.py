@@ -210,7 +210,7 @@ BANKS: dict[str, tuple[str, str, list[str]]] = {
     "no problems": ("bank.yaml", "[]", ["no usable problem (it is empty)"]),
     "problems without parts": ("bank.yaml", "- {problem: Why}", ["no usable problem (fewer than two subproblems: 1)"]),
     "a day that is none": ("bank.yaml", "- 2001-99-99", ["not YAML", "month"]),
-    "brackets by the ten thousand": ("bank.yaml", "[" * 50_000, ["bank.yaml", "nested too deeply"]),
+    "brackets by the ten thousand": ("bank.yaml", "[" * 50_000, ["bank.yaml", "nested deeper than 50"]),
     "a CSV without the column": ("bank.csv", "a,b\n1,2\n", ["no column 'problems'", "JSON in it"]),
     "a CSV without JSON": ("bank.csv", "problems\nx\n", ["no usable problem (not JSON: 1)"]),
 }
