@@ -12,7 +12,6 @@ import base64
 import hashlib
 import json
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from pedalign.artifacts import read_csv, read_json, write_text
 from pedalign.errors import argument_parser, run
 from pedalign.metrics import read_labels
 from pedalign.provenance import git_commit, record, verified, versions
-from pedalign.records import Table, read_records
-from pedalign.responses import READ
+from pedalign.records import read_records
+from pedalign.responses import Responses
 from pedalign.rubric import load_rubric
 from pedalign.summary import Key
 from pedalign.timing import memory, spent
@@ -63,7 +62,8 @@ def main() -> None:
     found: dict[str, Any] = {
         kind: {key: read_json(path) for key, path in named.items()} for kind, named in files.items()
     }
-    rows, tables = read_csv(summary), {key: Table(path, READ) for key, path in responses.items()}
+    prompts = read_records(split)
+    rows, tables = read_csv(summary), {key: Responses(path, prompts) for key, path in responses.items()}
     scored = {key: read_labels(table, rubric, args.first_turn == "true") for key, table in tables.items()}
     sections = [
         report.comparison(rows, rubric),
@@ -75,7 +75,7 @@ def main() -> None:
         report.costs(_by_stage(spent(results)), memory(results)),
     ]
     names = [" ".join(key) for key in keys]
-    talks = transcripts(read_records(split), {" ".join(key): table for key, table in tables.items()}, rubric)
+    talks = transcripts(prompts, {" ".join(key): table for key, table in tables.items()}, rubric)
     fields = [{"key": one.key, "name": one.name, "labels": one.labels} for one in rubric.label_fields]
     main_field = [one.key for one in rubric.label_fields].index(report.main_field(rubric).key)
     script = PAGE.with_suffix(".js").read_text(encoding="utf-8")
@@ -101,10 +101,8 @@ def main() -> None:
 
 
 def _by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
-    seconds: Counter[str] = Counter()
-    for (stage, _), one in found.items():
-        seconds[stage] += one  # type: ignore[assignment]
-    return dict(seconds)
+    stages = dict.fromkeys(stage for stage, _ in found)
+    return {stage: sum(seconds for (at, _), seconds in found.items() if at == stage) for stage in stages}
 
 
 def _there(paths: dict[Any, Path]) -> dict[Any, Path]:
