@@ -16,7 +16,7 @@ _OF = {"fine-tuned": _COLOURS[0], "aligned": _COLOURS[1], "paper": NEUTRAL}
 _WIDTH = 230
 _CONFIG = {
     "background": None,
-    "padding": 8,
+    "padding": {"left": 18, "right": 12, "top": 4, "bottom": 4},  # a page's font may be wider than the one measured
     "mark": {"aria": False},  # what is said of a chart stands around it
     "font": "sans-serif",
     "view": {"stroke": None},
@@ -44,7 +44,7 @@ def intervals(rows: Rows, order: Sequence[str], baseline: float | None, percent:
 
     `baseline`: where a line stands; None: nowhere.
     """
-    axis = alt.Axis(format="%" if percent else "+.1~f", tickCount=5)
+    axis = alt.Axis(format="%" if percent else "+.2~f", tickCount=5 if percent else 4)
     scale = alt.Scale(domain=[0, 1]) if percent else alt.Undefined
     base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height={"step": 24})
     y = alt.Y("name:N", sort=list(order), title=None)
@@ -75,7 +75,7 @@ def confusion(counts: Mapping[tuple[str, str], int], gold: Sequence[str], found:
         for other in found
         if (count := counts.get((one, other), 0))
     ]
-    base = alt.Chart(alt.Data(values=rows), width={"step": 22}, height={"step": 22}).encode(
+    base = alt.Chart(alt.Data(values=rows), width={"step": 26}, height={"step": 26}).encode(
         x=alt.X("found:N", sort=list(found), title="tutor", axis=alt.Axis(labelAngle=0), scale=_all(found)),
         y=alt.Y("gold:N", sort=list(gold), title="gold", scale=_all(gold)),
     )

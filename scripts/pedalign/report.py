@@ -238,7 +238,7 @@ def trainings(manifests: Mapping[Key, Mapping[str, Any]]) -> Section:
 
 def data(splits: Mapping[str, Any], audits: Mapping[str, Any], counts: Mapping[str, Any], rubric: Rubric) -> Section:
     """What was trained and tested on. `audits` and `counts` (of pairs): by model."""
-    simulated = f" {splits['simulated']} of them are simulated." if splits["simulated"] else ""
+    simulated = f" Of those in the files, {splits['simulated']} are simulated." if splits["simulated"] else ""
     total = sum(one["conversations"] for one in splits["splits"].values())
     section = Section(
         "data", "The data", f"{total} conversations, drawn by the method '{splits['method']}'.{simulated}"
