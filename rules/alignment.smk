@@ -65,8 +65,10 @@ rule optimize:
         runtime=minutes("alignment"),
         save_minutes=config["training_state"]["minutes"],
         save_steps=config["training_state"]["steps"],
+        trackers=",".join(config["trackers"]) or "none",
         unlearned=config["checks"]["unlearned"],
     params:
+        tensorboard=f"{RESULTS}/logs/tensorboard/{{model}}/{{policy}}",
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             training=training(wildcards, "alignment", policy(wildcards).seed),
@@ -79,4 +81,5 @@ rule optimize:
         " --rubric {input.rubric:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
         " --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"
+        " --trackers {resources.trackers} --tensorboard {params.tensorboard:q}"
         " --unlearned {resources.unlearned}"

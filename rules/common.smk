@@ -15,6 +15,7 @@ from pedalign.calls import check_clock, check_writable, live
 from pedalign.config import adopted, answering_settings, model_entry, parse_policy, runs, settings, validate
 from pedalign.errors import UserError
 from pedalign.leases import visible_devices
+from pedalign.progress import TERMINAL
 from pedalign.provenance import check_recorded
 from pedalign.published import PUBLISHED, published_blob
 from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
@@ -33,8 +34,13 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 # default, two trainings on the same cores get a twentieth of the speed of one; with this, four tenths each, and one alone
 # loses a twentieth.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-# The scripts print lines of progress; the bars of libraries only fill the logs.
+# The scripts tell themselves how far they are: by a bar on this call's terminal, and lines in their logs. The bars of
+# libraries only fill these.
 os.environ.setdefault("TQDM_DISABLE", "1")
+if workflow.is_main_process and sys.stderr.isatty():
+    os.environ[TERMINAL] = os.ttyname(sys.stderr.fileno())
+else:
+    os.environ.pop(TERMINAL, None)
 
 
 def checked(question, *arguments):
@@ -85,8 +91,8 @@ def artifacts():
     for tutor in TUTORS:
         names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json")
         paths += [f"{RESULTS}/{tutor}/{name}" for name in names]
-    comparisons = [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS]
-    return paths + comparisons + perplexity_artifacts()
+    paths += [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS]
+    return paths + perplexity_artifacts() + [f"{RESULTS}/report.html", f"{RESULTS}/charts"]
 
 
 def perplexity_artifacts():
@@ -283,11 +289,14 @@ def evaluation():
 
 
 def print_summary():
-    """The summary table, and where the time went, at the end of a call that asked for them."""
-    path = Path(RESULTS, "summary.csv")
-    if {"all", str(path)} & set(workflow.dag_settings.targets or ["all"]):
+    """The summary table, where the time went, and the page to look at, at the end of a call that asked for them."""
+    path, page = Path(RESULTS, "summary.csv"), Path(RESULTS, "report.html")
+    asked = set(workflow.dag_settings.targets or ["all"])
+    if {"all", str(path)} & asked:
         print(f"\n{table(read_csv(path))}\n\n{path}", flush=True)
         subprocess.run([sys.executable, str(ROOT / "scripts/timing.py"), RESULTS])
+    if {"all", "report", str(page)} & asked:
+        print(f"{page}: open it in a browser; charts, and what each tutor said", flush=True)
 
 
 def request(rule, **wildcards):

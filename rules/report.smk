@@ -16,7 +16,7 @@ rule summarize:
         rubric=RUBRIC,
         code=script("summarize"),
     output:
-        f"{RESULTS}/summary.csv",
+        report(f"{RESULTS}/summary.csv", category="Results", labels={"table": "all runs"}),
     log:
         f"{RESULTS}/logs/summary.log",
     benchmark:
@@ -52,7 +52,14 @@ rule report:
         code=script("report"),
         page=[os.path.relpath(ROOT / f"scripts/pedalign/report.{kind}") for kind in ("html", "js")],
     output:
-        f"{RESULTS}/report.html",
+        page=report(f"{RESULTS}/report.html", category="Results", labels={"table": "the report page"}),
+        charts=report(
+            directory(f"{RESULTS}/charts"),
+            patterns=["{section}/{chart}.svg"],
+            category="Charts",
+            subcategory="{section}",
+            labels={"chart": "{chart}"},
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -71,8 +78,8 @@ rule report:
         config=settings(**{**config, "models": {model: config["models"][model] for model in MODELS}}),
     shell:
         "python scripts/report.py {params.results:q} --dataset {params.dataset:q} --rubric {input.rubric:q}"
-        " --tutors {params.tutors:q} --first-turn {params.first_turn} --config {params.config:q} --output {output:q}"
-        " 2>&1 | tee {log:q}"
+        " --tutors {params.tutors:q} --first-turn {params.first_turn} --config {params.config:q} --output {output.page:q}"
+        " --charts {output.charts:q} 2>&1 | tee {log:q}"
 
 
 rule provenance:

@@ -107,6 +107,7 @@ rule finetune:
         runtime=minutes("sft"),
         save_minutes=config["training_state"]["minutes"],
         save_steps=config["training_state"]["steps"],
+        trackers=",".join(config["trackers"]) or "none",
         unlearned=config["checks"]["unlearned"],
     params:
         settings=lambda wildcards: settings(
@@ -114,10 +115,12 @@ rule finetune:
             training=training(wildcards, "sft", config["seed"]),
             **adapter(wildcards),
         ),
+        tensorboard=f"{RESULTS}/logs/tensorboard/{{model}}/sft",
         model=base_model,
     shell:
         "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
         " scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"
+        " --trackers {resources.trackers} --tensorboard {params.tensorboard:q}"
         " --unlearned {resources.unlearned}"

@@ -20,6 +20,7 @@ from pedalign.models import load_model, load_tokenizer
 from pedalign.paper import canonical_form
 from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
 from pedalign.phases import begin
+from pedalign.progress import Progress
 from pedalign.provenance import record, verified
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -55,7 +56,9 @@ def main() -> None:
     replies = [rendering.reply_ids(reply) for pair in pairs for reply in pair.replies]
     model = load_model(args.model, settings.dtype)
     begin("working")
-    totals = log_probabilities(model, list(zip(prompts, replies, strict=True)), settings.max_batch_tokens)
+    asked = list(zip(prompts, replies, strict=True))
+    with Progress(f"perplexity {args.output.parent}", len(asked), "replies") as progress:
+        totals = log_probabilities(model, asked, settings.max_batch_tokens, progress.update_to)
     found = [Likelihood(total, len(reply)) for total, reply in zip(totals, replies, strict=True)]
     both = list(zip(found[::2], found[1::2], strict=True))
     report = perplexities(pairs, both, rubric, settings.resamples, settings.seed)

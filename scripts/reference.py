@@ -19,6 +19,7 @@ from pedalign.errors import argument_parser, run
 from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
 from pedalign.phases import begin
+from pedalign.progress import Progress
 from pedalign.provenance import record, verified
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
@@ -55,7 +56,8 @@ def main() -> None:
     ]
     model = load_model(args.model, settings.dtype)
     begin("working")
-    totals = log_probabilities(model, replies, settings.max_batch_tokens)
+    with Progress(f"reference {args.output.parent}", len(replies), "replies") as progress:
+        totals = log_probabilities(model, replies, settings.max_batch_tokens, progress.update_to)
     columns["chosen"], columns["rejected"] = totals[: len(prompts)], totals[len(prompts) :]
     write_columns(args.output, columns)
     record([args.output], inputs, vars(settings))

@@ -2,15 +2,17 @@
 
 Reads   summary.csv, splits.json, the formatted test split, the rubric; of each tutor metrics.json, perplexity.json,
         checkpoint.json and responses.csv; the audits, the counts of pairs; Snakemake's benchmark files and the logs
-Writes  report.html, one page that needs no network
+Writes  report.html, one page that needs no network, and its charts as SVG, charts/<section>/<title>.svg
 
     python scripts/report.py results --dataset bio --rubric datasets/rubrics/class.yaml \
-        --tutors tiny/sft tiny/dpo-b0.1 --first-turn false --config '{"seed": 42}' --output results/report.html
+        --tutors tiny/sft tiny/dpo-b0.1 --first-turn false --config '{"seed": 42}' --output results/report.html \
+        --charts results/charts
 """
 
 import base64
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import jinja2
 
 from pedalign import report
-from pedalign.artifacts import read_csv, read_json, write_text
+from pedalign.artifacts import read_csv, read_json, whole_directory, write_text
 from pedalign.errors import argument_parser, run
 from pedalign.metrics import read_labels
 from pedalign.provenance import git_commit, record, verified, versions
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--first-turn", choices=("true", "false"), required=True, help="whether it was scored")
     parser.add_argument("--config", required=True, help="JSON: the settings that the page shows")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--charts", type=Path, required=True, help="the folder for the charts")
     args = parser.parse_args()
 
     results, rubric = args.results, load_rubric(args.rubric)
@@ -95,9 +98,18 @@ def main() -> None:
         versions=", ".join(f"{package} {number}" for package, number in versions().items()),
         hashes=inputs.items(),
     )
+    with whole_directory(args.charts) as folder:
+        for section in sections:
+            for figure in section.figures:
+                write_text(folder / section.id / f"{_file_name(figure.title)}.svg", figure.svg)
     write_text(args.output, page)
     record([args.output], inputs, {"tutors": args.tutors})
     print(f"{args.output}: {len(page) / 2**20:.1f} MB, {sum(len(one.figures) for one in sections)} charts")
+
+
+def _file_name(title: str) -> str:
+    """`Loss, tiny sft` → `loss-tiny-sft`"""
+    return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
 
 
 def _by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:

@@ -10,7 +10,6 @@ Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gol
         --settings '{"rendering": {...}, "dtype": "float32", "generation": {...}, "samples": 1}'
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pedalign.errors import UserError, argument_parser, run
 from pedalign.generation import Completion, GenerationSettings, History, batches, generate
 from pedalign.models import load_model, load_tokenizer
 from pedalign.phases import begin
+from pedalign.progress import Progress
 from pedalign.provenance import record, verified
 from pedalign.responses import COLUMNS
 from pedalign.rubric import load_rubric
@@ -74,7 +74,8 @@ def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
         model = load_model(args.model, settings.dtype)
         started = time.monotonic()
         begin("generating")
-        completions = generate(model, histories, rendering.end_id, generation, _progress(started), selection)
+        with Progress(f"respond {args.output.parent}", _prompts(histories, selection), "replies") as progress:
+            completions = generate(model, histories, rendering.end_id, generation, progress.update_to, selection)
 
     begin("saving")
     records = []
@@ -112,13 +113,9 @@ def _history(group: list[dict[str, Any]], rendering: Renderer, samples: int) -> 
     return History(group[0]["conversation_id"], rendering.encode(group[-1]["prompt"])[0], lengths)
 
 
-def _progress(started: float) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        seconds = time.monotonic() - started
-        left = seconds / done * (total - done)
-        print(f"respond: {done}/{total} replies, {left:.0f} s left", file=sys.stderr, flush=True)
-
-    return report
+def _prompts(histories: list[History], selection: list[list[int]] | None) -> int:
+    chosen = histories if selection is None else [histories[at] for batch in selection for at in batch]
+    return sum(len(history.prompt_lengths) for history in chosen)
 
 
 if __name__ == "__main__":

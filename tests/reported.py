@@ -63,5 +63,16 @@ def reported(results: Path, files: int = 1, tests: int = 20) -> Path:
     script("summarize", *measured, *marked, "--output", results / "summary.csv")
     page = results / "report.html"
     told = ("--dataset", "bio", "--rubric", RUBRIC, "--first-turn", "false", "--config", json.dumps({"seed": 1}))
-    script("report", results, "--tutors", "tiny/sft", "tiny/dpo-b0.1", *told, "--output", page)
+    script(
+        "report",
+        results,
+        "--tutors",
+        "tiny/sft",
+        "tiny/dpo-b0.1",
+        *told,
+        "--output",
+        page,
+        "--charts",
+        results / "charts",
+    )
     return page

@@ -2,12 +2,12 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from pedalign.conversation import Message
@@ -118,6 +118,7 @@ def optimize(
     alignment: AlignmentSettings,
     settings: TrainingSettings,
     states: TrainingStates | None = None,
+    watchers: Iterable[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Align `model` in place with preference pairs; the facts for the manifest.
 
@@ -149,7 +150,7 @@ def optimize(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
-    return {"rows": len(rows), **run_trainer(trainer, "optimize", states)}
+    return {"rows": len(rows), **run_trainer(trainer, "optimize", states, watchers)}
 
 
 def _pair_row(renderer: Renderer, pair: Pair, max_length: int) -> dict[str, Any]:

@@ -172,14 +172,14 @@ def generate(
     histories: Sequence[History],
     end_id: int,
     settings: GenerationSettings,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int], None] = lambda done: None,
     selection: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Completion]]:
     """A completion for every prompt of every history, in their order.
 
     The result of a row depends on its own prompt (and, when sampling, on its conversation's id, its
     turn and the seed), not on the rows that share its batch, but for rounding in the last bits.
-    `progress` is called with (rows done, rows in all). `selection`: those of the histories' `batches`
+    `progress` is called with the number of rows done. `selection`: those of the histories' `batches`
     that are answered; None: all. The histories of others get no completion.
     Raises UserError where a sliding attention window would cut a conversation off.
     """
@@ -197,14 +197,18 @@ def generate(
     if selection is None:
         selection = batches(histories, settled(settings, model))
     beginning = _read_beginning(model, histories)
-    total = sum(len(histories[at].prompt_lengths) for batch in selection for at in batch)
-    done = 0
+    done = 0  # rows of the batches before
+
+    def tell(more: int) -> None:
+        progress(done + more)
+
     for batch in selection:
-        answers = _answer_in_parts(model, [histories[at] for at in batch], beginning, end_id, settings)
+        chosen = [histories[at] for at in batch]
+        answers = _answer_in_parts(model, chosen, beginning, end_id, settings, tell)
         for at, completions in zip(batch, answers, strict=True):
             results[at] = completions
             done += len(completions)
-        progress(done, total)
+        tell(0)
     return results
 
 
@@ -253,11 +257,16 @@ def _read_beginning(model: PreTrainedModel, histories: Sequence[History]) -> Lay
 
 
 def _answer_in_parts(
-    model: PreTrainedModel, histories: Sequence[History], beginning: Layers, end_id: int, settings: GenerationSettings
+    model: PreTrainedModel,
+    histories: Sequence[History],
+    beginning: Layers,
+    end_id: int,
+    settings: GenerationSettings,
+    ended: Callable[[int], None],
 ) -> list[list[Completion]]:
     """As `_answer`; in two halves where memory does not suffice for the whole, and so on."""
     try:
-        return _answer(model, histories, beginning, end_id, settings)
+        return _answer(model, histories, beginning, end_id, settings, ended)
     except torch.OutOfMemoryError:
         if len(histories) == 1:
             raise UserError(
@@ -268,12 +277,20 @@ def _answer_in_parts(
     torch.cuda.empty_cache()  # outside of `except`, where the error holds on to what was computed
     half = len(histories) // 2
     print(f"out of memory with {len(histories)} conversations at a time: trying {half}", flush=True)
-    parts = (histories[:half], histories[half:])
-    return [answers for part in parts for answers in _answer_in_parts(model, part, beginning, end_id, settings)]
+    first = _answer_in_parts(model, histories[:half], beginning, end_id, settings, ended)
+    done = sum(map(len, first))
+    return first + _answer_in_parts(
+        model, histories[half:], beginning, end_id, settings, lambda more: ended(done + more)
+    )
 
 
 def _answer(
-    model: PreTrainedModel, histories: Sequence[History], beginning: Layers, end_id: int, settings: GenerationSettings
+    model: PreTrainedModel,
+    histories: Sequence[History],
+    beginning: Layers,
+    end_id: int,
+    settings: GenerationSettings,
+    ended: Callable[[int], None],
 ) -> list[list[Completion]]:
     device = model.device
     conversation = torch.tensor([at for at, h in enumerate(histories) for _ in h.prompt_lengths], device=device)
@@ -296,6 +313,7 @@ def _answer(
                 stopped[row] = token == end_id
                 if token != end_id:
                     written[row].append(token)
+        ended(sum(stopped))
         going = torch.tensor([not stopped[row] for row in active.tolist()], device=device)
         n_going = int(going.sum())
         if n_going == 0 or step + 1 == settings.max_new_tokens:

@@ -1,6 +1,6 @@
 """How likely a model finds given replies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -14,12 +14,16 @@ _SCORED = 4096  # positions whose probabilities are taken at a time: a vocabular
 
 @torch.inference_mode()
 def log_probabilities(
-    model: PreTrainedModel, replies: Sequence[tuple[Sequence[int], Sequence[int]]], max_batch_tokens: int | None
+    model: PreTrainedModel,
+    replies: Sequence[tuple[Sequence[int], Sequence[int]]],
+    max_batch_tokens: int | None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[float]:
     """The natural log-probability of each reply, summed over its tokens.
 
     `replies` holds (prompt ids, reply ids); batches are of like length, of at most `max_batch_tokens` padded tokens
-    (None: as many as fit) or one reply. Probabilities are taken in float32.
+    (None: as many as fit) or one reply. Probabilities are taken in float32. `progress` is called with the number of
+    replies done.
     """
     model.eval()
     if hasattr(model, "get_base_model"):  # PEFT's wrapper: the model with its adapter in place
@@ -35,6 +39,7 @@ def log_probabilities(
         batch, order = order[:size], order[size:]
         for at, total in zip(batch, _summed(model, [replies[at] for at in batch], longest), strict=True):
             totals[at] = total
+        progress(len(replies) - len(order))
     return totals
 
 

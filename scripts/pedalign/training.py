@@ -34,11 +34,13 @@ from pedalign.processes import (
     processes,
     sharded,
 )
+from pedalign.progress import Progress
 from pedalign.provenance import verified, write_manifest
 from pedalign.resuming import TrainingStates, leave_at_exit, origin, wait_for_all
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import Renderer, renderer
+from pedalign.trackers import trackers
 
 
 @dataclass(frozen=True)
@@ -113,27 +115,25 @@ def training_order(lengths: Sequence[int] | int, settings: TrainingSettings) -> 
     return order[: math.ceil(settings.epochs * steps_per_epoch) * size]
 
 
-class Progress(TrainerCallback):
-    """A line every ten seconds in place of a line per step."""
+class Steps(TrainerCallback):
+    """How far the training is, told by its first process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.started = self.last = time.monotonic()
-        self.first = 0  # steps that an earlier run did
+        self.progress: Progress | None = None
 
     def on_train_begin(self, args, state, control, **_):
-        self.first = state.global_step
+        if state.is_world_process_zero:
+            self.progress = Progress(self.name, state.max_steps, "steps", initial=state.global_step)
 
     def on_log(self, args, state, control, logs=None, **_):
-        now = time.monotonic()
-        if state.is_world_process_zero and logs and "loss" in logs and now - self.last >= 10:
-            self.last = now
-            left = (now - self.started) / (state.global_step - self.first) * (state.max_steps - state.global_step)
-            print(
-                f"{self.name}: step {state.global_step}/{state.max_steps}, loss {float(logs['loss']):.3f}, "
-                f"{left:.0f} s left",
-                flush=True,
-            )
+        if self.progress is not None and "loss" in (logs or {}):
+            self.progress.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
+            self.progress.update_to(state.global_step)
+
+    def on_train_end(self, args, state, control, **_):
+        if self.progress is not None:
+            self.progress.close()
 
 
 class FiniteLoss(TrainerCallback):
@@ -152,15 +152,19 @@ class FiniteLoss(TrainerCallback):
                 )
 
 
-def run_trainer(trainer: Any, name: str, states: TrainingStates | None) -> dict[str, Any]:
+def run_trainer(
+    trainer: Any, name: str, states: TrainingStates | None, watchers: Iterable[TrainerCallback] = ()
+) -> dict[str, Any]:
     """Train, and the facts for the manifest; "weights" are the whole model's where each process holds a part of them.
 
-    Ends the process where SIGTERM interrupted the training.
+    `watchers` are called back besides. Ends the process where SIGTERM interrupted the training.
     """
     started = time.monotonic()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress(name))
+    trainer.add_callback(Steps(f"{name} {states.checkpoint.parent}" if states else name))
     trainer.add_callback(FiniteLoss(name))
+    for watcher in watchers:
+        trainer.add_callback(watcher)
     if states:
         trainer.args.output_dir = str(states.folder)
         trainer.add_callback(states)
@@ -218,6 +222,7 @@ def finetune(
     conversations: Sequence[Conversation],
     settings: TrainingSettings,
     states: TrainingStates | None = None,
+    watchers: Iterable[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Fine-tune `model` in place on the tutor's turns; the facts for the manifest."""
     rows = finetuning_rows(renderer, conversations, settings.max_length)
@@ -229,7 +234,7 @@ def finetune(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
-    return {"rows": len(rows), **run_trainer(trainer, "finetune", states)}
+    return {"rows": len(rows), **run_trainer(trainer, "finetune", states, watchers)}
 
 
 def expect_all_rows(kept: int, given: int) -> None:
@@ -264,6 +269,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
     parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
+    parser.add_argument("--trackers", default="none", help="of the curves, as a list: tensorboard,wandb")
+    parser.add_argument("--tensorboard", type=Path, default=Path("runs"), help="the folder for TensorBoard's files")
     parser.add_argument(
         "--unlearned",
         choices=("mark", "stop"),
@@ -300,6 +307,7 @@ class Train(Protocol):
         renderer: Renderer,
         *,
         states: TrainingStates,
+        watchers: Iterable[TrainerCallback],
     ) -> dict[str, Any]: ...
 
 
@@ -319,6 +327,8 @@ def train_and_save(
         elif sharded():
             _without_shared_memory()
     begin("loading")
+    names = [] if args.trackers == "none" else args.trackers.split(",")
+    watchers = trackers(names, args.tensorboard) if is_first_process() else []
     inputs = verified(*data, args.model, args.rubric) if is_first_process() else {}
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
@@ -333,7 +343,7 @@ def train_and_save(
         held = dtype if sharded() else "float32"
         model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, held)
         begin("training")
-        facts = train(model, tokenizer, rendering, states=states)
+        facts = train(model, tokenizer, rendering, states=states, watchers=watchers)
         expect_better(args.output, facts["history"], args.unlearned)
         begin("saving")
         weights = facts.pop("weights")

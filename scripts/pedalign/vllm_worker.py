@@ -1,14 +1,17 @@
-"""What runs in vLLM's environment, and so needs no other package: `python -m pedalign.vllm_worker JOB ANSWERS`.
+"""What runs in vLLM's environment, and so needs no package but those that come with it:
+`python -m pedalign.vllm_worker JOB ANSWERS`.
 
 JOB is what `vllm_engine` writes; ANSWERS a list of [new ids, finish reason], in the order of the prompts.
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pedalign.processes import die_with_parent
+from pedalign.progress import Progress
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def _answers(job: dict[str, Any]) -> list[tuple[list[int], str]]:
         for seed in job["seeds"]
     ]
     found = []
-    for output in model.generate(prompts, sampling, use_tqdm=False):
+    for output in model.generate(prompts, sampling, use_tqdm=partial(Progress, "respond", unit="replies")):
         reply = output.outputs[0]
         ids = list(reply.token_ids)
         found.append((ids[:-1] if ids and ids[-1] == job["end_id"] else ids, reply.finish_reason))

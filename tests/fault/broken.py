@@ -113,7 +113,9 @@ def results_of(checkout: Checkout, folder: str = "results") -> dict[str, str]:
     found = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
-        if not path.is_file() or re.match(r"(logs|benchmarks)/|time\.svg$|(.*/)?\.(provenance/|snakemake_)", name):
+        if not path.is_file() or re.match(
+            r"(logs|benchmarks)/|time\.svg$|report\.html$|charts/|(.*/)?\.(provenance/|snakemake_)", name
+        ):
             continue
         content = path.read_bytes()
         if re.search(r"(checkpoint|base)\.json$", name):

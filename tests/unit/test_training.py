@@ -16,7 +16,7 @@ from pedalign.errors import UserError
 from pedalign.head import _AllAtOnce
 from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
 from pedalign.processes import accumulation
-from pedalign.training import Progress, StageSettings, expect_better, finetune, train_and_save
+from pedalign.training import StageSettings, Steps, expect_better, finetune, train_and_save
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +106,8 @@ def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(m
         save_minutes=0,
         save_steps=0,
         unlearned="mark",
+        trackers="none",
+        tensorboard=None,
     )
     slow = settings(dtype="bfloat16", learning_rate=1e-5, scheduler="constant", warmup=0.0, epochs=8)
     stage = StageSettings({"template": "tutor", "instruction": "compact"}, slow)
@@ -118,14 +120,15 @@ def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(m
     assert (before != after).float().mean() > 0.5
 
 
-def test_the_time_left_is_that_of_the_steps_that_this_run_did(monkeypatch, capsys):
+def test_the_time_left_is_that_of_the_steps_that_this_run_did(capsys):
     """Of a training that goes on from step 100, ten steps in twenty seconds."""
-    now = iter([0.0, 20.0])
-    monkeypatch.setattr("pedalign.training.time.monotonic", lambda: next(now))
-    progress = Progress("finetune")
-    progress.on_train_begin(None, TrainerState(global_step=100), None)
-    progress.on_log(None, TrainerState(global_step=110, max_steps=120), None, logs={"loss": 1.0})
-    assert "step 110/120, loss 1.000, 20 s left" in capsys.readouterr().out
+    steps = Steps("finetune")
+    steps.on_train_begin(None, TrainerState(global_step=100, max_steps=120), None)
+    steps.progress.start_t -= 20
+    steps.progress.said -= 60
+    steps.on_log(None, TrainerState(global_step=110, max_steps=120), None, logs={"loss": 1.0})
+    said = capsys.readouterr().out
+    assert said == "finetune: 110 of 120 steps (92%), 2.0 s each, 00:20 left, loss 1.000\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""How far a long piece of work is: a bar on the terminal of who looks on, a line every half minute in the log."""
+
+import io
+import os
+import signal
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+TERMINAL = "PEDALIGN_TERMINAL"  # names the terminal of the call of Snakemake that this job belongs to
+EVERY = 30  # seconds between two lines
+
+
+class _Terminal:
+    """Leaves the cursor where its line begins, so that what others write next does not stand behind the bar."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        self.file.write(text + "\r")
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def fileno(self) -> int:  # its width is asked for
+        return self.file.fileno()
+
+
+def _terminal() -> _Terminal | None:
+    """The terminal that this job was started from: its own, or that of its workflow; None where nobody looks on."""
+    try:
+        if path := os.environ.get(TERMINAL):
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else `stty tostop` stops who writes from the background
+            return _Terminal(open(path, "w", encoding="utf-8"))
+    except OSError:  # closed since
+        return None
+    return _Terminal(sys.stderr) if sys.stderr.isatty() else None
+
+
+class Progress(tqdm):
+    """tqdm, whose bar is drawn where a terminal is, and which prints a plain line now and then.
+
+    `with Progress("respond", total, "replies") as progress: progress.update(3)`. `initial`: what was done before, by
+    another process; it does not count for the rate.
+    """
+
+    def __init__(self, name: str, total: int, unit: str, initial: int = 0, **_: Any) -> None:
+        terminal = _terminal()
+        self.said = time.monotonic()
+        self.file = terminal or io.StringIO()
+        super().__init__(
+            desc=name,
+            total=total,
+            unit=f" {unit}",
+            initial=initial,
+            file=self.file,
+            disable=False,  # TQDM_DISABLE is for the bars of others
+            dynamic_ncols=True,
+            leave=False,
+            mininterval=0.2 if terminal else 60,
+        )
+
+    def update_to(self, done: int) -> None:
+        self.update(done - self.n)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        now = time.monotonic()
+        if now - self.said >= EVERY:
+            self.said = now
+            self.clear()
+            print(self.line(), flush=True)
+        return shown
+
+    def line(self) -> str:
+        """`respond: 120 of 480 replies (25%), 12.1 per second, 00:30 left`"""
+        known = self.format_dict
+        elapsed, done = known["elapsed"], self.n - self.initial
+        said = f"{self.desc}: {self.n} of {self.total}{self.unit} ({self.n / max(self.total, 1):.0%})"
+        if done and elapsed:
+            rate = done / elapsed
+            speed = f"{rate:.1f} per second" if rate >= 1 else f"{1 / rate:.1f} s each"
+            said += f", {speed}, {self.format_interval((self.total - self.n) / rate)} left"
+        return f"{said}, {self.postfix}" if self.postfix else said

@@ -1,0 +1,59 @@
+"""Where the curves of a training can be watched while it runs: TensorBoard's files, or Weights & Biases."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from pedalign.errors import UserError, nearest
+
+TRACKERS = ("tensorboard", "wandb")
+
+
+def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
+    """The trainers' callbacks of those names; TensorBoard's files lie in `folder`.
+
+    Raises UserError for another name, or one whose package is not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise UserError(f"--trackers: '{name}' is not known", nearest(name, TRACKERS))
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"trackers: '{name}' is not installed",
+                f"pip install {name} (without it: take '{name}' out of 'trackers' in config.yaml)",
+            )
+    return [{"tensorboard": _tensorboard, "wandb": _wandb}[name](folder) for name in names]
+
+
+def _tensorboard(folder: Path) -> TrainerCallback:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    class TensorBoard(TensorBoardCallback):
+        """Of one training: what an earlier one wrote goes, and what came after the step that is gone on from."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.logging_dir = str(folder)
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                if state.global_step == 0:
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.tb_writer = SummaryWriter(str(folder), purge_step=state.global_step + 1)
+            super().on_train_begin(args, state, control, **kwargs)
+
+    return TensorBoard()
+
+
+def _wandb(folder: Path) -> TrainerCallback:
+    from transformers.integrations import WandbCallback
+
+    os.environ.setdefault("WANDB_PROJECT", "pedalign")
+    os.environ.setdefault("WANDB_NAME", "/".join(folder.parts[-2:]))
+    return WandbCallback()
