@@ -27,10 +27,13 @@ _SHOWN = 2000  # characters of a message
 
 
 def _one_line(text: str) -> str:
-    """What a terminal would act on (escapes, marks that turn the direction) is spelt out: text of a file is in it."""
     line = " ".join(text.split())
-    line = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    return printable(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…")
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: what it would act on (escapes, marks that turn the direction) is spelt out."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 
 
 class _Parser(argparse.ArgumentParser):

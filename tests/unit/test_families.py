@@ -131,7 +131,7 @@ def test_a_model_goes_through_both_trainings_and_back_into_plain_transformers(fa
     def args(source: str, target: str) -> Namespace:
         manifest = tmp_path / f"{target}.json"
         source, output = tmp_path / source, tmp_path / target
-        saving = {"save_minutes": 0, "save_steps": 0, "unlearned": "mark"}
+        saving = {"save_minutes": 0, "save_steps": 0, "unlearned": "mark", "trackers": "none", "tensorboard": None}
         return Namespace(model=source, rubric=RUBRIC, output=output, manifest=manifest, **saving)
 
     script = ROOT / "scripts/finetune.py"

@@ -1,0 +1,91 @@
+"""A conversation with one tutor or several: each answers the same history, and one of the replies is gone on with."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pedalign.artifacts import read_json
+from pedalign.conversation import Conversation, Message
+from pedalign.errors import UserError
+from pedalign.generation import GenerationSettings, History, generate
+from pedalign.models import load_model, load_tokenizer
+from pedalign.provenance import manifest_path, read_record, record_path, verified
+from pedalign.rubric import Rubric, load_rubric
+from pedalign.template import renderer
+from pedalign.transcripts import Labelled, labelled
+
+# Of a tutor that has not answered a split: greedy, and room for any reply.
+_DECODING = {"max_new_tokens": 512, "min_new_tokens": 2, "temperature": 0, "repetition_penalty": 1.0, "seed": 42}
+
+
+class Tutor:
+    """A checkpoint that answers as it did in the workflow: same rubric, wording, and way to choose tokens."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Raises UserError where there is no such checkpoint, or it is not as it was made."""
+        asked = _asked(checkpoint)
+        verified(checkpoint)
+        self.name = "/".join(checkpoint.resolve().parts[-3:-1])
+        self.rubric = load_rubric(Path(next(path for path in asked["made_from"] if path.endswith(".yaml"))))
+        decoding = asked["settings"].get("generation", _DECODING)
+        self.settings = GenerationSettings(**{**decoding, "engine": "transformers", "max_batch_tokens": None})
+        self.tokenizer = load_tokenizer(checkpoint)
+        self.renderer = renderer(self.tokenizer, rubric=self.rubric, **asked["settings"]["rendering"])
+        self.model = load_model(checkpoint, asked["settings"].get("dtype") or asked["settings"]["training"]["dtype"])
+
+    def answer(self, messages: Sequence[Message]) -> str:
+        """The reply to the last of the `messages`, the student's, as the model wrote it."""
+        ids = self.renderer.encode(messages)[0]
+        history = History(str(len(messages)), ids, [len(ids)])
+        ((completion,),) = generate(self.model, [history], self.renderer.end_id, self.settings)
+        return self.tokenizer.decode(completion.ids, skip_special_tokens=True)
+
+
+def _asked(checkpoint: Path) -> Mapping[str, Any]:
+    """How the tutor was asked for its replies to the test split, or else how it was trained: a record of provenance."""
+    manifest, responses = manifest_path(checkpoint), checkpoint.parent / "test/responses.csv"
+    if not manifest.is_file():
+        made = f"snakemake --cores all {manifest} makes it"
+        raise UserError(f"{checkpoint}: no checkpoint of this workflow: there is no {manifest}", made)
+    if record_path(responses).is_file():
+        return read_record(responses)
+    if "training" not in read_json(manifest)["settings"]:
+        asks = f"snakemake --cores all {responses} finds it out"
+        raise UserError(f"{checkpoint}: nothing says how this tutor is asked, as it was trained elsewhere", asks)
+    return read_record(manifest)
+
+
+class Talk:
+    """What was said, and the tutors' replies to the student's last turn."""
+
+    def __init__(self, tutors: Sequence[Tutor]) -> None:
+        """Raises UserError where the tutors' labels are not of one rubric: they could not go on with one history."""
+        self.tutors = tutors
+        self.rubric: Rubric = tutors[0].rubric
+        if any(tutor.rubric != self.rubric for tutor in tutors):
+            raise UserError("the tutors have different rubrics", "talk to tutors of one rubric")
+        self.messages: list[Message] = []
+        self.replies: list[str] = []  # of each tutor
+        self.taken = len(tutors) - 1  # the tutor whose reply is gone on with
+
+    def ask(self, text: str) -> list[Labelled]:
+        """Each tutor's reply to the student's next turn."""
+        self.messages = [*self.all_messages(), {"role": "user", "content": text}]
+        self.replies = [tutor.answer(self.messages) for tutor in self.tutors]
+        return self.labelled()
+
+    def labelled(self) -> list[Labelled]:
+        return [labelled(reply, self.rubric) for reply in self.replies]
+
+    def all_messages(self) -> list[Message]:
+        """The conversation with the reply that is taken; in the form in which tutors read their own replies."""
+        if not self.replies:
+            return self.messages
+        reply = self.replies[self.taken]
+        return [*self.messages, {"role": "assistant", "content": self.rubric.canonical(reply).text or reply}]
+
+    def record(self) -> dict[str, Any]:
+        """The conversation as conversation files hold it."""
+        made = time.strftime("%Y-%m-%d-%H%M%S", time.gmtime())
+        return Conversation(f"chat-{made}", tuple(self.all_messages())).record()

@@ -1,0 +1,38 @@
+"""Two small tutors in a results folder, by the workflow's own scripts: one has learned its replies, one has not."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from checkouts import ROOT
+from small import TALKS, settings, small_model
+
+from pedalign.artifacts import write_records
+from pedalign.models import save_checkpoint
+
+RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"
+RENDERING = {"template": "tutor", "instruction": "compact"}
+EPOCHS = {"sft": 1, "dpo-b0.1": 40}
+
+
+def script(name: str, *arguments: object, given: str | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, f"scripts/{name}.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=given)
+
+
+def trained(results: Path) -> list[Path]:
+    """The checkpoints of tiny/sft, whose replies can't be read, and of tiny/dpo-b0.1."""
+    model, tokenizer, renderer = small_model()
+    save_checkpoint(model, renderer, tokenizer, results / "base")
+    write_records(results / "sft.json", [talk.record() for talk in TALKS])
+    checkpoints = []
+    for policy, epochs in EPOCHS.items():
+        checkpoint = results / "tiny" / policy / "checkpoint"
+        told = json.dumps({"rendering": RENDERING, "training": asdict(settings(epochs=epochs))})
+        made = ("--output", checkpoint, "--manifest", f"{checkpoint}.json", "--settings", told)
+        answer = script("finetune", results / "sft.json", "--model", results / "base", "--rubric", RUBRIC, *made)
+        assert answer.returncode == 0, answer.stderr
+        checkpoints.append(checkpoint)
+    return checkpoints

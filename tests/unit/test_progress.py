@@ -1,0 +1,73 @@
+"""How far a stage is: a bar where somebody looks on, lines in a log."""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+
+from checkouts import ROOT
+
+from pedalign.progress import TERMINAL, Progress
+
+WORK = """
+import sys; sys.path.insert(0, "scripts")
+from pedalign.progress import Progress
+with Progress("respond", 40, "replies") as progress:
+    for done in range(1, 41):
+        progress.start_t -= 1  # as if a second had gone by
+        progress.said -= 4
+        progress.update_to(done)
+        progress.refresh()
+"""
+
+
+def seen(standard_error_too: bool) -> tuple[str, str]:
+    """What the work writes on the terminal, and what into its log."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    named = {} if standard_error_too else {TERMINAL: os.ttyname(end)}
+    answer = subprocess.Popen(
+        [sys.executable, "-c", WORK],
+        cwd=ROOT,
+        env={**os.environ, **named, "TQDM_DISABLE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=end if standard_error_too else subprocess.DEVNULL,
+        text=True,
+    )
+    log, _ = answer.communicate(timeout=60)
+    os.set_blocking(terminal, False)
+    os.close(end)
+    drawn = b""
+    try:
+        while part := os.read(terminal, 65536):
+            drawn += part
+    except OSError:
+        pass
+    assert answer.returncode == 0
+    return drawn.decode(), log
+
+
+def test_a_bar_is_drawn_on_the_terminal_of_the_workflow_and_leaves_its_line_to_others() -> None:
+    for own in (True, False):
+        drawn, log = seen(standard_error_too=own)
+        assert "respond:  50%|" in drawn and "20/40" in drawn and "replies/s" in drawn
+        assert all(bar.endswith("\r") for bar in drawn.split("\r\r") if "|" in bar) or drawn.endswith("\r")
+        assert "\n" not in drawn and "|" not in log
+
+
+def test_a_log_has_a_line_every_half_minute_with_rate_and_time_left() -> None:
+    lines = seen(standard_error_too=False)[1].splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("respond: 8 of 40 replies (20%), 1.0 s each, 00:3")
+    assert lines[-1].startswith("respond: 40 of 40 replies (100%)")
+
+
+def test_nothing_is_drawn_where_nobody_looks_on(capfd, monkeypatch) -> None:
+    monkeypatch.setenv(TERMINAL, "/dev/pts/gone")
+    with Progress("respond", 2, "replies") as progress:
+        progress.update_to(2)
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""

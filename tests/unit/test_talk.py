@@ -1,0 +1,93 @@
+"""Talking to tutors in the terminal: they answer as in the workflow, and what was said is data for it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from small import TALKS
+from tutors import RENDERING, RUBRIC, script, trained
+
+from pedalign.artifacts import write_records
+from pedalign.conversation import clean, read_conversations
+from pedalign.rubric import load_rubric
+
+pytestmark = pytest.mark.slow
+
+QUESTION = TALKS[3].messages[0]["content"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return trained(tmp_path_factory.mktemp("talk") / "results")
+
+
+def said(*lines: object) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def test_a_reply_is_shown_as_the_student_reads_it_with_its_label(checkpoints):
+    answer = script("chat", checkpoints[1], given=said(QUESTION))
+    assert answer.returncode == 0, answer.stderr
+    assert "tiny/dpo-b0.1> Look.\n  Move: focus, " in answer.stdout
+    assert answer.stderr == ""
+
+
+def test_a_reply_that_cannot_be_read_is_shown_as_such_beside_the_other_tutors(checkpoints):
+    answer = script("chat", *checkpoints, given=said(QUESTION)).stdout
+    assert "tiny/sft (can't be read: " in answer and "tiny/dpo-b0.1> Look." in answer
+
+
+def test_what_is_saved_is_a_conversation_file_that_goes_on_with_the_reply_that_was_taken(checkpoints, tmp_path):
+    saved, again = tmp_path / "talk.json", tmp_path / "new.json"
+    lines = (QUESTION, "Hm.", f":save {saved}", f":save {saved}", ":new", f":save {again}", ":what", ":quit", "ignored")
+    answer = script("chat", *checkpoints, given=said(*lines)).stdout
+    assert f"{saved}: 4 turns" in answer
+    assert (
+        f"{saved}: is there already" in answer and "nothing was said yet" in answer and "':what' is not known" in answer
+    )
+    (raw,) = read_conversations(saved)
+    talk, cut = clean(raw, load_rubric(RUBRIC).canonical)
+    assert cut is None and [one["content"] for one in talk.messages] == [one["content"] for one in TALKS[3].messages]
+
+    other = tmp_path / "other.json"
+    script("chat", *checkpoints, given=said(":take 1", QUESTION, "Hm.", f":save {other}"))
+    (raw,) = read_conversations(other)
+    assert clean(raw, load_rubric(RUBRIC).canonical)[1].turn == 0  # the reply of the other, which can't be read
+
+
+def test_a_tutor_says_what_it_says_in_the_workflow(checkpoints, tmp_path):
+    row = {
+        "conversation_id": "3",
+        "turn": 0,
+        "prompt": [TALKS[3].messages[0]],
+        "chosen": [TALKS[3].messages[1]],
+    }
+    write_records(tmp_path / "rows.json", [row])
+    decoding = {"max_new_tokens": 12, "min_new_tokens": 2, "temperature": 0, "repetition_penalty": 1.3, "seed": 1}
+    decoding["max_batch_tokens"] = None
+    how = json.dumps({"rendering": RENDERING, "dtype": "float32", "generation": decoding, "samples": 1})
+    responses = checkpoints[0].parent / "test/responses.csv"
+    given = ("--model", checkpoints[0], "--rubric", RUBRIC, "--output", responses, "--settings", how)
+    assert script("respond", tmp_path / "rows.json", *given).returncode == 0
+    with responses.open(newline="") as file:
+        (wanted,) = [row["response"] for row in csv.DictReader(file)]
+    shown = script("chat", checkpoints[0], given=said(QUESTION)).stdout
+    assert wanted.encode("unicode_escape").decode() in shown or wanted in shown
+
+
+def test_what_is_no_checkpoint_is_refused_with_the_command_that_makes_one(checkpoints, tmp_path):
+    answer = script("chat", tmp_path / "none")
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines() == [
+        f"error: {tmp_path}/none: no checkpoint",
+        f"  mend: snakemake --cores all {tmp_path}/none.json makes it",
+    ]
+    assert "name one or two" in script("chat", *checkpoints, checkpoints[0]).stderr
+    spoiled = checkpoints[1] / "config.json"
+    whole = spoiled.read_bytes()
+    spoiled.write_bytes(whole.replace(b"silu", b"relu"))
+    try:
+        assert "is not as it was made" in script("chat", checkpoints[1], given=said(QUESTION)).stderr
+    finally:
+        spoiled.write_bytes(whole)

@@ -1,0 +1,46 @@
+"""The curves of a training in TensorBoard's files."""
+
+import pytest
+from small import TALKS, settings, small_model
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import TrainerState, TrainingArguments
+
+from pedalign.trackers import trackers
+from pedalign.training import finetune
+
+pytestmark = pytest.mark.slow
+
+
+def losses(folder):
+    read = EventAccumulator(str(folder))
+    read.Reload()
+    return [(event.step, round(event.value, 4)) for event in read.Scalars("train/loss")]
+
+
+def test_tensorboard_has_the_loss_of_each_step_of_the_newest_training(tmp_path):
+    model, tokenizer, renderer = small_model()
+    for epochs in (2, 1):
+        watchers = trackers(["tensorboard"], tmp_path / "tiny/sft")
+        facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=epochs), watchers=watchers)
+        steps = [(number + 1, round(entry["loss"], 4)) for number, entry in enumerate(facts["history"])]
+        assert losses(tmp_path / "tiny/sft") == steps
+
+
+def test_a_training_that_goes_on_has_each_step_once(tmp_path):
+    for first, last in ((0, 6), (4, 8)):  # ended after the sixth; its newest state is of the fourth
+        (watcher,) = trackers(["tensorboard"], tmp_path)
+        state = TrainerState(global_step=first, is_world_process_zero=True)
+        watcher.on_train_begin(TrainingArguments(), state, None)
+        for step in range(first + 1, last + 1):
+            state.global_step = step
+            watcher.on_log(None, state, None, logs={"loss": float(step)})
+        watcher.on_train_end(None, state, None)
+    assert losses(tmp_path) == [(step, float(step)) for step in range(1, 9)]
+
+
+def test_a_tracker_that_is_not_known_or_not_installed_is_refused(tmp_path, monkeypatch, refused):
+    with refused("tensorbord", "did you mean 'tensorboard'"):
+        trackers(["tensorbord"], tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with refused("'wandb' is not installed", "pip install wandb"):
+        trackers(["wandb"], tmp_path)
