@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from checkouts import ROOT
+from checkouts import ROOT, made_once
 from small import TALKS, settings, small_model
 
 from pedalign.artifacts import write_records
@@ -22,17 +22,19 @@ def script(name: str, *arguments: object, given: str | None = None) -> subproces
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=given)
 
 
-def trained(results: Path) -> list[Path]:
-    """The checkpoints of tiny/sft, whose replies can't be read, and of tiny/dpo-b0.1."""
+def trained(shared: Path) -> list[Path]:
+    """The checkpoints of tiny/sft, whose replies can't be read, and of tiny/dpo-b0.1; copy them before changing any."""
+    results = made_once(shared / "tutors", _train).path
+    return [results / "tiny" / policy / "checkpoint" for policy in EPOCHS]
+
+
+def _train(results: Path) -> None:
     model, tokenizer, renderer = small_model()
     save_checkpoint(model, renderer, tokenizer, results / "base")
     write_records(results / "sft.json", [talk.record() for talk in TALKS])
-    checkpoints = []
     for policy, epochs in EPOCHS.items():
         checkpoint = results / "tiny" / policy / "checkpoint"
         told = json.dumps({"rendering": RENDERING, "training": asdict(settings(epochs=epochs))})
         made = ("--output", checkpoint, "--manifest", f"{checkpoint}.json", "--settings", told)
         answer = script("finetune", results / "sft.json", "--model", results / "base", "--rubric", RUBRIC, *made)
         assert answer.returncode == 0, answer.stderr
-        checkpoints.append(checkpoint)
-    return checkpoints

@@ -24,15 +24,14 @@ class Tutor:
 
     def __init__(self, checkpoint: Path) -> None:
         """Raises UserError where there is no such checkpoint, or it is not as it was made."""
-        asked = _asked(checkpoint)
         verified(checkpoint)
+        settings, self.rubric = asked(checkpoint)
         self.name = "/".join(checkpoint.resolve().parts[-3:-1])
-        self.rubric = load_rubric(Path(next(path for path in asked["made_from"] if path.endswith(".yaml"))))
-        decoding = asked["settings"].get("generation", _DECODING)
+        decoding = settings.get("generation", _DECODING)
         self.settings = GenerationSettings(**{**decoding, "engine": "transformers", "max_batch_tokens": None})
         self.tokenizer = load_tokenizer(checkpoint)
-        self.renderer = renderer(self.tokenizer, rubric=self.rubric, **asked["settings"]["rendering"])
-        self.model = load_model(checkpoint, asked["settings"].get("dtype") or asked["settings"]["training"]["dtype"])
+        self.renderer = renderer(self.tokenizer, rubric=self.rubric, **settings["rendering"])
+        self.model = load_model(checkpoint, settings.get("dtype") or settings["training"]["dtype"])
 
     def answer(self, messages: Sequence[Message]) -> str:
         """The reply to the last of the `messages`, the student's, as the model wrote it."""
@@ -42,8 +41,16 @@ class Tutor:
         return self.tokenizer.decode(completion.ids, skip_special_tokens=True)
 
 
-def _asked(checkpoint: Path) -> Mapping[str, Any]:
-    """How the tutor was asked for its replies to the test split, or else how it was trained: a record of provenance."""
+def asked(checkpoint: Path) -> tuple[Mapping[str, Any], Rubric]:
+    """The settings by which the tutor was asked for its replies to the test split, or else was trained; its rubric.
+
+    Raises UserError where the workflow did neither.
+    """
+    record = _record(checkpoint)
+    return record["settings"], load_rubric(Path(next(path for path in record["made_from"] if path.endswith(".yaml"))))
+
+
+def _record(checkpoint: Path) -> dict[str, Any]:
     manifest, responses = manifest_path(checkpoint), checkpoint.parent / "test/responses.csv"
     if not manifest.is_file():
         made = f"snakemake --cores all {manifest} makes it"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ QUESTION = TALKS[3].messages[0]["content"]
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return trained(tmp_path_factory.mktemp("talk") / "results")
+def checkpoints(shared_folder: Path) -> list[Path]:
+    return trained(shared_folder)
 
 
 def said(*lines: object) -> str:
@@ -67,12 +68,13 @@ def test_a_tutor_says_what_it_says_in_the_workflow(checkpoints, tmp_path):
     decoding = {"max_new_tokens": 12, "min_new_tokens": 2, "temperature": 0, "repetition_penalty": 1.3, "seed": 1}
     decoding["max_batch_tokens"] = None
     how = json.dumps({"rendering": RENDERING, "dtype": "float32", "generation": decoding, "samples": 1})
-    responses = checkpoints[0].parent / "test/responses.csv"
-    given = ("--model", checkpoints[0], "--rubric", RUBRIC, "--output", responses, "--settings", how)
+    shutil.copytree(checkpoints[0].parent, tmp_path / "tiny/sft")
+    checkpoint, responses = tmp_path / "tiny/sft/checkpoint", tmp_path / "tiny/sft/test/responses.csv"
+    given = ("--model", checkpoint, "--rubric", RUBRIC, "--output", responses, "--settings", how)
     assert script("respond", tmp_path / "rows.json", *given).returncode == 0
     with responses.open(newline="") as file:
         (wanted,) = [row["response"] for row in csv.DictReader(file)]
-    shown = script("chat", checkpoints[0], given=said(QUESTION)).stdout
+    shown = script("chat", checkpoint, given=said(QUESTION)).stdout
     assert wanted.encode("unicode_escape").decode() in shown or wanted in shown
 
 
@@ -84,10 +86,7 @@ def test_what_is_no_checkpoint_is_refused_with_the_command_that_makes_one(checkp
         f"  mend: snakemake --cores all {tmp_path}/none.json makes it",
     ]
     assert "name one or two" in script("chat", *checkpoints, checkpoints[0]).stderr
-    spoiled = checkpoints[1] / "config.json"
-    whole = spoiled.read_bytes()
-    spoiled.write_bytes(whole.replace(b"silu", b"relu"))
-    try:
-        assert "is not as it was made" in script("chat", checkpoints[1], given=said(QUESTION)).stderr
-    finally:
-        spoiled.write_bytes(whole)
+    shutil.copytree(checkpoints[1].parent, tmp_path / "spoiled")
+    spoiled = tmp_path / "spoiled/checkpoint/config.json"
+    spoiled.write_bytes(spoiled.read_bytes().replace(b"silu", b"relu"))
+    assert "is not as it was made" in script("chat", spoiled.parent, given=said(QUESTION)).stderr

@@ -1,0 +1,70 @@
+"""FastChat's model worker for a tutor, with the template and the instruction that it was trained with.
+
+Reads   a checkpoint that the workflow made; how it is asked, its records say
+
+    python scripts/fastchat_worker.py results/tiny/dpo-b0.1/checkpoint [options of fastchat.serve.model_worker]
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastchat.conversation import get_conv_template, register_conv_template
+
+from pedalign.artifacts import read_json
+from pedalign.errors import UserError, argument_parser, run
+from pedalign.models import load_tokenizer
+from pedalign.provenance import verified
+from pedalign.talk import asked
+from pedalign.template import Renderer, renderer
+
+NAME = "pedalign"  # of the template
+OTHERWISE = "serve it by `transformers serve` (docs/talking.md)"
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    args, options = parser.parse_known_args()
+
+    verified(args.checkpoint)
+    settings, rubric = asked(args.checkpoint)
+    if "auto_map" in read_json(args.checkpoint / "config.json"):  # FastChat would run it
+        raise UserError(f"{args.checkpoint}: its config.json names code of its own (auto_map)", OTHERWISE)
+    tokenizer = load_tokenizer(args.checkpoint)
+    rendering = renderer(tokenizer, rubric=rubric, **settings["rendering"])
+    template = get_conv_template(settings["rendering"]["template"])
+    template.name, template.stop_token_ids = NAME, [rendering.end_id]
+    template.set_system_message(rendering.instruction)
+    register_conv_template(template)
+    _check_prompt(args.checkpoint, rendering, tokenizer)
+
+    from fastchat.serve import model_worker  # takes over what is printed
+
+    # FastChat 0.2.36 looks for a factor in rope_scaling, where transformers 5 keeps what has none.
+    model_worker.get_context_length = lambda config: config.max_position_embeddings
+    name = "/".join(args.checkpoint.resolve().parts[-3:-1])
+    given = ["--model-path", str(args.checkpoint), "--model-names", name, "--conv-template", NAME, *options]
+    sys.argv = [sys.argv[0], *given]
+    served, _ = model_worker.create_model_worker()
+    uvicorn.run(model_worker.app, host=served.host, port=served.port, log_level="info")
+
+
+def _check_prompt(checkpoint: Path, rendering: Renderer, tokenizer: Any) -> None:
+    """Raises UserError where FastChat would ask with other tokens than those that the tutor knows."""
+    messages = [
+        {"role": "user", "content": "Q. Why?"},
+        {"role": "assistant", "content": '{"Tutorbot": "Why?"}'},
+        {"role": "user", "content": "Hm."},
+    ]
+    template = get_conv_template(NAME)
+    for message, role in zip(messages, (*template.roles, template.roles[0]), strict=True):
+        template.append_message(role, message["content"])
+    template.append_message(template.roles[1], None)
+    if tokenizer(template.get_prompt())["input_ids"] != rendering.encode(messages)[0]:
+        raise UserError(f"{checkpoint}: FastChat renders this template otherwise than it was trained", OTHERWISE)
+
+
+if __name__ == "__main__":
+    run(main)
