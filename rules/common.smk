@@ -89,7 +89,7 @@ def artifacts():
         names = ("sft/dpo/responses.csv", "sft/reference.json", "preferences.json", "preferences_counts.json")
         paths += [f"{RESULTS}/{model}/{name}" for name in names]
     for tutor in TUTORS:
-        names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json")
+        names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json", "README.md")
         paths += [f"{RESULTS}/{tutor}/{name}" for name in names]
     paths += [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS]
     return paths + perplexity_artifacts() + [f"{RESULTS}/report.html", f"{RESULTS}/charts"]
@@ -131,6 +131,24 @@ def has_perplexity_pairs():
 
 def perplexity_pairs(wildcards):
     return source_file("ppl") if has_perplexity_pairs() else checked(perplexity_file, Path(SOURCE), DATASET)
+
+
+def comparison_of(wildcards):
+    """An aligned tutor's; nothing for a fine-tuned one."""
+    folder = f"{RESULTS}/{wildcards.model}/{wildcards.policy}/test"
+    return [] if wildcards.policy == "sft" else f"{folder}/comparison.json"
+
+
+def perplexity_of(wildcards):
+    folder = f"{RESULTS}/{wildcards.model}/{wildcards.policy}/test"
+    return f"{folder}/perplexity.json" if has_perplexity_pairs() else []
+
+
+def origin(wildcards):
+    """What a tutor's training began with, in words."""
+    if wildcards.policy != "sft":
+        return f"{wildcards.model}/sft"
+    return entry(wildcards).get("path", "random weights")
 
 
 def simulation_arguments():

@@ -1,8 +1,45 @@
 # Seconds: not worth a place in a queue.
 localrules:
+    card,
     summarize,
     report,
     provenance,
+
+
+rule card:
+    """A tutor's model card, README.md; in its checkpoint's folder too, for the hub."""
+    input:
+        manifest=f"{RESULTS}/{{model}}/{{policy}}/checkpoint.json",
+        checkpoint=ancient(f"{RESULTS}/{{model}}/{{policy}}/checkpoint"),
+        metrics=f"{RESULTS}/{{model}}/{{policy}}/test/metrics.json",
+        comparison=comparison_of,
+        perplexity=perplexity_of,
+        splits=f"{RESULTS}/data/splits.json",
+        rubric=RUBRIC,
+        code=script("card"),
+        template=os.path.relpath(ROOT / "scripts/pedalign/card.md"),
+    output:
+        f"{RESULTS}/{{model}}/{{policy}}/README.md",
+    log:
+        f"{RESULTS}/logs/{{model}}/{{policy}}/card.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/card.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        dataset=DATASET,
+        origin=origin,
+        more=lambda wildcards, input: [
+            f"--{name}={input[name]}" for name in ("comparison", "perplexity") if input.get(name)
+        ],
+    shell:
+        "python scripts/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"
+        " --rubric {input.rubric:q} --dataset {params.dataset:q} --origin {params.origin:q} {params.more:q}"
+        " --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule summarize:

@@ -26,7 +26,8 @@ PACKAGES = (
     *("numpy", "scikit-learn"),
 )
 Hashes = dict[str, str]  # path → sha256
-_SNAKEMAKES = ".snakemake_timestamp"  # put into each folder that a job made
+CARD = "README.md"  # of a checkpoint: written once it is measured
+_LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
 
 
 def record_path(artifact: Path) -> Path:
@@ -121,7 +122,7 @@ def folder_hashes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _hashes(folder: Path) -> Hashes:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _SNAKEMAKES)
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in _LATER)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip((str(file.relative_to(folder)) for file in files), pool.map(sha256, files), strict=True))
 

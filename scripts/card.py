@@ -1,0 +1,125 @@
+"""Write a tutor's model card: what it is, how it was trained and how well it does, for who gets the checkpoint.
+
+Reads   the checkpoint's manifest, metrics.json, of an aligned tutor comparison.json, perplexity.json, splits.json, the
+        rubric
+Writes  README.md, and a copy into the checkpoint's folder, where the hub looks for it
+
+    python scripts/card.py results/tiny/dpo-b0.1/checkpoint.json --metrics results/tiny/dpo-b0.1/test/metrics.json \
+        --comparison results/tiny/dpo-b0.1/test/comparison.json --splits results/data/splits.json \
+        --rubric datasets/rubrics/class.yaml --dataset bio --origin tiny/sft --output results/tiny/dpo-b0.1/README.md
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pedalign.artifacts import read_json, write_text
+from pedalign.errors import argument_parser, run
+from pedalign.provenance import CARD, record, verified
+from pedalign.rubric import Rubric, load_rubric
+
+TEMPLATE = Path(__file__).parent / "pedalign" / "card.md"
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--metrics", type=Path, required=True)
+    parser.add_argument("--comparison", type=Path, help="of an aligned tutor")
+    parser.add_argument("--perplexity", type=Path, help="where there are pairs for it")
+    parser.add_argument("--splits", type=Path, required=True)
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--dataset", required=True, help="name of the conversation files")
+    parser.add_argument("--origin", required=True, help="the model that was trained")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+
+    more = [path for path in (args.comparison, args.perplexity) if path]
+    inputs = verified(args.manifest, args.metrics, args.splits, args.rubric, *more)
+    manifest, metrics, splits = read_json(args.manifest), read_json(args.metrics), read_json(args.splits)
+    comparison = read_json(args.comparison) if args.comparison else {}
+    perplexity = read_json(args.perplexity) if args.perplexity else {}
+    rubric, settings = load_rubric(args.rubric), manifest["settings"]
+    page = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    card = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        name=" ".join(args.output.parts[-3:-1]),
+        told=_told(manifest, args.origin),
+        spoken=rubric.field(rubric.spoken).name,
+        simulated=bool(splits["simulated"]),
+        rubric=rubric,
+        data=_data(splits, args.dataset, bool(settings.get("alignment"))),
+        leaks=_leaks(splits),
+        alignment=settings.get("alignment"),
+        settings=_flat(settings),
+        steps=manifest.get("steps"),
+        loss=manifest.get("final_loss"),
+        metrics=metrics,
+        comparison=comparison,
+        measured=_measured(metrics, comparison, rubric),
+        perplexity=perplexity.get("scaffold_likelier", {}).get("per_token"),
+        pairs=perplexity.get("pairs"),
+        commit=manifest["git_commit"] or "unknown",
+        versions=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
+    )
+    write_text(args.output, card)
+    write_text(args.manifest.with_suffix("") / CARD, card)
+    record([args.output], inputs, {"dataset": args.dataset, "origin": args.origin})
+    print(f"{args.output}: the model card, in the checkpoint's folder too")
+
+
+def _told(manifest: dict[str, Any], origin: str) -> str:
+    if "adopted_from" in manifest:
+        return f"A tutor that was trained elsewhere: {manifest['adopted_from']}."
+    if alignment := manifest["settings"].get("alignment"):
+        how = f"{alignment['algorithm'].upper()}, beta {alignment['beta']:g}"
+        return f"A tutor that was fine-tuned, and aligned with preference pairs made of its own mistakes ({how})."
+    return f"A tutor that was fine-tuned from {origin}."
+
+
+def _data(splits: dict[str, Any], dataset: str, aligned: bool) -> str:
+    drawn = splits["splits"]
+    told = f"Dataset `{dataset}`: fine-tuned on {drawn['sft']['conversations']} conversations"
+    if aligned:
+        told += f", aligned with replies to {drawn['dpo']['conversations']} others"
+    return f"{told}; drawn by the method '{splits['method']}'."
+
+
+def _leaks(splits: dict[str, Any]) -> str:
+    leak = splits.get("leaks", {}).get("test_shares_problem_with_sft")
+    if not leak or not leak["conversations"]:
+        return ""
+    return (
+        f"{leak['conversations']} of {leak['of']} test conversations are about a problem that a conversation of the "
+        "training is about too: how well it does with new problems is not shown."
+    )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """One level of names: `training.epochs`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": one for key, one in _flat(value).items()}
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+def _measured(metrics: dict[str, Any], comparison: dict[str, Any], rubric: Rubric) -> list[list[str]]:
+    rows = []
+    for field in rubric.label_fields:
+        found = metrics[field.key]
+        low, high = (f"{100 * end:.1f}" for end in found["accuracy_ci95"])
+        row = [field.name, f"{100 * found['accuracy']:.1f}", f"{low} to {high}"]
+        row.append(f"{100 * metrics['majority_baseline'][field.key]:.1f}")
+        if comparison:
+            one = comparison[field.key]
+            low, high = (f"{100 * end:+.1f}" for end in one["difference_ci95"])
+            row += [f"{100 * one['difference']:+.1f} ({low} to {high})", f"{one['p_value']:.3g}"]
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    run(main)
