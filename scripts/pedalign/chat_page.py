@@ -112,11 +112,18 @@ def _reply(name: str, reply: dict[str, Any], talk: Talk, kind: str) -> str:
 
 def serve(talk: Talk, port: int) -> None:
     """Show the page until the process is ended. Raises UserError where the port is taken."""
+    # The theme's own fonts would come from the net, and white on its own colour is hard to read.
+    theme = gradio.themes.Default(primary_hue="blue", font="sans-serif", font_mono="monospace").set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
     blocks = page(talk)
     try:
         blocks.launch(
-            server_name=HOST, server_port=port, share=False, quiet=True, css=_STYLE, footer_links=[],
-            theme=gradio.themes.Default(font="sans-serif", font_mono="monospace"), prevent_thread_lock=True,
+            server_name=HOST, server_port=port, share=False, quiet=True, css=_STYLE, footer_links=[], theme=theme,
+            prevent_thread_lock=True,
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"--port {port}: {error}", "name another port, or end what listens there") from None
