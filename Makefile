@@ -4,16 +4,22 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run test test-browser test-cluster test-faults test-newest test-vllm vllm lint readme lock vulnerabilities clean
+.PHONY: run chat test test-browser test-cluster test-faults test-newest test-vllm vllm lint readme pictures lock vulnerabilities clean
 
 # A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
 run: .venv/installed
 	$(ACTIVATE) && python scripts/unlock.py && snakemake --cores all
 
+# Talk to a tutor. CHAT="results/tiny/sft/checkpoint results/tiny/dpo-b0.1/checkpoint --web": to two, in the browser.
+CHAT ?= results/tiny/dpo-b0.1/checkpoint
+
+chat: .venv/installed
+	@$(ACTIVATE) && python scripts/chat.py $(CHAT)
+
 test: .venv/installed
 	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser and not cluster and not vllm and not fault"
 
-# The report page in a real browser, Debian's Chromium; axe-core, of npm, looks for what keeps people out.
+# The report page and the chat page in a real browser, Debian's Chromium; axe-core, of npm, looks for what keeps people out.
 test-browser: .venv/installed
 	which chromium npm > /dev/null || \
 	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium npm)
@@ -61,6 +67,10 @@ lint: .venv/installed
 # The picture of the workflow and the results table in README.md: drawn by the workflow, read from its last run.
 readme: .venv/installed
 	$(ACTIVATE) && python docs/update_readme.py
+
+# The pictures in README.md and docs/: of the last run's report and tutors, by Chromium.
+pictures: .venv/installed
+	$(ACTIVATE) && python docs/screenshots.py
 
 # Removes what the workflow made, its checkpoints included; the environment stays.
 clean:

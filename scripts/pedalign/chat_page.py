@@ -18,10 +18,12 @@ from pedalign.transcripts import labelled
 HOST = "127.0.0.1"
 _STYLE = """
 .turn { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .5rem .8rem; margin: .5rem 0; }
-.turn h3 { font-size: .85rem; margin: 0 0 .2rem; } .said { white-space: pre-wrap; overflow-wrap: anywhere; }
+.turn h3 { font-size: .85rem; margin: 0 0 .2rem; } .body { display: flex; flex-wrap: wrap; gap: .4rem 2rem; }
+.said { flex: 3 1 20rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .student { background: var(--background-fill-secondary); }
 .replies { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1rem; }
-.labels { font-size: .85rem; margin: .4rem 0 0; padding: 0; list-style: none; }
+.labels { flex: 2 1 14rem; font-size: .8rem; margin: 0; padding: 0; list-style: none; color: var(--body-text-color-subdued); }
+.labels li { margin: 0 !important; }
 .taken { border-width: 2px; }
 footer { display: none !important; }
 """
@@ -97,7 +99,8 @@ def _told(talk: Talk) -> str:
 
 
 def _turn(kind: str, who: str, text: str, more: str = "") -> str:
-    return f"<div class='turn {kind}'><h3>{escape(who)}</h3><div class='said'>{escape(text)}</div>{more}</div>"
+    body = f"<div class='body'><div class='said'>{escape(text)}</div>{more}</div>"
+    return f"<div class='turn {kind}'><h3>{escape(who)}</h3>{body}</div>"
 
 
 def _reply(name: str, reply: dict[str, Any], talk: Talk, kind: str) -> str:

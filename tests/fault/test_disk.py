@@ -22,7 +22,7 @@ def privately(checkout: Checkout, script: str) -> subprocess.CompletedProcess:
 
 # By the outputs that are taken away; the jobs of a rule are alike.
 TRAINING = ("base", "audit", "finetune", "respond", "reference", "optimize", "perplexity")
-DATA = ("split", "pair", "score", "compare", "summarize")
+DATA = ("split", "pair", "score", "compare", "summarize", "card", "report")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""Take the pictures of the last default run that README.md shows: its report, a transcript in it, and two tutors.
+
+python docs/screenshots.py [RESULTS]
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+from playwright.sync_api import Page, sync_playwright
+
+from pedalign.artifacts import read_json
+
+DOCS = Path(__file__).parent
+PORT = 7867
+TURNS = 3  # of a test conversation, asked of the tutors
+
+
+def report(page: Page, results: Path) -> None:
+    page.goto((results / "report.html").resolve().as_uri())
+    page.screenshot(path=DOCS / "report.png")
+    page.select_option("#outcome", "gained")
+    page.locator("#list a").first.click()
+    page.locator("#transcripts").scroll_into_view_if_needed()
+    page.evaluate("document.getElementById('transcripts').scrollIntoView()")
+    page.screenshot(path=DOCS / "transcripts.png")
+
+
+def chat(page: Page, results: Path) -> None:
+    tutors = [results / "tiny" / policy / "checkpoint" for policy in ("sft", "dpo-b0.1")]
+    command = [sys.executable, DOCS.parent / "scripts/chat.py", *tutors, "--web", "--port", str(PORT)]
+    server = subprocess.Popen(command)
+    try:
+        address = f"http://127.0.0.1:{PORT}/"
+        for _ in range(120):
+            time.sleep(1)
+            try:
+                if requests.get(address, timeout=5).ok:
+                    break
+            except requests.RequestException:
+                continue
+        page.goto(address)
+        talk = read_json(results / "data/bio-test.json")[4]["conversations"]
+        for number, turn in enumerate(talk[: 2 * TURNS : 2]):
+            page.get_by_label("You, as the student").fill(turn["value"])
+            page.get_by_role("button", name="Ask").click()
+            page.locator("#talk .student").nth(number).wait_for()
+            page.wait_for_timeout(3000)
+        page.screenshot(path=DOCS / "chat.png", full_page=True)
+    finally:
+        server.kill()
+
+
+def main() -> None:
+    results = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 860}, color_scheme="light")
+        report(page, results)
+        chat(page, results)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
