@@ -1,6 +1,7 @@
 """FastChat's model worker for a tutor, with the template and the instruction that it was trained with.
 
 Reads   a checkpoint that the workflow made; how it is asked, its records say
+Writes  FastChat's log, in the folder that LOGDIR names
 
     python scripts/fastchat_worker.py results/tiny/dpo-b0.1/checkpoint [options of fastchat.serve.model_worker]
 """

@@ -22,7 +22,7 @@ _STYLE = """
 .said { flex: 3 1 20rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .student { background: var(--background-fill-secondary); }
 .replies { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1rem; }
-.labels { flex: 2 1 14rem; font-size: .8rem; margin: 0; padding: 0; list-style: none; color: var(--body-text-color-subdued); }
+.labels { flex: 2 1 14rem; font-size: .8rem; margin: 0; padding: 0; list-style: none; }
 .labels li { margin: 0 !important; }
 .taken { border-width: 2px; }
 footer { display: none !important; }

@@ -17,7 +17,7 @@ from pedalign.benchmark import OURS, Way, in_turn, spread
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "datasets")
 OTHER_WAYS = ("finetune", "respond", "optimize")  # scripts/baseline.py has them
-NOT_NEEDED = ("audit", "reference")  # by those ways
+NOT_NEEDED = ("audit", "reference", "card", "report")  # by those ways
 SHELL_SCRIPT = "shell script"
 
 
