@@ -97,7 +97,7 @@ def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.
     kinds = {row["kind"] for row in rows}
     colour = alt.Color("kind:N", scale=_kinds(rows), legend=alt.Legend() if len(kinds) > 1 else None)
     horizontal = alt.X(f"{x}:Q", title=x, axis=alt.Axis(tickMinStep=1, format="d", tickCount=6))
-    axis = alt.Axis(format="%", tickCount=5) if percent else alt.Axis(format="~g", tickCount=5)
+    axis = alt.Axis(format="%", tickCount=5) if percent else alt.Axis(format=".3~r", tickCount=5)
     scale = alt.Scale(domain=[0, 1]) if percent else alt.Scale(zero=False)
     parts: list[Any] = []
     if band:

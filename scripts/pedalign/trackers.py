@@ -54,6 +54,8 @@ def _tensorboard(folder: Path) -> TrainerCallback:
 def _wandb(folder: Path) -> TrainerCallback:
     from transformers.integrations import WandbCallback
 
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_DIR", str(folder.parent))
     os.environ.setdefault("WANDB_PROJECT", "pedalign")
     os.environ.setdefault("WANDB_NAME", "/".join(folder.parts[-2:]))
     return WandbCallback()

@@ -65,6 +65,7 @@ def test_a_manifest_names_every_file_of_its_checkpoint(finished):
         manifest = json.loads((folder / "checkpoint.json").read_text())
         files = {file.name: file for file in (folder / "checkpoint").iterdir()}
         files.pop(".snakemake_timestamp", None)  # Snakemake's own, put there when the job is done
+        assert files.pop("README.md").read_bytes() == (folder / "README.md").read_bytes()
         assert set(manifest["files"]) == set(files)
         for name, facts in manifest["files"].items():
             assert facts["sha256"] == hashlib.sha256(files[name].read_bytes()).hexdigest()
@@ -100,6 +101,18 @@ def test_a_run_ends_with_where_its_time_went(finished):
     assert all(seconds >= 0 for seconds in spent.values())
     picture = (results / "time.svg").read_text()
     assert all(f">{stage}</text>" in picture for stage, _ in spent)
+
+
+def test_snakemakes_own_report_has_the_table_the_page_and_each_chart(finished, tmp_path):
+    page = tmp_path / "report.html"
+    answer = finished.snakemake("--report", str(page))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    said = answer.stdout + answer.stderr
+    charts = sorted(path.name for path in (finished.path / "results/charts").rglob("*.svg"))
+    assert len(charts) > 20
+    for name in ("summary.csv", "report.html", *charts):
+        assert f"Adding {name}" in said
+    assert "Charts" in page.read_text()
 
 
 def test_one_artifact_can_be_named_and_made(finished, tmp_path):
