@@ -10,6 +10,7 @@ Writes  the conversation where you say so: a conversation file that the workflow
 import gc
 import os
 import readline  # noqa: F401 (input() is edited by it)
+import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,11 @@ def main() -> None:
                 f"{checkpoint}: no checkpoint", f"snakemake --cores all {manifest_path(checkpoint)} makes it"
             )
     if args.web:
-        from pedalign.chat_page import serve
+        with tempfile.TemporaryDirectory(prefix="pedalign-") as folder:  # of this user alone
+            os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
+            from pedalign.chat_page import serve
 
-        serve(_load(args.checkpoints), args.port)
+            serve(_load(args.checkpoints), args.port, Path(folder))
     else:
         with ThreadPoolExecutor(1) as pool:  # they are loaded while the student writes
             _converse(pool.submit(_load, args.checkpoints), len(args.checkpoints))

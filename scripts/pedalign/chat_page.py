@@ -1,7 +1,6 @@
 """The page on which one talks to tutors: the reply as the student reads it, its labels beside it (Gradio)."""
 
 import os
-import tempfile
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ footer { display: none !important; }
 """
 
 
-def page(talk: Talk) -> gradio.Blocks:
-    """The page; each visitor has a conversation of their own."""
+def page(talk: Talk, folder: Path) -> gradio.Blocks:
+    """The page; each visitor has a conversation of their own. Those that can be exported lie in `folder`."""
     names = [tutor.name for tutor in talk.tutors]
     with gradio.Blocks(title="Talk to a tutor", analytics_enabled=False) as blocks:
         gradio.HTML(f"<h1>Talk to {escape(' and '.join(names))}</h1>")
@@ -46,39 +45,32 @@ def page(talk: Talk) -> gradio.Blocks:
             new = gradio.Button("New conversation")
             export = gradio.DownloadButton("Export the conversation", interactive=False)
 
-        asking = {
-            "fn": _ask,
-            "inputs": [own, question, taken],
-            "outputs": [own, said, question, export],
-            "api_visibility": "private",
-        }
-        gradio.on([ask.click, question.submit], **asking)
-        taken.change(_take, [own, taken], [own, said, export], api_visibility="private")
-        new.click(
-            lambda: (Talk(talk.tutors), "", "", gradio.DownloadButton(value=None, interactive=False)),
-            outputs=[own, said, question, export],
-            api_visibility="private",
-        )
+        shown = [own, said, question, export]
+
+        def asked(now: Talk, text: str, number: int) -> tuple[Talk, str, str, Any]:
+            if text.strip():
+                now.ask(text.strip())
+            return chosen(now, "", number)
+
+        def chosen(now: Talk, text: str, number: int) -> tuple[Talk, str, str, Any]:
+            now.taken = number
+            return now, _told(now), text, _export(now, folder)
+
+        def begun() -> tuple[Talk, str, str, Any]:
+            return Talk(talk.tutors), "", "", gradio.DownloadButton(value=None, interactive=False)
+
+        gradio.on([ask.click, question.submit], asked, [own, question, taken], shown, api_visibility="private")
+        taken.change(chosen, [own, question, taken], shown, api_visibility="private")
+        new.click(begun, outputs=shown, api_visibility="private")
     return blocks
 
 
-def _ask(talk: Talk, text: str, taken: int) -> tuple[Talk, str, str, Any]:
-    if text.strip():
-        talk.ask(text.strip())
-    return *_take(talk, taken)[:2], "", _export(talk)
-
-
-def _take(talk: Talk, taken: int) -> tuple[Talk, str, Any]:
-    talk.taken = taken
-    return talk, _told(talk), _export(talk)
-
-
-def _export(talk: Talk) -> Any:
+def _export(talk: Talk, folder: Path) -> Any:
     """The button that saves the conversation as a conversation file."""
     if not talk.replies:
         return gradio.DownloadButton(value=None, interactive=False)
     record = talk.record()
-    path = Path(tempfile.mkdtemp(prefix="pedalign-"), f"{record['id']}.json")
+    path = folder / f"{record['id']}.json"
     write_records(path, [record])
     return gradio.DownloadButton(value=str(path), interactive=True)
 
@@ -113,8 +105,8 @@ def _reply(name: str, reply: dict[str, Any], talk: Talk, kind: str) -> str:
     return _turn(f"tutor{kind}", name, reply["text"], f"<ul class='labels'>{labels}</ul>")
 
 
-def serve(talk: Talk, port: int) -> None:
-    """Show the page until the process is ended. Raises UserError where the port is taken."""
+def serve(talk: Talk, port: int, folder: Path) -> None:
+    """Show the page until the process is ended; `folder` is for its files. Raises UserError where the port is taken."""
     # The theme's own fonts would come from the net, and white on its own colour is hard to read.
     theme = gradio.themes.Default(primary_hue="blue", font="sans-serif", font_mono="monospace").set(
         button_primary_background_fill="*primary_700",
@@ -122,7 +114,7 @@ def serve(talk: Talk, port: int) -> None:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_hover_dark="*primary_800",
     )
-    blocks = page(talk)
+    blocks = page(talk, folder)
     try:
         blocks.launch(
             server_name=HOST, server_port=port, share=False, quiet=True, css=_STYLE, footer_links=[], theme=theme,

@@ -44,10 +44,16 @@ class Tutor:
 def asked(checkpoint: Path) -> tuple[Mapping[str, Any], Rubric]:
     """The settings by which the tutor was asked for its replies to the test split, or else was trained; its rubric.
 
-    Raises UserError where the workflow did neither.
+    Raises UserError where the workflow did neither, or the rubric is another by now.
     """
     record = _record(checkpoint)
-    return record["settings"], load_rubric(Path(next(path for path in record["made_from"] if path.endswith(".yaml"))))
+    path, known = next(one for one in record["made_from"].items() if one[0].endswith(".yaml"))
+    if verified(path)[path] != known:
+        raise UserError(
+            f"{path}: another rubric than {checkpoint} was trained with",
+            f"restore it, or let `snakemake --cores all {manifest_path(checkpoint)}` train with the new one",
+        )
+    return record["settings"], load_rubric(Path(path))
 
 
 def _record(checkpoint: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Talking to two tutors in a real browser, side by side."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,12 +33,23 @@ def address(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
     command = [sys.executable, "scripts/chat.py", *trained(shared_folder), "--web", "--port", str(port)]
+    temporary = tmp_path_factory.mktemp("temporary")
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     with (tmp_path_factory.mktemp("chat") / "said").open("w+") as said:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         assert until(lambda: listens(url), 120), said.read()
         yield url
-        process.kill()
-        process.wait()
+        assert list(temporary.glob("pedalign-*/*")) and not list(temporary.glob("gradio"))
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        assert not list(temporary.iterdir())  # nothing that was said stays
 
 
 def listens(url: str) -> bool:

@@ -19,7 +19,7 @@ from waiting import until
 
 from pedalign.artifacts import read_json, write_json
 from pedalign.launching import free_port
-from pedalign.provenance import write_manifest
+from pedalign.provenance import verified, write_manifest
 from pedalign.talk import Tutor
 
 pytestmark = pytest.mark.slow
@@ -96,7 +96,7 @@ def test_fastchats_worker_refuses_code_of_a_checkpoint(checkpoint, tmp_path):
     config = copy / "config.json"
     write_json(config, {**read_json(config), "auto_map": {"AutoModelForCausalLM": "some--model.Code"}})
     settings = read_json(checkpoint.with_name("checkpoint.json"))["settings"]
-    write_manifest(manifest, copy, {str(RUBRIC): ""}, settings)
+    write_manifest(manifest, copy, verified(RUBRIC), settings)
     answer = script("fastchat_worker", copy)
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-2:] == [

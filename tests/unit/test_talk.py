@@ -11,7 +11,9 @@ from tutors import RENDERING, RUBRIC, script, trained
 
 from pedalign.artifacts import write_records
 from pedalign.conversation import clean, read_conversations
+from pedalign.provenance import verified, write_manifest
 from pedalign.rubric import load_rubric
+from pedalign.talk import asked
 
 pytestmark = pytest.mark.slow
 
@@ -90,3 +92,16 @@ def test_what_is_no_checkpoint_is_refused_with_the_command_that_makes_one(checkp
     spoiled = tmp_path / "spoiled/checkpoint/config.json"
     spoiled.write_bytes(spoiled.read_bytes().replace(b"silu", b"relu"))
     assert "is not as it was made" in script("chat", spoiled.parent, given=said(QUESTION)).stderr
+
+
+def test_a_tutor_whose_rubric_has_changed_since_is_not_asked_by_the_new_one(checkpoints, tmp_path, refused):
+    own = tmp_path / "rubric.yaml"
+    own.write_text(RUBRIC.read_text())
+    shutil.copytree(checkpoints[1].parent, tmp_path / "tiny/dpo-b0.1")
+    checkpoint = tmp_path / "tiny/dpo-b0.1/checkpoint"
+    settings = json.loads(checkpoint.with_name("checkpoint.json").read_text())["settings"]
+    write_manifest(checkpoint.with_name("checkpoint.json"), checkpoint, verified(own), settings)
+    assert asked(checkpoint)[1].name == load_rubric(RUBRIC).name
+    own.write_text(own.read_text().replace("probing", "asking"))
+    with refused("another rubric than", "restore it"):
+        asked(checkpoint)
