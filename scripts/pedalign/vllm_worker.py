@@ -6,7 +6,6 @@ JOB is what `vllm_engine` writes; ANSWERS a list of [new ids, finish reason], in
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,16 @@ def _answers(job: dict[str, Any]) -> list[tuple[list[int], str]]:
         for seed in job["seeds"]
     ]
     found = []
-    for output in model.generate(prompts, sampling, use_tqdm=partial(Progress, "respond", unit="replies")):
+    for output in model.generate(prompts, sampling, use_tqdm=_progress):
         reply = output.outputs[0]
         ids = list(reply.token_ids)
         found.append((ids[:-1] if ids and ids[-1] == job["end_id"] else ids, reply.finish_reason))
     return found
+
+
+def _progress(prompts: Any = None, *, total: int = 0, **_: Any) -> Any:
+    """What vLLM tells how far it is: once as it takes the prompts, which is soon done, and once as it answers."""
+    return prompts if prompts is not None else Progress("respond", total, "replies")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,10 @@ def config(data: bytes) -> None:
         return
     if isinstance(changes, dict):
         whole = copy.deepcopy(CONFIG)
-        update_config(whole, changes)
+        try:
+            update_config(whole, changes)
+        except RecursionError:  # of a mapping that holds itself: Snakemake's too
+            return
         configuration.validate(whole)
         list(configuration.runs(whole))
         configuration.adopted(whole)
