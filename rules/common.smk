@@ -306,6 +306,13 @@ def evaluation():
     return settings(**config["evaluation"], seed=config["seed"])
 
 
+def shown_settings():
+    """What the report shows of the config: what decides results, of the models that have a run."""
+    models = {model: {**config["models"][model], "resources": {}} for model in MODELS}
+    how = {"models", "benchmark", "trackers", "training_state"}
+    return settings(models=models, **{name: value for name, value in config.items() if name not in how})
+
+
 def print_summary():
     """The summary table, where the time went, and the page to look at, at the end of a call that asked for them."""
     path, page = Path(RESULTS, "summary.csv"), Path(RESULTS, "report.html")

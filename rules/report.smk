@@ -112,7 +112,7 @@ rule report:
         results=lambda wildcards, output: str(Path(output[0]).parent),
         tutors=TUTORS,
         first_turn="true" if config["evaluation"]["first_turn"] else "false",
-        config=settings(**{**config, "models": {model: config["models"][model] for model in MODELS}}),
+        config=shown_settings(),
     shell:
         "python scripts/report.py {params.results:q} --dataset {params.dataset:q} --rubric {input.rubric:q}"
         " --tutors {params.tutors:q} --first-turn {params.first_turn} --config {params.config:q} --output {output.page:q}"

@@ -42,6 +42,8 @@ def test_given_checkpoints_are_evaluated_without_training(theirs):
         "score": 2,
         "compare": 1,
         "summarize": 1,
+        "card": 2,
+        "report": 1,
     }
     answer = checkout.snakemake("--cores", "2", config="theirs.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr

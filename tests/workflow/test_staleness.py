@@ -11,8 +11,9 @@ import yaml
 
 pytestmark = pytest.mark.slow
 
-SCORING = {"score": 2, "compare": 1, "summarize": 1}
-ALIGNING = {"optimize": 1, "respond": 1, "perplexity": 1, "score": 1, "compare": 1, "summarize": 1}
+SHOWING = {"summarize": 1, "card": 2, "report": 1}
+SCORING = {"score": 2, "compare": 1, **SHOWING}
+ALIGNING = {"optimize": 1, "respond": 1, "perplexity": 1, "score": 1, "compare": 1, **SHOWING, "card": 1}
 FINETUNING = {"finetune": 1, "pair": 1, "reference": 1, "optimize": 1, "respond": 3, "perplexity": 2, **SCORING}
 EVERYTHING = {"split": 1, "base": 1, "audit": 1, **FINETUNING}
 
@@ -87,15 +88,17 @@ TABLE = {
         setting("models", "tiny", "resources", "sft", value={"threads": 1, "runtime": 9, "mem_mb": 9000, "nodes": 2}),
         {},
     ),
+    "where the curves are to be seen": (setting("trackers", value=[]), {}),
     "how often states are saved": (setting("training_state", value={"minutes": 1, "steps": 7}), {}),
     "how jobs are launched": (comment("launching.py"), {}),
     "how GPUs are leased": (comment("leases.py"), {}),
     "a comment in a module of two stages": (comment("metrics.py"), SCORING),
     "a metric's code": (comment("statistics.py"), {"perplexity": 2, **SCORING}),
-    "the perplexity's code": (comment("perplexity.py"), {"perplexity": 2, "summarize": 1}),
+    "the perplexity's code": (comment("perplexity.py"), {"perplexity": 2, **SHOWING}),
     "the code that builds pairs": (comment("preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
-    "the summary's code": (comment("summary.py"), {"summarize": 1}),
+    "the summary's code": (comment("summary.py"), {"summarize": 1, "report": 1}),
     "how the table is printed": (comment("table.py"), {}),
+    "how the report is drawn": (comment("charts.py"), {"report": 1}),
     "an algorithm's code": (comment("alignment.py"), ALIGNING),
     "resamples of the bootstrap": (setting("evaluation", "resamples", value=300), {"perplexity": 2, **SCORING}),
     "most pairs of one prompt": (
@@ -104,7 +107,7 @@ TABLE = {
     ),
     "samples of each prompt": (
         setting("preferences", value={"samples": 2, "temperature": 1.0}),
-        {"respond": 2, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING, "score": 1},
+        {"respond": 2, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING, "score": 1, "card": 1},
     ),
     "beta": (setting("runs", value=[{"model": "tiny", "algorithm": "dpo", "beta": 0.2}]), ALIGNING),
     "learning rate of the alignment": (setting("models", "tiny", "alignment", "learning_rate", value=1e-3), ALIGNING),
@@ -113,12 +116,12 @@ TABLE = {
         setting("models", "tiny", "generation", "max_new_tokens", value=25),
         {"respond": 3, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING},
     ),
-    "a setting of another algorithm": (setting("preferences", "label_noise", value=0.2), {}),
+    "a setting of another algorithm": (setting("preferences", "label_noise", value=0.2), {"report": 1}),
     "the paper's rules": (setting("paper_rules", value=True), EVERYTHING),
     "a split size": (setting("splits", "test", value=5), EVERYTHING),
     "the way of drawing": (setting("splits", "method", value="leak_free"), EVERYTHING),
     "a dataset file's bytes": (changed_dataset, EVERYTHING),
-    "deleted metrics": (deleted("tiny/sft/test/metrics.json"), {"score": 1, "summarize": 1}),
+    "deleted metrics": (deleted("tiny/sft/test/metrics.json"), {"score": 1, **SHOWING, "card": 1}),
     "a deleted aligned checkpoint": (deleted("tiny/dpo-b0.1/checkpoint"), ALIGNING),
     "deleted log-probabilities of the reference": (
         deleted("tiny/sft/reference.json"),
