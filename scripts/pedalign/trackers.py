@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def _tensorboard(folder: Path) -> TrainerCallback:
     from transformers.integrations import TensorBoardCallback
 
     class TensorBoard(TensorBoardCallback):
-        """Of one training: what an earlier one wrote goes, and what came after the step that is gone on from."""
+        """What was written of later steps than the one that is gone on from, or by an earlier training, is shown no more."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -43,8 +42,6 @@ def _tensorboard(folder: Path) -> TrainerCallback:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:
-                if state.global_step == 0:
-                    shutil.rmtree(folder, ignore_errors=True)
                 self.tb_writer = SummaryWriter(str(folder), purge_step=state.global_step + 1)
             super().on_train_begin(args, state, control, **kwargs)
 

@@ -29,16 +29,11 @@ def said(*lines: object) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def test_a_reply_is_shown_as_the_student_reads_it_with_its_label(checkpoints):
-    answer = script("chat", checkpoints[1], given=said(QUESTION))
-    assert answer.returncode == 0, answer.stderr
+def test_a_reply_is_shown_as_the_student_reads_it_and_one_that_cannot_be_read_as_such(checkpoints):
+    answer = script("chat", *checkpoints, given=said(QUESTION))
+    assert answer.returncode == 0 and answer.stderr == ""
+    assert "tiny/sft (can't be read: " in answer.stdout
     assert "tiny/dpo-b0.1> Look.\n  Move: focus, " in answer.stdout
-    assert answer.stderr == ""
-
-
-def test_a_reply_that_cannot_be_read_is_shown_as_such_beside_the_other_tutors(checkpoints):
-    answer = script("chat", *checkpoints, given=said(QUESTION)).stdout
-    assert "tiny/sft (can't be read: " in answer and "tiny/dpo-b0.1> Look." in answer
 
 
 def test_what_is_saved_is_a_conversation_file_that_goes_on_with_the_reply_that_was_taken(checkpoints, tmp_path):
