@@ -34,7 +34,7 @@ def _tensorboard(folder: Path) -> TrainerCallback:
     from transformers.integrations import TensorBoardCallback
 
     class TensorBoard(TensorBoardCallback):
-        """What was written of later steps than the one that is gone on from, or by an earlier training, is shown no more."""
+        """What was written of later steps than the one gone on from, or by an earlier training, is shown no more."""
 
         def __init__(self) -> None:
             super().__init__()
