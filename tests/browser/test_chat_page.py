@@ -46,7 +46,7 @@ def address(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         )
         assert until(lambda: listens(url), 120), said.read()
         yield url
-        assert list(temporary.glob("pedalign-*/*")) and not list(temporary.glob("gradio"))
+        assert list(temporary.glob("pedalign-*")) and not list(temporary.glob("gradio"))
         process.send_signal(signal.SIGINT)
         process.wait(30)
         assert not list(temporary.iterdir())  # nothing that was said stays
