@@ -41,6 +41,8 @@ DETERMINED = [
 def test_two_runs_from_clean_give_the_same_bytes(finished, checkout):
     answer = checkout.snakemake("--cores", "2")
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    ends = answer.stdout[answer.stdout.rindex("accuracy on ") :]
+    assert "difference to sft" in ends and "results/report.html: open it in a browser" in ends
     for artifact in DETERMINED:
         one, other = (where.path / "results" / artifact for where in (finished, checkout))
         assert one.read_bytes() == other.read_bytes(), artifact
