@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,36 @@ def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
                 f"trackers: '{name}' is not installed",
                 f"pip install {name} (without it: take '{name}' out of 'trackers' in config.yaml)",
             )
-    return [{"tensorboard": _tensorboard, "wandb": _wandb}[name](folder) for name in names]
+    made = {"tensorboard": _tensorboard, "wandb": _wandb}
+    return [_Guarded(name, made[name], folder) for name in names]
+
+
+class _Guarded(TrainerCallback):
+    """A tracker that is told no more once it fails, as on a full disk or without the net: no training ends by it."""
+
+    def __init__(self, name: str, make: Callable[[Path], TrainerCallback], folder: Path) -> None:
+        self.name = name
+        self.tracker: TrainerCallback | None = make(folder)
+
+    def _tell(self, event: str, *given: Any, **named: Any) -> None:
+        try:
+            if self.tracker:
+                getattr(self.tracker, event)(*given, **named)
+        except Exception as error:  # whatever its package raises
+            self.tracker = None
+            print(f"{self.name}: fails, and is told no more: {type(error).__name__}: {error}", flush=True)
+
+    def on_train_begin(self, *given: Any, **named: Any) -> None:
+        self._tell("on_train_begin", *given, **named)
+
+    def on_log(self, *given: Any, **named: Any) -> None:
+        self._tell("on_log", *given, **named)
+
+    def on_save(self, *given: Any, **named: Any) -> None:
+        self._tell("on_save", *given, **named)
+
+    def on_train_end(self, *given: Any, **named: Any) -> None:
+        self._tell("on_train_end", *given, **named)
 
 
 def _tensorboard(folder: Path) -> TrainerCallback:

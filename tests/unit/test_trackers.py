@@ -1,6 +1,10 @@
 """The curves of a training in TensorBoard's files."""
 
+import subprocess
+import sys
+
 import pytest
+from checkouts import ROOT
 from small import TALKS, settings, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerState, TrainingArguments
@@ -44,3 +48,22 @@ def test_a_tracker_that_is_not_known_or_not_installed_is_refused(tmp_path, monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with refused("'wandb' is not installed", "pip install wandb"):
         trackers(["wandb"], tmp_path)
+
+
+def test_a_tracker_on_a_full_disk_ends_no_training(tmp_path):
+    """In a namespace of its own, where the folder is a disk of 8 KB."""
+    code = f"""
+import sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
+from pathlib import Path
+from small import TALKS, settings, small_model
+from pedalign.trackers import trackers
+from pedalign.training import finetune
+watchers = trackers(["tensorboard"], Path({str(tmp_path)!r}, "tiny"))
+facts = finetune(*small_model(), TALKS, settings(epochs=20), watchers=watchers)
+print("steps", len(facts["history"]))
+"""
+    private = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-euc"]
+    command = f'mount -t tmpfs -o size=8k none "{tmp_path}"; exec "{sys.executable}" -'
+    answer = subprocess.run([*private, command], input=code, capture_output=True, text=True)
+    assert "steps 80" in answer.stdout, answer.stderr
+    assert "tensorboard: fails, and is told no more: " in answer.stdout
