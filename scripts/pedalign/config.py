@@ -70,13 +70,14 @@ def validate(config: dict[str, Any]) -> None:
 _RUN = ("model", "algorithm", "beta", "seed")
 _MOST_RUNS = 10_000
 _MOST_ERRORS = 1_000  # that the first is chosen from: each takes time
-_MOST_VALUES = 1_000_000
+_MOST_VALUES = 100_000
 
 
 def _values(tree: Any, known: dict[int, int]) -> int:
-    """How many values a tree has, each as often as it is reached: aliases are one object in several places."""
+    """How many values a tree has, each as often as it is reached: aliases are one object in several places. A long text
+    is as many as it has twenties of characters."""
     if not isinstance(tree, dict | list):
-        return 1
+        return 1 + len(tree) // 20 if isinstance(tree, str) else 1
     if id(tree) not in known:
         known[id(tree)] = _MOST_VALUES  # for one that holds itself
         members = tree.values() if isinstance(tree, dict) else tree
