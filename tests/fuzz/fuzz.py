@@ -4,8 +4,8 @@
     python tests/fuzz/fuzz.py reply --found            # what was found once, again
 
 It ends with status 0 when all inputs were read without a finding: an error other than the one that is meant for users,
-half a second of the processor for an input of 8 KB (settings: a second, 2 KB), or memory beyond a bound. A finding is written to
-tests/fuzz/found and belongs into the repository once it is mended: the tests read all that lies there.
+half a second of the processor for an input of 8 KB (settings: a second, 2 KB), or memory beyond a bound. A finding is
+written to tests/fuzz/found and belongs into the repository once it is mended: the tests read all that lies there.
 """
 
 import argparse
