@@ -145,6 +145,6 @@ def test_a_clean_clone_is_built(config: tuple[str, ...], tmp_path: Path, idle: C
     command = ["snakemake", "--profile", "slurm", "--jobs", "1", *QUICKLY, *config]
     answer = subprocess.run(command, cwd=tmp_path / "clone", env=idle.environment, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "17 of 17 steps (100%) done" in answer.stdout + answer.stderr
+    assert "20 of 20 steps (100%) done" in answer.stdout + answer.stderr
     rows = (tmp_path / "clone/results/summary.csv").read_text().splitlines()
     assert len(rows) > 2
