@@ -17,6 +17,7 @@ rule all:
     default_target: True
     input:
         artifacts(),
+        f"{RESULTS}/charts",
 
 
 rule published_datasets:

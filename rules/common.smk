@@ -92,7 +92,7 @@ def artifacts():
         names = ("checkpoint", "checkpoint.json", "test/responses.csv", "test/metrics.json", "README.md")
         paths += [f"{RESULTS}/{tutor}/{name}" for name in names]
     paths += [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS]
-    return paths + perplexity_artifacts() + [f"{RESULTS}/report.html", f"{RESULTS}/charts"]
+    return paths + perplexity_artifacts() + [f"{RESULTS}/report.html"]
 
 
 def perplexity_artifacts():
@@ -308,9 +308,12 @@ def evaluation():
 
 def shown_settings():
     """What the report shows of the config: what decides results, of the models that have a run."""
-    models = {model: {**config["models"][model], "resources": {}} for model in MODELS}
-    how = {"models", "benchmark", "trackers", "training_state"}
-    return settings(models=models, **{name: value for name, value in config.items() if name not in how})
+    how = {"benchmark", "trackers", "training_state", "resources"}
+
+    def without(values):
+        return {name: value for name, value in values.items() if name not in how}
+
+    return settings(**{**without(config), "models": {model: without(config["models"][model]) for model in MODELS}})
 
 
 def print_summary():

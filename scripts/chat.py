@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pedalign.artifacts import write_records
 from pedalign.errors import UserError, argument_parser, printable, run
-from pedalign.provenance import manifest_path
+from pedalign.provenance import expect_checkpoint
 
 if TYPE_CHECKING:
     from pedalign.talk import Talk
@@ -37,10 +37,7 @@ def main() -> None:
     if len(args.checkpoints) > 2:
         raise UserError(f"{len(args.checkpoints)} checkpoints", "name one or two")
     for checkpoint in args.checkpoints:
-        if not manifest_path(checkpoint).is_file():
-            raise UserError(
-                f"{checkpoint}: no checkpoint", f"snakemake --cores all {manifest_path(checkpoint)} makes it"
-            )
+        expect_checkpoint(checkpoint)
     if args.web:
         with tempfile.TemporaryDirectory(prefix="pedalign-") as folder:  # of this user alone
             os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
@@ -94,11 +91,7 @@ def _told(name: str, reply: dict[str, Any], talk: "Talk") -> str:
     """A reply as the student reads it, with its labels; one that can't be read, as the model wrote it."""
     if reply["defect"]:
         return f"\n{name} (can't be read: {printable(reply['defect'])})\n{printable(reply['text'])}\n"
-    labels = [
-        f"  {field.name}: {label}, {field.labels[label]}"
-        for field in talk.rubric.label_fields
-        if (label := reply["labels"][field.key])
-    ]
+    labels = [f"  {line}" for line in talk.label_lines(reply)]
     return "\n".join([f"\n{name}> {printable(reply['text'])}", *labels, ""])
 
 

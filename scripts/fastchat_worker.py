@@ -17,7 +17,7 @@ from pedalign.artifacts import read_json
 from pedalign.errors import UserError, argument_parser, run
 from pedalign.models import load_tokenizer
 from pedalign.provenance import verified
-from pedalign.talk import asked
+from pedalign.talk import asked, tutor_name
 from pedalign.template import Renderer, renderer
 
 NAME = "pedalign"  # of the template
@@ -45,7 +45,7 @@ def main() -> None:
 
     # FastChat 0.2.36 looks for a factor in rope_scaling, where transformers 5 keeps what has none.
     model_worker.get_context_length = lambda config: config.max_position_embeddings
-    name = "/".join(args.checkpoint.resolve().parts[-3:-1])
+    name = tutor_name(args.checkpoint)
     given = ["--model-path", str(args.checkpoint), "--model-names", name, "--conv-template", NAME, *options]
     sys.argv = [sys.argv[0], *given]
     served, _ = model_worker.create_model_worker()

@@ -96,11 +96,7 @@ def _turn(kind: str, who: str, text: str, more: str = "") -> str:
 
 
 def _reply(name: str, reply: dict[str, Any], talk: Talk, kind: str) -> str:
-    if reply["defect"]:
-        lines = [f"can't be read: {reply['defect']}"]
-    else:
-        found = [(field, reply["labels"][field.key]) for field in talk.rubric.label_fields]
-        lines = [f"{field.name}: {label}, {field.labels[label]}" for field, label in found if label]
+    lines = [f"can't be read: {reply['defect']}"] if reply["defect"] else talk.label_lines(reply)
     labels = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return _turn(f"tutor{kind}", name, reply["text"], f"<ul class='labels'>{labels}</ul>")
 

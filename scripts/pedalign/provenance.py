@@ -38,6 +38,12 @@ def manifest_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.json")
 
 
+def expect_checkpoint(folder: Path) -> None:
+    """Raises UserError where the workflow has made no such checkpoint."""
+    if not manifest_path(folder).is_file():
+        raise UserError(f"{folder}: no checkpoint", f"snakemake --cores all {manifest_path(folder)} makes it")
+
+
 def verified(*inputs: str | Path) -> Hashes:
     """The sha256 of all inputs of a stage, which are as they were made.
 

@@ -10,7 +10,7 @@ from pedalign.conversation import Conversation, Message
 from pedalign.errors import UserError
 from pedalign.generation import GenerationSettings, History, generate
 from pedalign.models import load_model, load_tokenizer
-from pedalign.provenance import manifest_path, read_record, record_path, verified
+from pedalign.provenance import expect_checkpoint, manifest_path, read_record, record_path, verified
 from pedalign.rubric import Rubric, load_rubric
 from pedalign.template import renderer
 from pedalign.transcripts import Labelled, labelled
@@ -26,7 +26,7 @@ class Tutor:
         """Raises UserError where there is no such checkpoint, or it is not as it was made."""
         verified(checkpoint)
         settings, self.rubric = asked(checkpoint)
-        self.name = "/".join(checkpoint.resolve().parts[-3:-1])
+        self.name = tutor_name(checkpoint)
         decoding = settings.get("generation", _DECODING)
         self.settings = GenerationSettings(**{**decoding, "engine": "transformers", "max_batch_tokens": None})
         self.tokenizer = load_tokenizer(checkpoint)
@@ -39,6 +39,11 @@ class Tutor:
         history = History(str(len(messages)), ids, [len(ids)])
         ((completion,),) = generate(self.model, [history], self.renderer.end_id, self.settings)
         return self.tokenizer.decode(completion.ids, skip_special_tokens=True)
+
+
+def tutor_name(checkpoint: Path) -> str:
+    """`results/tiny/dpo-b0.1/checkpoint` → `tiny/dpo-b0.1`"""
+    return "/".join(checkpoint.resolve().parts[-3:-1])
 
 
 def asked(checkpoint: Path) -> tuple[Mapping[str, Any], Rubric]:
@@ -57,10 +62,8 @@ def asked(checkpoint: Path) -> tuple[Mapping[str, Any], Rubric]:
 
 
 def _record(checkpoint: Path) -> dict[str, Any]:
+    expect_checkpoint(checkpoint)
     manifest, responses = manifest_path(checkpoint), checkpoint.parent / "test/responses.csv"
-    if not manifest.is_file():
-        made = f"snakemake --cores all {manifest} makes it"
-        raise UserError(f"{checkpoint}: no checkpoint of this workflow: there is no {manifest}", made)
     if record_path(responses).is_file():
         return read_record(responses)
     if "training" not in read_json(manifest)["settings"]:
@@ -90,6 +93,11 @@ class Talk:
 
     def labelled(self) -> list[Labelled]:
         return [labelled(reply, self.rubric) for reply in self.replies]
+
+    def label_lines(self, reply: Labelled) -> list[str]:
+        """`Action Based on Evaluation: 1, point out the mistake and give a hint`, for each label of a reply."""
+        found = [(field, reply["labels"][field.key]) for field in self.rubric.label_fields]
+        return [f"{field.name}: {label}, {field.labels[label]}" for field, label in found if label]
 
     def all_messages(self) -> list[Message]:
         """The conversation with the reply that is taken; in the form in which tutors read their own replies."""
