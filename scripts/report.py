@@ -22,7 +22,6 @@ import jinja2
 from pedalign import report
 from pedalign.artifacts import read_csv, read_json, whole_directory, write_text
 from pedalign.errors import argument_parser, run
-from pedalign.metrics import read_labels
 from pedalign.provenance import git_commit, record, verified, versions
 from pedalign.records import read_records
 from pedalign.responses import Responses
@@ -67,10 +66,10 @@ def main() -> None:
     }
     prompts = read_records(split)
     rows, tables = read_csv(summary), {key: Responses(path, prompts) for key, path in responses.items()}
-    scored = {key: read_labels(table, rubric, args.first_turn == "true") for key, table in tables.items()}
+    talks = transcripts(prompts, {" ".join(key): table for key, table in tables.items()}, rubric)
     sections = [
         report.comparison(rows, rubric),
-        report.confusion_section(scored, rubric),
+        report.confusion_section(talks, keys, rubric, args.first_turn == "true"),
         report.turns(found["metrics"], rubric),
         report.perplexity(found["perplexities"]),
         report.trainings(found["manifests"]),
@@ -78,7 +77,6 @@ def main() -> None:
         report.costs(_by_stage(spent(results)), memory(results)),
     ]
     names = [" ".join(key) for key in keys]
-    talks = transcripts(prompts, {" ".join(key): table for key, table in tables.items()}, rubric)
     fields = [{"key": one.key, "name": one.name, "labels": one.labels} for one in rubric.label_fields]
     main_field = [one.key for one in rubric.label_fields].index(report.main_field(rubric).key)
     script = PAGE.with_suffix(".js").read_text(encoding="utf-8")

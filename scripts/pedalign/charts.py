@@ -36,7 +36,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def svg(chart: alt.TopLevelMixin) -> str:
-    return vl_convert.vegalite_to_svg({**chart.to_dict(), "config": _CONFIG})
+    """Not validated by Altair first, which takes longer than drawing."""
+    return vl_convert.vegalite_to_svg({**chart.to_dict(validate=False), "config": _CONFIG})
 
 
 def intervals(rows: Rows, order: Sequence[str], baseline: float | None, percent: bool = True) -> alt.LayerChart:

@@ -22,12 +22,15 @@ from transformers import (
 
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
+from pedalign.progress import download_bar
 from pedalign.template import Renderer, load_template
 
 MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
 _PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
 _CHECKPOINT_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt")
+# Of the hub. Some repositories have the weights once more, as consolidated.safetensors.
+_FETCHED = ["*.json", "model*.safetensors", "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 PAD = "<|pad|>"
 _PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
@@ -102,6 +105,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 
 def load_model(source: str | Path, dtype: str, **options: Any) -> PreTrainedModel:
     """The model of a checkpoint folder or hub id, on the GPU if there is one; `options` are `from_pretrained`'s."""
+    if not Path(source).is_dir():
+        _fetch(source)
     model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True, **options)
     placed = "quantization_config" in options  # quantized weights are put on the GPU as they are read
     return model.to("cuda") if torch.cuda.is_available() and not placed else model
@@ -130,6 +135,19 @@ def batch_tokens(model: PreTrainedModel, max_batch_tokens: int | None) -> int:
     return int(min(max(memory // bytes_per_token, 1), MOST_TOKENS[kind]))
 
 
+def _fetch(source: str | Path) -> Path:
+    """The folder of the cache with the files of a hub id, downloaded where they are not there yet."""
+    try:
+        return Path(
+            snapshot_download(str(source), allow_patterns=_FETCHED, tqdm_class=download_bar(f"download {source}"))
+        )
+    except (OSError, ValueError, HTTPError) as error:
+        raise UserError(
+            f"{source}: neither a folder nor a checkpoint that can be fetched: {str(error).splitlines()[0]}",
+            "check the paths in the model's entry of config.yaml; a gated model needs `hf auth login`",
+        ) from None
+
+
 def find_checkpoint(source: str | Path) -> list[Path]:
     """The files of a checkpoint folder or hub id (downloaded first), without pickles and without loading the weights.
 
@@ -137,13 +155,7 @@ def find_checkpoint(source: str | Path) -> list[Path]:
     """
     folder = Path(source)
     if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(str(source), allow_patterns=[f"*{kind}" for kind in _CHECKPOINT_FILES]))
-        except (OSError, ValueError, HTTPError) as error:
-            raise UserError(
-                f"{source}: neither a folder nor a checkpoint that can be fetched: {str(error).splitlines()[0]}",
-                "check 'sft' or 'aligned' in the model's entry of config.yaml; a gated model needs `hf auth login`",
-            ) from None
+        folder = _fetch(source)
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix in _CHECKPOINT_FILES)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(

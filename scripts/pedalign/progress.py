@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from pedalign.processes import local_rank
+
 TERMINAL = "PEDALIGN_TERMINAL"  # names the terminal of the call of Snakemake that this job belongs to
 EVERY = 30  # seconds between two lines
 
@@ -44,10 +46,10 @@ class Progress(tqdm):
     """tqdm, whose bar is drawn where a terminal is, and which prints a plain line now and then.
 
     `with Progress("respond", total, "replies") as progress: progress.update(3)`. `initial`: what was done before, by
-    another process; it does not count for the rate.
+    another process; it does not count for the rate. `more` is tqdm's.
     """
 
-    def __init__(self, name: str, total: int, unit: str, initial: int = 0, **_: Any) -> None:
+    def __init__(self, name: str, total: int, unit: str, initial: int = 0, **more: Any) -> None:
         terminal = _terminal()
         self.said = time.monotonic()
         self.file = terminal or io.StringIO()
@@ -57,31 +59,51 @@ class Progress(tqdm):
             unit=f" {unit}",
             initial=initial,
             file=self.file,
-            disable=False,  # TQDM_DISABLE is for the bars of others
             dynamic_ncols=True,
             leave=False,
             mininterval=0.2 if terminal else 60,
+            **{"disable": False, **more},  # TQDM_DISABLE is for the bars of others
         )
 
     def update_to(self, done: int) -> None:
         self.update(done - self.n)
 
     def update(self, n: float | None = 1) -> bool | None:
-        shown = super().update(n)
-        now = time.monotonic()
-        if now - self.said >= EVERY:
-            self.said = now
-            self.clear()
-            print(self.line(), flush=True)
+        with self.get_lock():  # files are downloaded by several threads
+            shown = super().update(n)
+            now = time.monotonic()
+            if now - self.said >= EVERY and not self.disable:
+                self.said = now
+                self.clear()
+                print(self.line(), flush=True)
         return shown
 
     def line(self) -> str:
         """`respond: 120 of 480 replies (25%), 12.1 per second, 00:30 left`"""
         known = self.format_dict
         elapsed, done = known["elapsed"], self.n - self.initial
-        said = f"{self.desc}: {self.n} of {self.total}{self.unit} ({self.n / max(self.total, 1):.0%})"
+        n, total = (self.format_sizeof(one) if self.unit_scale else one for one in (self.n, self.total))
+        said = f"{self.desc}: {n} of {total}{self.unit} ({self.n / max(self.total, 1):.0%})"
         if done and elapsed:
             rate = done / elapsed
-            speed = f"{rate:.1f} per second" if rate >= 1 else f"{1 / rate:.1f} s each"
+            number = self.format_sizeof(rate) if self.unit_scale else f"{rate:.1f}"
+            speed = f"{number} per second" if rate >= 1 else f"{1 / rate:.1f} s each"
             said += f", {speed}, {self.format_interval((self.total - self.n) / rate)} left"
         return f"{said}, {self.postfix}" if self.postfix else said
+
+
+def download_bar(name: str) -> type[tqdm]:
+    """For `snapshot_download(..., tqdm_class=...)`, which makes several: seen is the one of all files' bytes."""
+
+    class Download(Progress):
+        def __init__(self, *, desc: str, total: int | None = None, **_: Any) -> None:
+            seen = desc.startswith("Reconstructing") and local_rank() == 0
+            super().__init__(name, total or 0, "bytes", unit_scale=True, disable=not seen)
+
+        def set_description(self, *_: Any, **__: Any) -> None:
+            pass  # the name stays
+
+        def set_postfix_str(self, *_: Any, **__: Any) -> None:
+            pass  # the rate, which the bar has
+
+    return Download

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pedalign import charts
-from pedalign.metrics import Scored
 from pedalign.rubric import Field, Rubric
 from pedalign.summary import Key
 
@@ -130,7 +129,12 @@ def _name(row: Mapping[str, str]) -> str:
     return f"{row['model']} {row['policy']}"
 
 
-def confusion_section(scored: Mapping[Key, Scored], rubric: Rubric) -> Section:
+def confusion_section(
+    conversations: Iterable[Mapping[str, Any]], tutors: Sequence[Key], rubric: Rubric, first_turn: bool
+) -> Section:
+    """`conversations`: the transcripts of the `tutors`; turns whose gold reply has a defect are not scored."""
+    turns = [turn for one in conversations for turn in one["turns"] if turn["turn"] or first_turn]
+    turns = [turn for turn in turns if not turn["gold"]["defect"]]
     section = Section(
         "confusion",
         "Which labels are mixed up",
@@ -138,11 +142,12 @@ def confusion_section(scored: Mapping[Key, Scored], rubric: Rubric) -> Section:
         "the reply has no valid label there.",
     )
     for one in rubric.label_fields:
-        for (model, policy), labels in scored.items():
-            gold = [label for label in one.labels if label in set(labels.gold[one.key])]
-            predicted = [label or "none" for label in labels.predicted[one.key]]
-            found = [label for label in (*one.labels, "none") if label in {*predicted, *gold}]
-            counts = Counter(zip(labels.gold[one.key], predicted, strict=True))
+        for at, (model, policy) in enumerate(tutors):
+            counts = Counter(
+                (turn["gold"]["labels"][one.key], turn["replies"][at]["labels"][one.key] or "none") for turn in turns
+            )
+            gold = [label for label in one.labels if label in {left for left, _ in counts}]
+            found = [label for label in (*one.labels, "none") if label in {*gold, *(other for _, other in counts)}]
             right = sum(count for (left, other), count in counts.items() if left == other)
             worst = max(
                 ((pair, n) for pair, n in counts.items() if pair[0] != pair[1]), key=lambda at: at[1], default=None

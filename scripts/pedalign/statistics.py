@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 Array = NDArray[np.float64]
 HELD = 2**20  # numbers of resamples at a time
@@ -92,6 +91,8 @@ def mcnemar_p(mended: int, spoiled: int) -> float:
 
     It takes replies for independent, which those of one conversation are not: the permutation test is the one to trust.
     """
+    from scipy.stats import binomtest  # here, since it takes longer to load than most stages need
+
     return float(binomtest(mended, mended + spoiled).pvalue) if mended + spoiled else 1.0
 
 

@@ -1,9 +1,11 @@
 """A rule's environment has what its script imports."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -29,6 +31,15 @@ def pinned(environment: str) -> set[str]:
     return {line.partition("==")[0].lower() for line in pip}
 
 
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def distribution(module: str) -> str:
+    return _distributions()[module][0].lower()
+
+
 def imported(path: str) -> set[str]:
     nodes = list(ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -39,7 +50,7 @@ def imported(path: str) -> set[str]:
 @pytest.mark.parametrize("rule", sorted(ENVIRONMENTS))
 def test_the_environment_of_a_rule_holds_every_package_that_its_script_imports(rule: str) -> None:
     modules = {name for path in script_sources(ROOT / f"scripts/{rule}.py") for name in imported(path)}
-    distributions = {COMES_WITH.get(name, packages_distributions()[name][0].lower()) for name in modules}
+    distributions = {COMES_WITH.get(name) or distribution(name) for name in modules}
     assert distributions <= pinned(ENVIRONMENTS[rule])
 
 

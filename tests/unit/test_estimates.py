@@ -122,7 +122,7 @@ def test_what_is_written_takes_the_disk_that_was_estimated_within_a_fifth(gpus, 
     entry = {"dtype": dtype}
     size = model_size(entry, LlamaConfig.from_pretrained(inputs.folder / "base"))
     checkpoint = tmp_path / "checkpoint"
-    script = inputs.script("sft", checkpoint, "--save-steps", "1", device_batch_size=2, dtype=dtype)
+    script = inputs.script("sft", checkpoint, "--save-steps", "1", epochs=0.5, device_batch_size=2, dtype=dtype)
     training = Launched(tmp_path, *script, gpu=gpus, log=tmp_path / "log")
     folders = set()
 

@@ -1,9 +1,15 @@
 """Base models from scratch are the same everywhere, and what cannot be used is refused in two lines."""
 
+import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -127,3 +133,74 @@ def test_as_many_tokens_at_a_time_as_a_quarter_of_the_memory_holds_and_no_more_t
     assert batch_tokens(model, None) == 4096 * 25 // 4 // ((32 + 17 * 16) * 4)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 1}.__getitem__)
     assert batch_tokens(model, None) == 1
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The hub of one model, whose files lie in `folder`."""
+
+    folder: Path
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        path = self.path.split("?")[0]
+        name = path.rpartition("/")[2]
+        headers = {"X-Repo-Commit": "a" * 40}
+        if path.startswith("/api/models/some/model/tree/"):
+            files = [(file.name, file.stat().st_size) for file in self.folder.iterdir()]
+            rows = [{"type": "file", "path": file, "size": size, "oid": "0" * 40} for file, size in files]
+            status, content = 200, json.dumps(rows).encode()
+        elif path.startswith("/api/models/some/model/revision/"):
+            status, content = 200, json.dumps({"id": "some/model", "sha": "a" * 40, "siblings": []}).encode()
+        elif (self.folder / name).is_file():
+            status, content = 200, (self.folder / name).read_bytes()
+            headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+        else:
+            status, content, headers = 404, b"", {"X-Error-Code": "EntryNotFound", **headers}
+        self.send_response(status)
+        for header, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.asked.append(name)
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+LOAD = """
+import pedalign.progress
+pedalign.progress.EVERY = 0
+from pedalign.models import load_model
+print(sum(float(one.double().sum()) for one in load_model("some/model", "float32").state_dict().values()))
+"""
+
+
+def test_the_hubs_weights_are_downloaded_once_and_said_how_far_in_each_log(tmp_path) -> None:
+    make(tmp_path / "model")
+    (tmp_path / "model/consolidated.safetensors").write_bytes(b"the weights once more")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Hub,), {"folder": tmp_path / "model"}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub = f"http://127.0.0.1:{server.server_port}"
+    named = {"HF_ENDPOINT": hub, "HF_TOKEN": "", "TQDM_DISABLE": "1"}
+    said = []
+    for rank in ("0", "1"):
+        environment = {**os.environ, **named, "HF_HOME": str(tmp_path / f"hub{rank}"), "LOCAL_RANK": rank}
+        answer = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr
+        said.append(answer.stdout.splitlines())
+    server.shutdown()
+    server.server_close()
+    *lines, weights = said[0]
+    known = r"download some/model: [\d.]+k? of [\d.]+k? bytes \(\d+%\), [\d.]+[kM]? per second, 00:00 left"
+    assert lines and all(re.fullmatch(known, line) for line in lines), lines
+    assert said[1] == [weights]  # one process of a node tells
+    assert Hub.asked.count("model.safetensors") == 2 and "consolidated.safetensors" not in Hub.asked
+    ours = load_model(tmp_path / "model", "float32").state_dict()
+    assert float(weights) == sum(float(one.double().sum()) for one in ours.values())

@@ -1,6 +1,9 @@
 """A hundred bad inputs: each ends in two lines that say what, where and how to mend it; nothing is half-written."""
 
+import contextlib
+import io
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -204,6 +207,23 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+def script_here(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """As `script`, in this process, which has loaded already what takes some seconds each time."""
+    command = [f"scripts/{name}.py", *map(str, arguments)]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.setattr(sys, "argv", command)
+        try:
+            runpy.run_path(str(ROOT / command[0]), run_name="__main__")
+            status: Any = 0
+        except SystemExit as ended:
+            status = ended.code
+    if isinstance(status, str):  # as Python does with what a script is ended with
+        said.write(f"{status}\n")
+        status = 1
+    return subprocess.CompletedProcess(command, status, "", said.getvalue())
+
+
 BANKS: dict[str, tuple[str, str, list[str]]] = {
     "not YAML": ("bank.yaml", "- [", ["not YAML", "line 1"]),
     "no list": ("bank.yaml", "problem: x", ["not a list of problems"]),
@@ -316,7 +336,7 @@ def test_a_bad_checkpoint_is_refused(what, checkpoint, tmp_path):
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint/kept").write_text(OLD)
     outputs = ("--output", tmp_path / "checkpoint", "--manifest", tmp_path / "checkpoint.json")
-    refused_with(script("adopt", folder, *outputs), [str(folder), *words])
+    refused_with(script_here("adopt", folder, *outputs), [str(folder), *words])
     assert (tmp_path / "checkpoint/kept").read_text() == OLD
     assert not (tmp_path / "checkpoint.json").exists()
 
@@ -419,7 +439,7 @@ def test_responses_that_do_not_belong_to_the_split_are_not_used(stage, responses
     counts = ["--counts", tmp_path / "counts"] if stage == "pair" else []
     settings = "{}" if stage == "pair" else SCORING
     outputs = ("--rubric", CLASS, "--output", tmp_path / "out", *counts, "--settings", settings)
-    refused_with(script(stage, *files, *outputs), [str(tmp_path / "responses.csv"), *words, "run again"])
+    refused_with(script_here(stage, *files, *outputs), [str(tmp_path / "responses.csv"), *words, "run again"])
     assert (tmp_path / "out").read_text() == OLD
 
 
