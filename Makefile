@@ -26,14 +26,14 @@ test-browser: .venv/installed
 	npm install --silent --no-save --prefix .venv/axe axe-core@4.14.1
 	$(ACTIVATE) && pytest -m browser
 
-# A real Slurm cluster of two nodes on this machine: as root, on Debian, which has the packages. CLUSTER="not long": without
-# the default run, which is a third of it.
+# Two real Slurm clusters of two nodes each on this machine: as root, on Debian, which has the packages. CLUSTER="not long":
+# a third of it.
 CLUSTER ?= cluster
 
 test-cluster: .venv/installed
 	dpkg -s $(SLURM) > /dev/null 2>&1 || \
 	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SLURM))
-	$(ACTIVATE) && pytest -m "cluster and ($(CLUSTER))"
+	$(ACTIVATE) && pytest --numprocesses 2 --dist loadfile -m "cluster and ($(CLUSTER))"
 
 # Runs that are killed, whose disks are full, whose files and clocks are wrong. FAULTS="not long": a tenth of them.
 FAULTS ?= fault

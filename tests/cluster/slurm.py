@@ -127,6 +127,7 @@ class Cluster:
         outer = ("SLURM", "SBATCH", "SRUN", "SALLOC", "SQUEUE", "SACCT")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(outer)}
         self.environment["SLURM_CONF"] = str(self.conf)
+        self.environment["PEDALIGN_LEASES"] = str(self.folder / "leases")  # another cluster has jobs of the same number
         self.environment["PATH"] = f"{self.folder / 'bin'}:{self.environment['PATH']}"
 
     def start(self) -> None:

@@ -58,6 +58,7 @@ def test_a_requeued_training_keeps_its_job_and_goes_on(checkout, call: Start, id
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
+@pytest.mark.long
 def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(checkout, call, undisturbed):
     """It stands still until it is warned (Slurm wakes what it signals): the shortest limit, a minute, is longer than
     the training takes. Slurm warns up to a minute early, which may end another of its jobs."""
@@ -76,6 +77,7 @@ def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(chec
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
+@pytest.mark.long
 def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Start, idle: Cluster, undisturbed):
     running = call(checkout)
     node = running.running()["NodeList"]
@@ -120,6 +122,7 @@ def test_a_full_disk_for_logs_does_not_end_a_training(checkout, call: Start, sma
     assert weights(checkout) == undisturbed
 
 
+@pytest.mark.long
 def test_a_full_disk_for_slurms_own_logs_does_not_end_a_training(checkout, call: Start, small_disk: Path, undisturbed):
     (small_disk / "ballast").write_bytes(b"0" * 16384)
     running = call(checkout, "--slurm-steady-logdir", str(small_disk))
@@ -139,7 +142,7 @@ def test_a_job_that_can_never_start_is_cancelled_and_named(checkout, call: Start
     assert not any(job["JobState"] == "PENDING" for job in running.jobs("finetune"))
 
 
-@pytest.mark.parametrize("meanwhile", ["runs", "finishes"])
+@pytest.mark.parametrize("meanwhile", ["runs", pytest.param("finishes", marks=pytest.mark.long)])
 def test_a_killed_snakemake_takes_its_jobs_up_when_started_again(checkout, call: Start, undisturbed, meanwhile):
     killed = call(checkout)
     job = killed.running()
@@ -188,6 +191,7 @@ def test_jobs_here_do_not_start_beside_those_of_a_killed_call_on_the_cluster(che
     assert f"Slurm jobs of an earlier call may still run: {job['JobId']}" in answer.stderr
 
 
+@pytest.mark.long
 def test_without_accounts_sacct_is_refused_and_squeue_serves(prepared, tmp_path, plain_cluster: Cluster, undisturbed):
     checkout = prepared.copy(tmp_path / "checkout")
     refused = Call(checkout, plain_cluster)

@@ -88,6 +88,7 @@ def test_its_metrics_are_those_of_one_process(spread: Call, alone: Checkout, tut
         assert ours[field]["accuracy"] == pytest.approx(theirs[field]["accuracy"], abs=ACCURACY)
 
 
+@pytest.mark.long
 def test_in_a_sweep_two_trainings_run_side_by_side_and_never_two_on_one_nodes_gpus(spread: Call, cluster: Cluster):
     runs = "runs: [{model: tiny, algorithm: [dpo, ipo], beta: [0.2, 0.5]}]"
     (spread.checkout.path / "sweep.yaml").write_text(runs)
@@ -106,6 +107,7 @@ def test_in_a_sweep_two_trainings_run_side_by_side_and_never_two_on_one_nodes_gp
     assert "rule finetune" not in running.said
 
 
+@pytest.mark.long
 def test_the_gpu_model_of_the_profile_is_asked_for_by_jobs_with_gpus_and_by_no_others(tmp_path: Path, call: Start):
     checkout = fresh_checkout(tmp_path / "checkout")
     profile = checkout.path / "profiles/slurm/profile.yaml"
@@ -135,9 +137,9 @@ def test_a_training_over_two_nodes_is_that_of_one(prepared: Checkout, tmp_path: 
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "config",
-    [pytest.param((), id="the default run", marks=pytest.mark.long), pytest.param(("--configfile", QUICK), id="quick")],
+    "config", [pytest.param((), id="the default run"), pytest.param(("--configfile", QUICK), id="quick")]
 )
 def test_a_clean_clone_is_built(config: tuple[str, ...], tmp_path: Path, idle: Cluster):
     subprocess.run(["git", "clone", "--quiet", str(ROOT), tmp_path / "clone"], check=True)
