@@ -217,6 +217,8 @@ def save_checkpoint(
     """Weights (the model's own where none are given), tokenizer, the chat template that renders as we do, and the token
     at which plain `generate` ends."""
     tokenizer.chat_template = renderer.jinja()
+    for how_it_was_loaded in ("is_local", "local_files_only"):  # HF_HUB_OFFLINE decides the second
+        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     model.config.pad_token_id = tokenizer.pad_token_id
     # Not the base model's: its settings for sampling are for other replies, and some can't be saved.
     model.generation_config = GenerationConfig(

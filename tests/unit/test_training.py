@@ -88,9 +88,9 @@ def test_a_saved_checkpoint_comes_back_and_a_folder_without_weights_is_refused(m
     text = load_tokenizer(tmp_path / "whole").apply_chat_template(list(TALKS[0].messages), tokenize=False)
     assert text == renderer.text(TALKS[0].messages)
     (tmp_path / "whole/model.safetensors").unlink()
-    for folder in (tmp_path / "whole", tmp_path / "nowhere"):
-        with pytest.raises(UserError, match="no usable checkpoint"):
-            load_model(folder, "float32")
+    for name, words in (("whole", "no usable checkpoint"), ("nowhere", "neither a folder nor a checkpoint")):
+        with pytest.raises(UserError, match=words):
+            load_model(tmp_path / name, "float32")
 
 
 def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(made, tmp_path):
