@@ -1,6 +1,7 @@
 """The page on which one talks to tutors: the reply as the student reads it, its labels beside it (Gradio)."""
 
 import os
+import tempfile
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def _export(talk: Talk, folder: Path) -> Any:
     if not talk.replies:
         return gradio.DownloadButton(value=None, interactive=False)
     record = talk.record()
-    path = folder / f"{record['id']}.json"
+    path = Path(tempfile.mkdtemp(dir=folder), f"{record['id']}.json")  # two visitors may export in the same second
     write_records(path, [record])
     return gradio.DownloadButton(value=str(path), interactive=True)
 
