@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,23 @@ from checkouts import Checkout, fresh_checkout
 from slurm import Cluster
 
 
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A new folder whose path is short enough for sockets in it, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def slurm_folder() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """A cluster with accounting, which all tests share; it shows what their jobs were to the end."""
-    with Cluster(tmp_path_factory.mktemp("slurm"), accounting=True, MinJobAge=7200) as made:
+    with short_folder() as folder, Cluster(folder, accounting=True, MinJobAge=7200) as made:
         yield made
 
 
@@ -28,9 +43,9 @@ def idle(cluster: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def plain_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def plain_cluster() -> Iterator[Cluster]:
     """A cluster without accounting."""
-    with Cluster(tmp_path_factory.mktemp("slurm"), accounting=False) as made:
+    with short_folder() as folder, Cluster(folder, accounting=False) as made:
         yield made
 
 

@@ -84,8 +84,8 @@ def processes_of(folder: Path) -> dict[int, str]:
     return found
 
 
-def test_stop_leaves_no_process(tmp_path: Path) -> None:
-    with Cluster(tmp_path / "slurm", accounting=False) as cluster:
+def test_stop_leaves_no_process(slurm_folder: Path, tmp_path: Path) -> None:
+    with Cluster(slurm_folder, accounting=False) as cluster:
         stubborn_job(cluster, tmp_path / "ready")
         before = processes_of(cluster.folder)
     assert {"slurmctld", "slurmd", "munged", "slurmstepd:"} <= {
@@ -95,28 +95,28 @@ def test_stop_leaves_no_process(tmp_path: Path) -> None:
     cluster.stop()
 
 
-def test_killed_tests_leave_no_process(tmp_path: Path) -> None:
+def test_killed_tests_leave_no_process(slurm_folder: Path) -> None:
     program = """
 import sys, time
 from pathlib import Path
 from slurm import Cluster
-cluster = Cluster(Path(sys.argv[1], "slurm"), accounting=True)
+cluster = Cluster(Path(sys.argv[1]), accounting=True)
 cluster.start()
 cluster.wait(cluster.submit("--output=/dev/null", "--wrap", "sleep 600"), "RUNNING")
 print("ready", flush=True)
 time.sleep(600)
 """
-    argv = [sys.executable, "-c", program, str(tmp_path)]
+    argv = [sys.executable, "-c", program, str(slurm_folder)]
     with subprocess.Popen(argv, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as tests:
         assert tests.stdout is not None
         assert tests.stdout.readline() == "ready\n"
-        assert len(processes_of(tmp_path)) > 8
+        assert len(processes_of(slurm_folder)) > 8
         tests.kill()
-    wait_for(lambda: not processes_of(tmp_path), "the cluster to be taken down", 15)
+    wait_for(lambda: not processes_of(slurm_folder), "the cluster to be taken down", 15)
 
 
-def test_a_failed_start_says_why_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster(tmp_path / "slurm", accounting=False, SlurmctldPort="nonsense")
+def test_a_failed_start_says_why_and_leaves_no_process(slurm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(slurm_folder, accounting=False, SlurmctldPort="nonsense")
     with pytest.raises(RuntimeError, match=r"slurmctld.* ended(.|\n)*slurmctld.log"):
         cluster.start()
     assert processes_of(cluster.folder) == {}

@@ -77,7 +77,6 @@ def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(chec
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
-@pytest.mark.long
 def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Start, idle: Cluster, undisturbed):
     running = call(checkout)
     node = running.running()["NodeList"]
@@ -88,6 +87,7 @@ def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Sta
     assert resumed(checkout) and weights(checkout) == undisturbed
 
 
+@pytest.mark.long
 def test_a_training_whose_node_is_lost_goes_on_elsewhere(checkout, call: Start, idle: Cluster, undisturbed):
     """The lost node's processes live on, unseen by Slurm, stuck until all is done; they leave the result alone."""
     running = call(checkout)
@@ -204,8 +204,9 @@ def test_without_accounts_sacct_is_refused_and_squeue_serves(prepared, tmp_path,
     assert weights(checkout) == undisturbed
 
 
-def test_a_silent_slurm_ends_the_workflow_with_a_message_and_its_jobs_are_taken_up(checkout, tmp_path, undisturbed):
-    with Cluster(tmp_path / "slurm", accounting=True) as own:
+@pytest.mark.long
+def test_a_silent_slurm_ends_the_workflow_with_a_message_and_its_jobs_are_taken_up(checkout, slurm_folder, undisturbed):
+    with Cluster(slurm_folder, accounting=True) as own:
         running = Call(checkout, own, "--slurm-steady-unanswered-minutes", "1")
         job = running.running(saved=20)
         own.daemons["slurmctld"].send_signal(signal.SIGSTOP)
