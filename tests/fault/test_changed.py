@@ -41,7 +41,7 @@ READ = {
     "results/summary.csv": "report",
     "results/tiny/sft/test/.provenance/responses.csv.json": "compare",
 }
-SHORT = ("results/data/splits.json", "results/tiny/sft/test/responses.csv")
+SHORT = ("results/tiny/sft/test/metrics.json", "results/tiny/sft/test/responses.csv")
 
 
 def test_every_artifact_that_a_stage_reads_is_tried(jobs):
@@ -130,6 +130,7 @@ def test_times_that_were_moved_change_no_result(moved, finished_copy, whole):
     finish_and_compare(finished_copy, whole)
 
 
+@pytest.mark.long
 def test_a_clock_that_was_behind_for_a_while_changes_no_result(fresh, whole):
     half_a_run(fresh, -400 * DAY)
     finish_and_compare(fresh, whole)

@@ -28,7 +28,7 @@ DATA = ("split", "pair", "score", "compare", "summarize", "card", "report")
 @pytest.mark.parametrize(
     "rule",
     [
-        pytest.param(rule, marks=[] if rule in ("finetune", "score") else pytest.mark.long)
+        pytest.param(rule, marks=[] if rule in ("optimize", "score") else pytest.mark.long)
         for rule in (*TRAINING, *DATA)
     ],
 )

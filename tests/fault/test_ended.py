@@ -83,7 +83,8 @@ def test_a_second_call_is_refused_and_disturbs_nothing(fresh, whole, jobs):
     expect_same(fresh, whole)
 
 
-@pytest.mark.parametrize("at_once", [2, pytest.param(6, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("at_once", [2, 6])
 def test_calls_that_start_at_once_end_in_one_good_run(at_once, tmp_path, whole):
     checkout = fault_checkout(tmp_path / "checkout")
     calls = [Call(checkout) for _ in range(at_once)]
