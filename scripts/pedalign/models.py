@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError, StrictDataclassError
+from huggingface_hub.errors import HTTPError, IncompleteSnapshotError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -28,9 +28,8 @@ from pedalign.template import Renderer, load_template
 MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
 _PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
-_CHECKPOINT_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt")
-# Of the hub. Some repositories have the weights once more, as consolidated.safetensors.
-_FETCHED = ["*.json", "model*.safetensors", "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt"]
+# What transformers reads. Some repositories have the weights once more, as consolidated.safetensors.
+_CHECKPOINT_FILES = ["*.json", "model*.safetensors", "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 PAD = "<|pad|>"
 _PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
@@ -137,10 +136,11 @@ def batch_tokens(model: PreTrainedModel, max_batch_tokens: int | None) -> int:
 
 def _fetch(source: str | Path) -> Path:
     """The folder of the cache with the files of a hub id, downloaded where they are not there yet."""
+    bar = download_bar(f"download {source}")
     try:
-        return Path(
-            snapshot_download(str(source), allow_patterns=_FETCHED, tqdm_class=download_bar(f"download {source}"))
-        )
+        return Path(snapshot_download(str(source), allow_patterns=_CHECKPOINT_FILES, tqdm_class=bar))
+    except IncompleteSnapshotError as error:  # without a net; what is there may do
+        return Path(error.snapshot_path)
     except (OSError, ValueError, HTTPError) as error:
         raise UserError(
             f"{source}: neither a folder nor a checkpoint that can be fetched: {str(error).splitlines()[0]}",
@@ -156,7 +156,7 @@ def find_checkpoint(source: str | Path) -> list[Path]:
     folder = Path(source)
     if not folder.is_dir():
         folder = _fetch(source)
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix in _CHECKPOINT_FILES)
+    files = sorted(file for kind in _CHECKPOINT_FILES for file in folder.glob(kind) if file.is_file())
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(
             f"{source}: an adapter alone, not a whole model",
@@ -164,7 +164,7 @@ def find_checkpoint(source: str | Path) -> list[Path]:
         )
     if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(
-            f"{source}: a checkpoint folder without weights (*.safetensors)",
+            f"{source}: a checkpoint folder without weights (model*.safetensors)",
             "save it by model.save_pretrained(folder), which writes them; older formats can run code and are not read",
         )
     config = _load(AutoConfig, folder)

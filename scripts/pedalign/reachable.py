@@ -56,13 +56,18 @@ def _names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir() if file.is_file()}
 
 
+def _is_weights(name: str) -> bool:
+    """Those that transformers reads; some repositories have them once more, as consolidated.safetensors."""
+    return name.startswith("model") and name.endswith(".safetensors")
+
+
 def _lacking(names: Collection[str], folder: Path | None = None) -> list[str]:
     """Parts of a checkpoint that are not among the file names."""
-    weights = {name for name in names if name.endswith(".safetensors")}
+    weights = {name for name in names if _is_weights(name)}
     parts = {
         "a configuration (config.json)": "config.json" in names,
         "a tokenizer": any(name in names for name in _TOKENIZERS),
-        "weights (*.safetensors)": bool(weights),
+        "weights (model*.safetensors)": bool(weights),
     }
     missing = [part for part, there in parts.items() if not there]
     if folder and weights and _INDEX in names:
@@ -103,7 +108,7 @@ def _on_hub(source: str) -> Found:
         ) from None
     except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         raise UserError(f"{source}: {str(error).splitlines()[0]}", f"check the name {_ENTRY}, and try again") from None
-    weights = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors"))
+    weights = sum(file.size or 0 for file in files if _is_weights(file.rfilename))
     return Found(folder, "on the hub", weights, _lacking([file.rfilename for file in files]))
 
 

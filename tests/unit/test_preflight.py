@@ -129,7 +129,7 @@ for source in sys.argv[1:]:
 def test_a_model_of_the_hub_is_looked_for_and_what_is_wrong_with_it_is_told_apart(hub, tmp_path):
     said = look(tmp_path, "some/model", "some/pickles", "some/gated", "some/nothing", HF_ENDPOINT=hub)
     assert said["some/model"] == "on the hub|7|[]"
-    assert said["some/pickles"] == "on the hub|0|['weights (*.safetensors)']"
+    assert said["some/pickles"] == "on the hub|0|['weights (model*.safetensors)']"
     assert "gated, and this user has no access" in said["some/gated"] and "hf auth login" in said["some/gated"]
     assert "neither a folder nor a model of the hub" in said["some/nothing"]
 

@@ -315,8 +315,11 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "no tokenizer": (removed("tokenizer.json", "tokenizer_config.json"), ["tokenizer"]),
     "a tokenizer that is not JSON": (written("tokenizer.json", "{"), ["tokenizer"]),
     "a tokenizer of no kind": (written("tokenizer.json", "{}"), ["tokenizer"]),
-    "no weights": (removed("model.safetensors"), ["without weights (*.safetensors)", "save_pretrained"]),
-    "pickled weights": (pickled, ["without weights (*.safetensors)", "model.save_pretrained(folder)", "can run code"]),
+    "no weights": (removed("model.safetensors"), ["without weights (model*.safetensors)", "save_pretrained"]),
+    "pickled weights": (
+        pickled,
+        ["without weights (model*.safetensors)", "model.save_pretrained(folder)", "can run code"],
+    ),
     "weights that break off": (shortened, ["model.safetensors"]),
     "weights that are none": (written("model.safetensors", "x"), ["model.safetensors"]),
     "weights of another shape": (of_no_shape, ["shape"]),
