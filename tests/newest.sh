@@ -11,10 +11,14 @@ fi
 cp /etc/resolv.conf /etc/hosts "$root/etc"
 git -C "$root/pedalign" pull --quiet 2> /dev/null || git clone --quiet . "$root/pedalign"
 
-# In a mount namespace: nothing stays mounted.
+# In a mount namespace: nothing stays mounted. Its root is pivoted, since what is merely chrooted may have no namespaces.
 unshare --mount bash -euc '
+  mount --bind "$1" "$1"
   mount -t proc none "$1/proc"
   mount --rbind /dev "$1/dev"
   mount --bind -o ro /etc/ssl "$1/etc/ssl"
-  exec chroot "$1" env PATH=/usr/bin:/bin bash -euc "cd /pedalign; $2"
+  mkdir --parents "$1/before"
+  cd "$1"
+  pivot_root . before
+  exec chroot . env PATH=/usr/bin:/bin bash -euc "umount --lazy /before; cd /pedalign; $2"
 ' _ "$root" "$2"
