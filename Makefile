@@ -27,7 +27,7 @@ test-browser: .venv/installed
 	$(ACTIVATE) && pytest -m browser
 
 # Two real Slurm clusters of two nodes each on this machine: as root, on Debian, which has the packages. CLUSTER="not long":
-# a third of it.
+# without what repeats another.
 CLUSTER ?= cluster
 
 test-cluster: .venv/installed

@@ -23,13 +23,13 @@ from transformers import (
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.progress import download_bar
+from pedalign.provenance import WEIGHTS
 from pedalign.template import Renderer, load_template
 
 MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
 _PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
-# What transformers reads. Some repositories have the weights once more, as consolidated.safetensors.
-_CHECKPOINT_FILES = ["*.json", "model*.safetensors", "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt"]
+_CHECKPOINT_FILES = ["*.json", WEIGHTS, "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 PAD = "<|pad|>"
 _PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
@@ -164,7 +164,7 @@ def find_checkpoint(source: str | Path) -> list[Path]:
         )
     if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(
-            f"{source}: a checkpoint folder without weights (model*.safetensors)",
+            f"{source}: a checkpoint folder without weights ({WEIGHTS})",
             "save it by model.save_pretrained(folder), which writes them; older formats can run code and are not read",
         )
     config = _load(AutoConfig, folder)

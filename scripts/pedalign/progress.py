@@ -46,10 +46,19 @@ class Progress(tqdm):
     """tqdm, whose bar is drawn where a terminal is, and which prints a plain line now and then.
 
     `with Progress("respond", total, "replies") as progress: progress.update(3)`. `initial`: what was done before, by
-    another process; it does not count for the rate. `more` is tqdm's.
+    another process; it does not count for the rate.
     """
 
-    def __init__(self, name: str, total: int, unit: str, initial: int = 0, **more: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        initial: int = 0,
+        unit_scale: bool = False,
+        disable: bool = False,
+        **_: Any,
+    ) -> None:
         terminal = _terminal()
         self.said = time.monotonic()
         self.file = terminal or io.StringIO()
@@ -58,24 +67,24 @@ class Progress(tqdm):
             total=total,
             unit=f" {unit}",
             initial=initial,
+            unit_scale=unit_scale,
             file=self.file,
+            disable=disable,  # TQDM_DISABLE is for the bars of others
             dynamic_ncols=True,
             leave=False,
             mininterval=0.2 if terminal else 60,
-            **{"disable": False, **more},  # TQDM_DISABLE is for the bars of others
         )
 
     def update_to(self, done: int) -> None:
         self.update(done - self.n)
 
     def update(self, n: float | None = 1) -> bool | None:
-        with self.get_lock():  # files are downloaded by several threads
-            shown = super().update(n)
-            now = time.monotonic()
-            if now - self.said >= EVERY and not self.disable:
-                self.said = now
-                self.clear()
-                print(self.line(), flush=True)
+        shown = super().update(n)
+        now = time.monotonic()
+        if now - self.said >= EVERY and not self.disable:
+            self.said = now
+            self.clear()
+            print(self.line(), flush=True)
         return shown
 
     def line(self) -> str:
@@ -99,6 +108,10 @@ def download_bar(name: str) -> type[tqdm]:
         def __init__(self, *, desc: str, total: int | None = None, **_: Any) -> None:
             seen = desc.startswith("Reconstructing") and local_rank() == 0
             super().__init__(name, total or 0, "bytes", unit_scale=True, disable=not seen)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            with self.get_lock():  # files are downloaded by several threads
+                return super().update(n)
 
         def set_description(self, *_: Any, **__: Any) -> None:
             pass  # the name stays

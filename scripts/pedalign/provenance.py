@@ -26,6 +26,8 @@ PACKAGES = (
     *("numpy", "scikit-learn"),
 )
 Hashes = dict[str, str]  # path → sha256
+# What transformers reads; some repositories have the weights once more, as consolidated.safetensors.
+WEIGHTS = "model*.safetensors"
 CARD = "README.md"  # of a checkpoint: written once it is measured
 _LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
 

@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import (
@@ -18,6 +19,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
 
 from pedalign.errors import UserError
+from pedalign.provenance import WEIGHTS
 
 _TIMEOUT = 5.0  # seconds that the hub gets
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "sentencepiece.bpe.model")
@@ -56,18 +58,13 @@ def _names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir() if file.is_file()}
 
 
-def _is_weights(name: str) -> bool:
-    """Those that transformers reads; some repositories have them once more, as consolidated.safetensors."""
-    return name.startswith("model") and name.endswith(".safetensors")
-
-
 def _lacking(names: Collection[str], folder: Path | None = None) -> list[str]:
     """Parts of a checkpoint that are not among the file names."""
-    weights = {name for name in names if _is_weights(name)}
+    weights = {name for name in names if fnmatch(name, WEIGHTS)}
     parts = {
         "a configuration (config.json)": "config.json" in names,
         "a tokenizer": any(name in names for name in _TOKENIZERS),
-        "weights (model*.safetensors)": bool(weights),
+        f"weights ({WEIGHTS})": bool(weights),
     }
     missing = [part for part, there in parts.items() if not there]
     if folder and weights and _INDEX in names:
@@ -108,7 +105,7 @@ def _on_hub(source: str) -> Found:
         ) from None
     except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         raise UserError(f"{source}: {str(error).splitlines()[0]}", f"check the name {_ENTRY}, and try again") from None
-    weights = sum(file.size or 0 for file in files if _is_weights(file.rfilename))
+    weights = sum(file.size or 0 for file in files if fnmatch(file.rfilename, WEIGHTS))
     return Found(folder, "on the hub", weights, _lacking([file.rfilename for file in files]))
 
 

@@ -36,10 +36,6 @@ def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def distribution(module: str) -> str:
-    return _distributions()[module][0].lower()
-
-
 def imported(path: str) -> set[str]:
     nodes = list(ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -50,7 +46,7 @@ def imported(path: str) -> set[str]:
 @pytest.mark.parametrize("rule", sorted(ENVIRONMENTS))
 def test_the_environment_of_a_rule_holds_every_package_that_its_script_imports(rule: str) -> None:
     modules = {name for path in script_sources(ROOT / f"scripts/{rule}.py") for name in imported(path)}
-    distributions = {COMES_WITH.get(name) or distribution(name) for name in modules}
+    distributions = {COMES_WITH.get(name, _distributions()[name][0].lower()) for name in modules}
     assert distributions <= pinned(ENVIRONMENTS[rule])
 
 

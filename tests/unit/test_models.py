@@ -6,13 +6,11 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
+from local_hub import COMMIT, Hub, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pedalign.conversation import Conversation
@@ -57,7 +55,7 @@ def test_equal_texts_and_seeds_make_equal_files_in_another_process_too(tmp_path)
     make(tmp_path / "here")
     make(tmp_path / "other seed", seed=2)
     code = f"from test_models import make; from pathlib import Path; make(Path({str(tmp_path / 'there')!r}))"
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     here, there, other = (
         [(tmp_path / folder / name).read_bytes() for name in FILES] for folder in ("here", "there", "other seed")
@@ -135,43 +133,26 @@ def test_as_many_tokens_at_a_time_as_a_quarter_of_the_memory_holds_and_no_more_t
     assert batch_tokens(model, None) == 1
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The hub of one model, whose files lie in `folder`."""
+class OneModel(Hub):
+    """Of one model, whose files lie in `folder`."""
 
     folder: Path
-    asked: ClassVar[list[str]] = []
+    asked: list[str]
 
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        path = self.path.split("?")[0]
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         name = path.rpartition("/")[2]
-        headers = {"X-Repo-Commit": "a" * 40}
         if path.startswith("/api/models/some/model/tree/"):
             files = [(file.name, file.stat().st_size) for file in self.folder.iterdir()]
             rows = [{"type": "file", "path": file, "size": size, "oid": "0" * 40} for file, size in files]
-            status, content = 200, json.dumps(rows).encode()
-        elif path.startswith("/api/models/some/model/revision/"):
-            status, content = 200, json.dumps({"id": "some/model", "sha": "a" * 40, "siblings": []}).encode()
-        elif (self.folder / name).is_file():
-            status, content = 200, (self.folder / name).read_bytes()
-            headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
-        else:
-            status, content, headers = 404, b"", {"X-Error-Code": "EntryNotFound", **headers}
-        self.send_response(status)
-        for header, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(header, value)
-        self.end_headers()
+            return 200, {}, json.dumps(rows).encode()
+        if path.startswith("/api/models/some/model/revision/"):
+            return 200, {}, json.dumps({"id": "some/model", "sha": COMMIT, "siblings": []}).encode()
+        if not (self.folder / name).is_file():
+            return 404, {"X-Error-Code": "EntryNotFound"}, b""
+        content = (self.folder / name).read_bytes()
         if self.command == "GET":
             self.asked.append(name)
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        return 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, content
 
 
 LOAD = """
@@ -185,22 +166,19 @@ print(sum(float(one.double().sum()) for one in load_model("some/model", "float32
 def test_the_hubs_weights_are_downloaded_once_and_said_how_far_in_each_log(tmp_path) -> None:
     make(tmp_path / "model")
     (tmp_path / "model/consolidated.safetensors").write_bytes(b"the weights once more")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Hub,), {"folder": tmp_path / "model"}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub = f"http://127.0.0.1:{server.server_port}"
-    named = {"HF_ENDPOINT": hub, "HF_TOKEN": "", "TQDM_DISABLE": "1"}
+    asked: list[str] = []
     said = []
-    for rank in ("0", "1"):
-        environment = {**os.environ, **named, "HF_HOME": str(tmp_path / f"hub{rank}"), "LOCAL_RANK": rank}
-        answer = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True)
-        assert answer.returncode == 0, answer.stderr
-        said.append(answer.stdout.splitlines())
-    server.shutdown()
-    server.server_close()
+    with serving(type("Served", (OneModel,), {"folder": tmp_path / "model", "asked": asked})) as hub:
+        named = {"HF_ENDPOINT": hub, "HF_TOKEN": "", "TQDM_DISABLE": "1"}
+        for rank in ("0", "1"):
+            environment = {**os.environ, **named, "HF_HOME": str(tmp_path / f"hub{rank}"), "LOCAL_RANK": rank}
+            answer = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True)
+            assert answer.returncode == 0, answer.stderr
+            said.append(answer.stdout.splitlines())
     *lines, weights = said[0]
     known = r"download some/model: [\d.]+k? of [\d.]+k? bytes \(\d+%\), [\d.]+[kM]? per second, 00:\d\d left"
     assert lines and all(re.fullmatch(known, line) for line in lines), lines
     assert said[1] == [weights]  # one process of a node tells
-    assert Hub.asked.count("model.safetensors") == 2 and "consolidated.safetensors" not in Hub.asked
+    assert asked.count("model.safetensors") == 2 and "consolidated.safetensors" not in asked
     ours = load_model(tmp_path / "model", "float32").state_dict()
     assert float(weights) == sum(float(one.double().sum()) for one in ours.values())

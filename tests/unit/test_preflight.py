@@ -6,13 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
+from local_hub import Hub, serving
 from small import small_model
 from transformers import MistralConfig
 
@@ -65,45 +64,25 @@ def test_what_does_not_fit_is_a_problem_and_what_may_not_fit_a_warning():
 # Checkpoints.
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The hub, as far as it is asked."""
-
+class SomeModels(Hub):
     FILES = ("config.json", "tokenizer.json", "model.safetensors")
 
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        status, headers, content = 200, {"X-Repo-Commit": "a" * 40, "ETag": '"e"'}, "{}"
-        name = "/".join(self.path.replace("/api/models", "").split("?")[0].split("/")[1:3])
-        if name == "some/gated" and not self.path.startswith("/api"):
-            status, headers = 403, {"X-Error-Code": "GatedRepo"}
-        elif name == "some/nothing":
-            status, headers = 404, {"X-Error-Code": "RepoNotFound"}
-        elif self.path.startswith("/api"):
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        name = "/".join(path.replace("/api/models", "").split("/")[1:3])
+        if name == "some/gated" and not path.startswith("/api"):
+            return 403, {"X-Error-Code": "GatedRepo"}, b"{}"
+        if name == "some/nothing":
+            return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
+        if path.startswith("/api"):
             files = [{"rfilename": file, "size": 7} for file in self.FILES if name == "some/model" or file[0] != "m"]
-            content = json.dumps({"id": name, "siblings": files})
-        self.send_response(status)
-        for header, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(header, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+            return 200, {"ETag": '"e"'}, json.dumps({"id": name, "siblings": files}).encode()
+        return 200, {"ETag": '"e"'}, b"{}"
 
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(SomeModels) as address:
+        yield address
 
 
 def look(tmp_path: Path, *sources: str, **environment: str) -> dict[str, str]:
