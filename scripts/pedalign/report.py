@@ -138,8 +138,8 @@ def confusion_section(
     section = Section(
         "confusion",
         "Which labels are mixed up",
-        "Each square: how often a gold label got the tutor's label; the fuller its colour, the larger its share of the row. None: "
-        "the reply has no valid label there.",
+        "Each square: how often a gold label got the tutor's label; the fuller its colour, the larger its share of the "
+        "row. None: the reply has no valid label there.",
     )
     for one in rubric.label_fields:
         for at, (model, policy) in enumerate(tutors):
