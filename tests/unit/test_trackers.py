@@ -1,7 +1,12 @@
-"""The curves of a training in TensorBoard's files."""
+"""The curves of a training in TensorBoard's files, and those of Weights & Biases."""
 
+import json
+import os
+import re
 import subprocess
 import sys
+import sysconfig
+import venv
 
 import pytest
 from checkouts import ROOT
@@ -50,18 +55,48 @@ def test_a_tracker_that_is_not_known_or_not_installed_is_refused(tmp_path, monke
         trackers(["wandb"], tmp_path)
 
 
-def test_a_tracker_on_a_full_disk_ends_no_training(tmp_path):
-    """In a namespace of its own, where the folder is a disk of 8 KB."""
-    code = f"""
-import sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
+def training(tracker: str, folder, epochs: int) -> str:
+    """A program that trains, its curves in `folder`."""
+    return f"""
+import json, sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 from small import TALKS, settings, small_model
 from pedalign.trackers import trackers
 from pedalign.training import finetune
-watchers = trackers(["tensorboard"], Path({str(tmp_path)!r}, "tiny"))
-facts = finetune(*small_model(), TALKS, settings(epochs=20), watchers=watchers)
+watchers = trackers([{tracker!r}], Path({str(folder)!r}))
+facts = finetune(*small_model(), TALKS, settings(epochs={epochs}), watchers=watchers)
 print("steps", len(facts["history"]))
 """
+
+
+def test_weights_and_biases_has_the_training_by_its_name_and_its_loss(tmp_path):
+    """In an environment that has its package besides ours; with WANDB_MODE=offline, since there may be no net."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    python = tmp_path / "venv/bin/python"
+    packages = next((tmp_path / "venv/lib").glob("python3*")) / "site-packages"
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "wandb==0.31.0"], check=True)
+    code = f"""{training("wandb", tmp_path / "logs/tiny/sft", epochs=2)}
+import wandb
+run = wandb.run
+print("found", json.dumps([run.project, run.name, run.dir, run.summary["train/loss"], facts["history"][-1]["loss"]]))
+"""
+    key = "0123456789" * 4
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_API_KEY": key}
+    command = [python, "-c", code]
+    answer = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    found = re.search("^found (.*)$", answer.stdout, re.MULTILINE)[1]
+    project, name, folder, logged, loss = json.loads(found)
+    assert (project, name, logged) == ("pedalign", "tiny/sft", loss)
+    assert folder.startswith(str(tmp_path / "logs/tiny/wandb/offline-run-"))
+    for written in (tmp_path / "logs").rglob("*"):
+        assert not written.is_file() or key not in written.read_text(errors="replace"), written
+
+
+def test_a_tracker_on_a_full_disk_ends_no_training(tmp_path):
+    """In a namespace of its own, where the folder is a disk of 8 KB."""
+    code = training("tensorboard", tmp_path / "tiny", epochs=20)
     private = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-euc"]
     command = f'mount -t tmpfs -o size=8k none "{tmp_path}"; exec "{sys.executable}" -'
     answer = subprocess.run([*private, command], input=code, capture_output=True, text=True)
