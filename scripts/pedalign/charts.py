@@ -11,8 +11,8 @@ import vl_convert
 
 # Between light and dark: 3 to 1 at least against white and against the page's dark ground.
 NEUTRAL = "#808080"
-_COLOURS = ("#c2571a", "#2f74c0", "#2e8b57", "#8f5cc2", "#b3478a", "#8a7a10", "#00808a", "#c0392b")
-_OF = {"fine-tuned": _COLOURS[0], "aligned": _COLOURS[1], "paper": NEUTRAL}
+COLOURS = ("#c2571a", "#2f74c0", "#2e8b57", "#8f5cc2", "#b3478a", "#8a7a10", "#00808a", "#c0392b")
+_OF = {"fine-tuned": COLOURS[0], "aligned": COLOURS[1], "paper": NEUTRAL}
 _WIDTH = 230
 _CONFIG = {
     "background": None,
@@ -64,7 +64,7 @@ def intervals(rows: Rows, order: Sequence[str], baseline: float | None, percent:
 
 def _kinds(rows: Rows) -> alt.Scale:
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    return alt.Scale(domain=kinds, range=[_OF.get(kind, _COLOURS[at % 8]) for at, kind in enumerate(kinds)])
+    return alt.Scale(domain=kinds, range=[_OF.get(kind, COLOURS[at % 8]) for at, kind in enumerate(kinds)])
 
 
 def confusion(counts: Mapping[tuple[str, str], int], gold: Sequence[str], found: Sequence[str]) -> alt.LayerChart:
@@ -81,7 +81,7 @@ def confusion(counts: Mapping[tuple[str, str], int], gold: Sequence[str], found:
         y=alt.Y("gold:N", sort=list(gold), title="gold", scale=_all(gold)),
     )
     squares = base.mark_rect(stroke=NEUTRAL, strokeOpacity=0.4).encode(
-        color=alt.value(_COLOURS[1]),
+        color=alt.value(COLOURS[1]),
         fillOpacity=alt.FillOpacity("share:Q", scale=alt.Scale(domain=[0, 1]), legend=None),
     )
     numbers = base.mark_text(fontSize=9, color="currentColor").encode(text="count:Q")

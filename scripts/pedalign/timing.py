@@ -9,10 +9,10 @@ import altair as alt
 import vl_convert
 
 from pedalign.artifacts import write_text
+from pedalign.charts import COLOURS, NEUTRAL
 
 # What a job does, in its order. Starting: all before its script's first line, imports of libraries above all.
 PHASES = ("starting", "loading", "working", "training", "generating", "saving")
-_COLOURS = ("#9e9e9e", "#f2b84b", "#4c9f70", "#3b6fb6", "#8e6bbf", "#c75d4d")
 _ACCOUNT = re.compile(r"^time: (.*)$", re.MULTILINE)
 _SHARE = re.compile(r"([0-9.]+) s (\w+)")
 
@@ -89,7 +89,7 @@ def draw(found: dict[tuple[str, str], float], output: Path) -> None:
         .encode(
             x=alt.X("time:Q", title=unit),
             y=alt.Y("stage:N", sort=stages, title=None),
-            color=alt.Color("phase:N", scale=alt.Scale(domain=PHASES, range=_COLOURS), title=None),
+            color=alt.Color("phase:N", scale=alt.Scale(domain=PHASES, range=[NEUTRAL, *COLOURS[:5]]), title=None),
             order="order:Q",
         )
     )
