@@ -34,8 +34,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(hub: type[Hub]) -> Iterator[str]:
-    """Its address, for HF_ENDPOINT."""
+def serving(hub: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Its address, for HF_ENDPOINT; or that of another server."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"

@@ -2,15 +2,20 @@
 
 import ast
 import functools
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from local_hub import serving
 
 from pedalign.provenance import PACKAGES
 from pedalign.sources import script_sources
@@ -88,3 +93,49 @@ def test_a_package_with_another_content_is_not_installed(tmp_path) -> None:
     answer = installed(tmp_path / "env", tmp_path / "constraints.txt", {"pyyaml"})
     assert answer.returncode != 0
     assert "DO NOT MATCH THE HASHES" in answer.stderr
+
+
+@pytest.mark.slow
+def test_a_version_that_is_known_to_be_vulnerable_is_named(tmp_path) -> None:
+    """`make vulnerabilities` with a database on this machine that speaks as https://api.osv.dev does."""
+    known: dict[str, str] = {}  # package → where it is mended
+    asked = set()
+
+    class Database(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked_for = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            package = {**asked_for["package"]}
+            asked.add((package["name"], asked_for["version"]))
+            found = []
+            if package["name"] in known:
+                events = [{"introduced": "0"}, {"fixed": known[package["name"]]}]
+                affected = [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": events}]}]
+                found = [{"id": "GHSA-1", "summary": "bad", "details": "bad", "aliases": [], "affected": affected}]
+            content = json.dumps({"vulns": found} if found else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name in ("Makefile", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def check(address: str) -> subprocess.CompletedProcess:
+        settings = {"PIP_AUDIT_VULNERABILITY_SERVICE": "osv", "PIP_AUDIT_OSV_URL": f"{address}/v1/query"}
+        command = ["make", "vulnerabilities", f"PYTHON={sys.executable}"]
+        return subprocess.run(command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True)
+
+    with serving(Database) as address:
+        answer = check(address)
+        assert answer.returncode == 0, answer.stderr
+        everywhere = re.findall(r"^([\w.-]+)==([\w.]+) \\$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+        assert len(everywhere) > 150
+        assert set(everywhere) <= asked
+        known["jinja2"] = "99"
+        answer = check(address)
+        assert answer.returncode != 0
+        assert re.search(r"^jinja2 +\S+ +GHSA-1 +99", answer.stdout, re.MULTILINE), answer.stdout + answer.stderr
+    assert check(address).returncode != 0  # it answers no more
