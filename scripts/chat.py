@@ -50,9 +50,10 @@ def main() -> None:
 
 
 def _load(checkpoints: list[Path]) -> "Talk":
-    gc.disable()  # it takes a sixth of the time of these imports, and finds nothing
+    gc.disable()  # it would find nothing in what is imported, and take long
     from pedalign.talk import Talk, Tutor
 
+    gc.freeze()
     gc.enable()
     return Talk([Tutor(checkpoint) for checkpoint in checkpoints])
 

@@ -3,11 +3,13 @@
 import argparse
 import difflib
 import errno
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+import pedalign
 from pedalign.phases import account
 
 
@@ -77,6 +79,8 @@ def run(main: Callable[[], None]) -> None:
 
     A script with phases says at the end what it spent its time on. Of several processes, the first one speaks.
     """
+    gc.freeze()  # what was imported stays, and is not looked through again
+    gc.set_threshold(*pedalign.USUAL_GC)
     first = os.environ.get("RANK", "0") == "0"
     try:
         main()

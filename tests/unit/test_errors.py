@@ -1,7 +1,10 @@
 """What ends a script: two lines for what a user can mend, a traceback for what is a bug."""
 
 import errno
+import gc
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -45,3 +48,12 @@ def test_a_wrong_command_line_is_a_users_mistake() -> None:
 
     assert "--count: invalid int value: 'many'" in ended(main)
     assert "--help says what it takes" in ended(main)
+
+
+def test_a_script_works_with_pythons_usual_collection_of_garbage() -> None:
+    usual = subprocess.run(
+        [sys.executable, "-c", "import gc; print(gc.get_threshold())"], capture_output=True, text=True, check=True
+    )
+    seen = []
+    run(lambda: seen.append((str(gc.get_threshold()), gc.isenabled())))
+    assert seen == [(usual.stdout.strip(), True)]
