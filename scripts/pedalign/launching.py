@@ -52,6 +52,7 @@ def command(script: Sequence[str], processes: int, settings: dict[str, Any], thr
         "main_process_port": nodes.port or free_port(),
         "mixed_precision": "bf16" if training["dtype"] == "bfloat16" else "no",
         "num_cpu_threads_per_process": max(1, threads * nodes.count // processes),
+        "log_dir": os.devnull,  # else torch leaves an empty folder behind
     }
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*launcher, *(f"--{name}={value}" for name, value in options.items()), *script]

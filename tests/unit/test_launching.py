@@ -259,6 +259,16 @@ end_interrupted()
     assert job.said.count("ended by itself") == 2 and "SignalException" not in job.said
 
 
+@pytest.mark.slow
+def test_several_processes_leave_no_temporary_files(start, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    job = start(RANK + "say('at work')", "--settings", settings(), gpu=2, TMPDIR=str(folder))
+    assert job.ends() == 0
+    assert job.said.count("at work") == 2
+    assert list(folder.iterdir()) == []
+
+
 def test_deprecations_within_pytorch_are_not_told_and_what_the_user_says_of_warnings_holds(monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "error::UserWarning")
     told = environment(["0", "1"], 2)
