@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import errno
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -79,8 +78,7 @@ def run(main: Callable[[], None]) -> None:
 
     A script with phases says at the end what it spent its time on. Of several processes, the first one speaks.
     """
-    gc.freeze()  # what was imported stays, and is not looked through again
-    gc.set_threshold(*pedalign.USUAL_GC)
+    pedalign.collect_as_usual()
     first = os.environ.get("RANK", "0") == "0"
     try:
         main()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pedalign
 from pedalign.processes import die_with_parent
 from pedalign.progress import Progress
 
@@ -23,6 +24,7 @@ def _answers(job: dict[str, Any]) -> list[tuple[list[int], str]]:
     import torch
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 
+    pedalign.collect_as_usual()
     model = LLM(
         model=job["model"],
         dtype=job["dtype"],
