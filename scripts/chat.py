@@ -10,6 +10,8 @@ Writes  the conversation where you say so: a conversation file that the workflow
 import gc
 import os
 import readline  # noqa: F401 (input() is edited by it)
+import signal
+import sys
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +41,8 @@ def main() -> None:
     for checkpoint in args.checkpoints:
         expect_checkpoint(checkpoint)
     if args.web:
+        for number in (signal.SIGTERM, signal.SIGHUP):  # as where the terminal is closed: the files are removed
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
         with tempfile.TemporaryDirectory(prefix="pedalign-") as folder:  # of this user alone
             os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
             from pedalign.chat_page import serve

@@ -2,15 +2,21 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from checkouts import ROOT
 from small import TALKS
 from tutors import RENDERING, RUBRIC, script, trained
 
 from pedalign.artifacts import write_records
 from pedalign.conversation import clean, read_conversations
+from pedalign.launching import free_port
 from pedalign.provenance import verified, write_manifest
 from pedalign.rubric import load_rubric
 from pedalign.talk import asked
@@ -73,6 +79,18 @@ def test_a_tutor_says_what_it_says_in_the_workflow(checkpoints, tmp_path):
         (wanted,) = [row["response"] for row in csv.DictReader(file)]
     shown = script("chat", checkpoint, given=said(QUESTION)).stdout
     assert wanted.encode("unicode_escape").decode() in shown or wanted in shown
+
+
+def test_where_the_terminal_of_the_page_is_closed_nothing_that_was_said_stays(checkpoints, tmp_path):
+    command = [sys.executable, "scripts/chat.py", checkpoints[0], "--web", "--port", str(free_port())]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE
+    ) as page:
+        assert b"is open in this machine's browsers" in page.stdout.readline()
+        (tmp_path / os.listdir(tmp_path)[0] / "talk.json").write_text("Q. Why?")
+        page.send_signal(signal.SIGHUP)
+    assert page.returncode == 128 + signal.SIGHUP
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_checkpoint_is_refused_with_the_command_that_makes_one(checkpoints, tmp_path):
