@@ -7,7 +7,6 @@ Writes  the conversation where you say so: a conversation file that the workflow
     python scripts/chat.py results/tiny/sft/checkpoint results/tiny/dpo-b0.1/checkpoint --web
 """
 
-import gc
 import os
 import readline  # noqa: F401 (input() is edited by it)
 import signal
@@ -17,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pedalign
 from pedalign.artifacts import write_records
 from pedalign.errors import UserError, argument_parser, printable, run
 from pedalign.provenance import expect_checkpoint
@@ -54,11 +54,10 @@ def main() -> None:
 
 
 def _load(checkpoints: list[Path]) -> "Talk":
-    gc.disable()  # it would find nothing in what is imported, and take long
+    pedalign.collect_seldom()
     from pedalign.talk import Talk, Tutor
 
-    gc.freeze()
-    gc.enable()
+    pedalign.collect_as_usual()
     return Talk([Tutor(checkpoint) for checkpoint in checkpoints])
 
 

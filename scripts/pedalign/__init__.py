@@ -2,13 +2,18 @@
 
 import gc
 
-# To import the libraries makes half a million objects and no garbage, to plan 500 runs as many: they are not looked
-# through meanwhile.
 _USUAL = gc.get_threshold()
-gc.set_threshold(1_000_000, *_USUAL[1:])
+
+
+def collect_seldom() -> None:
+    """While libraries are imported or 500 runs planned, which makes half a million objects and hardly any garbage."""
+    gc.set_threshold(1_000_000, *_USUAL[1:])
 
 
 def collect_as_usual() -> None:
     """Once all is imported: from now on garbage is collected as Python does, save in what was imported, which stays."""
     gc.freeze()
     gc.set_threshold(*_USUAL)
+
+
+collect_seldom()

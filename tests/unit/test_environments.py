@@ -9,13 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
-from local_hub import serving
+from local_server import Server, serving
 
 from pedalign.provenance import PACKAGES
 from pedalign.sources import script_sources
@@ -101,24 +100,19 @@ def test_a_version_that_is_known_to_be_vulnerable_is_named(tmp_path) -> None:
     known: dict[str, str] = {}  # package → where it is mended
     asked = set()
 
-    class Database(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked_for = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            package = {**asked_for["package"]}
-            asked.add((package["name"], asked_for["version"]))
-            found = []
-            if package["name"] in known:
-                events = [{"introduced": "0"}, {"fixed": known[package["name"]]}]
-                affected = [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": events}]}]
-                found = [{"id": "GHSA-1", "summary": "bad", "details": "bad", "aliases": [], "affected": affected}]
-            content = json.dumps({"vulns": found} if found else {}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    class Database(Server):
+        do_POST = Server.do_GET
 
-        def log_message(self, *_: object) -> None:
-            pass
+        def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            package = question["package"]
+            asked.add((package["name"], question["version"]))
+            if package["name"] not in known:
+                return 200, {}, b"{}"
+            events = [{"introduced": "0"}, {"fixed": known[package["name"]]}]
+            affected = [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": events}]}]
+            found = {"id": "GHSA-1", "summary": "bad", "details": "bad", "aliases": [], "affected": affected}
+            return 200, {}, json.dumps({"vulns": [found]}).encode()
 
     for name in ("Makefile", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)

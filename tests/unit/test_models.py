@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from local_hub import COMMIT, Hub, serving
+from local_server import COMMIT, Hub, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pedalign.conversation import Conversation

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from local_hub import Hub, serving
+from local_server import Hub, serving
 from small import small_model
 from transformers import MistralConfig
 

@@ -58,7 +58,7 @@ def test_a_tracker_that_is_not_known_or_not_installed_is_refused(tmp_path, monke
 def training(tracker: str, folder, epochs: int) -> str:
     """A program that trains, its curves in `folder`."""
     return f"""
-import json, sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
+import sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 from small import TALKS, settings, small_model
 from pedalign.trackers import trackers
@@ -77,7 +77,7 @@ def test_weights_and_biases_has_the_training_by_its_name_and_its_loss(tmp_path):
     (packages / "ours.pth").write_text(sysconfig.get_path("purelib"))
     subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "wandb==0.31.0"], check=True)
     code = f"""{training("wandb", tmp_path / "logs/tiny/sft", epochs=2)}
-import wandb
+import json, wandb
 run = wandb.run
 print("found", json.dumps([run.project, run.name, run.dir, run.summary["train/loss"], facts["history"][-1]["loss"]]))
 """
