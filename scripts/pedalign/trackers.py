@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,20 @@ def _tensorboard(folder: Path) -> TrainerCallback:
 def _wandb(folder: Path) -> TrainerCallback:
     from transformers.integrations import WandbCallback
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    class WeightsAndBiases(WandbCallback):
+        """A training that goes on from a state goes on with its run; one that starts over has another."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                note = folder.parent / "wandb" / f"{folder.name}.run"
+                if state.global_step == 0 or not note.is_file():
+                    note.parent.mkdir(parents=True, exist_ok=True)
+                    note.write_text(uuid.uuid4().hex)
+                os.environ.setdefault("WANDB_RUN_ID", note.read_text())
+                os.environ.setdefault("WANDB_RESUME", "allow")
+            super().on_train_begin(args, state, control, **kwargs)
+
     os.environ.setdefault("WANDB_DIR", str(folder.parent))
     os.environ.setdefault("WANDB_PROJECT", "pedalign")
     os.environ.setdefault("WANDB_NAME", "/".join(folder.parts[-2:]))
-    return WandbCallback()
+    return WeightsAndBiases()

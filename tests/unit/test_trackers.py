@@ -70,16 +70,25 @@ print("steps", len(facts["history"]))
 
 
 def test_weights_and_biases_has_the_training_by_its_name_and_its_loss(tmp_path):
-    """In an environment that has its package besides ours; with WANDB_MODE=offline, since there may be no net."""
+    """In an environment that has its package besides ours; with WANDB_MODE=offline, since there may be no net. A
+    training that goes on from its fourth step has the same run, one that starts over another."""
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv/bin/python"
     packages = next((tmp_path / "venv/lib").glob("python3*")) / "site-packages"
     (packages / "ours.pth").write_text(sysconfig.get_path("purelib"))
     subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "wandb==0.31.0"], check=True)
     code = f"""{training("wandb", tmp_path / "logs/tiny/sft", epochs=2)}
-import json, wandb
-run = wandb.run
-print("found", json.dumps([run.project, run.name, run.dir, run.summary["train/loss"], facts["history"][-1]["loss"]]))
+import json, os, wandb
+from transformers import TrainerState, TrainingArguments
+run, runs = wandb.run, [wandb.run.id]
+found = [run.project, run.name, run.dir, run.summary["train/loss"], facts["history"][-1]["loss"]]
+for step in (4, 0):
+    wandb.teardown()
+    del os.environ["WANDB_RUN_ID"]  # as in another process
+    (watcher,) = trackers(["wandb"], Path({str(tmp_path / "logs/tiny/sft")!r}))
+    watcher.on_train_begin(TrainingArguments(), TrainerState(global_step=step, is_world_process_zero=True), None)
+    runs.append(wandb.run.id)
+print("found", json.dumps([*found, runs]))
 """
     key = "0123456789" * 4
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_API_KEY": key}
@@ -87,8 +96,9 @@ print("found", json.dumps([run.project, run.name, run.dir, run.summary["train/lo
     answer = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     found = re.search("^found (.*)$", answer.stdout, re.MULTILINE)[1]
-    project, name, folder, logged, loss = json.loads(found)
+    project, name, folder, logged, loss, (first, gone_on, new) = json.loads(found)
     assert (project, name, logged) == ("pedalign", "tiny/sft", loss)
+    assert first == gone_on != new
     assert folder.startswith(str(tmp_path / "logs/tiny/wandb/offline-run-"))
     for written in (tmp_path / "logs").rglob("*"):
         assert not written.is_file() or key not in written.read_text(errors="replace"), written
