@@ -83,6 +83,7 @@ from transformers import TrainerState, TrainingArguments
 run, runs = wandb.run, [wandb.run.id]
 found = [run.project, run.name, run.dir, run.summary["train/loss"], facts["history"][-1]["loss"]]
 for step in (4, 0):
+    wandb.finish()
     wandb.teardown()
     del os.environ["WANDB_RUN_ID"]  # as in another process
     (watcher,) = trackers(["wandb"], Path({str(tmp_path / "logs/tiny/sft")!r}))
