@@ -57,9 +57,9 @@ def main() -> None:
         "audits": _there({model: results / model / "sft/audit.json" for model in models}),
         "counts": _there({model: results / model / "preferences_counts.json" for model in models}),
     }
-    summary, splits = results / "summary.csv", results / "data/splits.json"
+    summary, splits_file = results / "summary.csv", results / "data/splits.json"
     read = [path for named in files.values() for path in named.values()]
-    inputs = verified(summary, splits, split, args.rubric, *responses.values(), *read)
+    inputs = verified(summary, splits_file, split, args.rubric, *responses.values(), *read)
 
     found: dict[str, Any] = {
         kind: {key: read_json(path) for key, path in named.items()} for kind, named in files.items()
@@ -67,13 +67,16 @@ def main() -> None:
     prompts = read_records(split)
     rows, tables = read_csv(summary), {key: Responses(path, prompts) for key, path in responses.items()}
     talks = transcripts(prompts, {" ".join(key): table for key, table in tables.items()}, rubric)
+    first_turn = args.first_turn == "true"
+    scored = report.scored(talks, first_turn)
+    splits = read_json(splits_file)
     sections = [
         report.comparison(rows, rubric),
-        report.confusion_section(talks, keys, rubric, args.first_turn == "true"),
-        report.turns(found["metrics"], rubric),
+        report.confusion_section(scored, keys, rubric),
+        report.turns(found["metrics"], rubric, first_turn),
         report.perplexity(found["perplexities"]),
         report.trainings(found["manifests"]),
-        report.data(read_json(splits), found["audits"], found["counts"], rubric),
+        report.data(splits, found["audits"], found["counts"], rubric, len(scored), first_turn),
         report.costs(_by_stage(spent(results)), memory(results)),
     ]
     names = [" ".join(key) for key in keys]
@@ -85,9 +88,13 @@ def main() -> None:
     page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(
         title=f"Tutors of {rows[0]['data']}",
         answers=report.answers(rows, rubric),
+        changes=report.changes(scored, keys, rubric),
         marks=[f"{row['model']} {row['policy']}: {row['marks']}" for row in rows if row["marks"]],
+        leaks=report.leaks(splits),
         sections=sections,
-        transcripts=packed({"tutors": names, "fields": fields, "main": main_field, "conversations": talks}),
+        transcripts=packed(
+            {"tutors": names, "fields": fields, "main": main_field, "first": first_turn, "conversations": talks}
+        ),
         script=script,
         script_hash=f"'sha256-{digest}'",
         settings=json.dumps(json.loads(args.config), ensure_ascii=False, indent=2),

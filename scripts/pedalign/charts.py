@@ -12,7 +12,11 @@ import vl_convert
 # Between light and dark: 3 to 1 at least against white and against the page's dark ground.
 NEUTRAL = "#808080"
 COLOURS = ("#c2571a", "#2f74c0", "#2e8b57", "#8f5cc2", "#b3478a", "#8a7a10", "#00808a", "#c0392b")
-_OF = {"fine-tuned": COLOURS[0], "aligned": COLOURS[1], "paper": NEUTRAL}
+_OF = {
+    **{"fine-tuned": COLOURS[0], "aligned": COLOURS[1], "paper": NEUTRAL, "jobs": NEUTRAL, "pairs": NEUTRAL},
+    **{"scaffolding": COLOURS[2], "telling": COLOURS[3]},
+    **{"sft": COLOURS[4], "dpo": COLOURS[5], "test": COLOURS[6]},  # splits
+}
 _WIDTH = 230
 _CONFIG = {
     "background": None,
@@ -29,6 +33,8 @@ _CONFIG = {
         "gridColor": NEUTRAL,
         "gridOpacity": 0.25,
         "labelLimit": 130,
+        "labelFlush": False,
+        "labelOverlap": "greedy",
     },
     "legend": {"labelColor": "currentColor", "orient": "bottom", "columns": 2, "symbolOpacity": 1, "title": None},
 }
@@ -40,26 +46,35 @@ def svg(chart: alt.TopLevelMixin) -> str:
     return vl_convert.vegalite_to_svg({**chart.to_dict(validate=False), "config": _CONFIG})
 
 
-def intervals(rows: Rows, order: Sequence[str], baseline: float | None, percent: bool = True) -> alt.LayerChart:
-    """A point with its 95% interval for each name: `name`, `value`, `low`, `high` (None: without), `kind`.
+def intervals(
+    rows: Rows, baseline: float | None = None, unit: str | None = None, around: Sequence[float] = ()
+) -> alt.LayerChart:
+    """A point with its 95% interval for each `name`: `value`, `low`, `high`, `kind`; shares, or numbers of a `unit`.
 
-    `baseline`: where a line stands; None: nowhere.
+    The axis has room for these and what it is to be drawn `around`. `baseline`: where a line stands.
     """
-    axis = alt.Axis(format="%" if percent else "+.2~f", tickCount=5 if percent else 4)
-    scale = alt.Scale(domain=[0, 1]) if percent else alt.Undefined
+    ends = [*around, *(row[end] for row in rows for end in ("value", "low", "high"))]
+    ends += [baseline] if unit and baseline is not None else []
+    margin = max((max(ends) - min(ends)) / 8, 0.05 if unit else 0.002)
+    domain = [min(ends) - margin, max(ends) + margin]
+    domain = domain if unit else [max(domain[0], 0), min(domain[1], 1)]
+    axis = alt.Axis(format="+.2~f" if unit else _percent(domain), tickCount=4)
     base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height={"step": 24})
-    y = alt.Y("name:N", sort=list(order), title=None)
+    x: dict[str, Any] = {"scale": alt.Scale(domain=domain, nice=False), "axis": axis, "title": unit}
+    y = alt.Y("name:N", sort=[row["name"] for row in rows], title=None)
     colour = alt.Color("kind:N", scale=_kinds(rows), legend=None)
     parts = [
-        base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", title=None, axis=axis, scale=scale), x2="high:Q", y=y, color=colour
-        ),
-        base.mark_point(filled=True, size=60).encode(x=alt.X("value:Q", axis=axis, scale=scale), y=y, color=colour),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q", y=y, color=colour),
+        base.mark_point(filled=True, size=60, opacity=1).encode(x=alt.X("value:Q", **x), y=y, color=colour),
     ]
     if baseline is not None:
         line = alt.Chart(alt.Data(values=[{"at": baseline}]))
         parts.insert(0, line.mark_rule(color=NEUTRAL, strokeDash=[4, 3]).encode(x="at:Q"))
     return alt.LayerChart(layer=parts)
+
+
+def _percent(domain: Sequence[float]) -> str:
+    return ".1%" if domain[1] - domain[0] < 0.05 else "%"
 
 
 def _kinds(rows: Rows) -> alt.Scale:
@@ -82,7 +97,9 @@ def confusion(counts: Mapping[tuple[str, str], int], gold: Sequence[str], found:
     )
     squares = base.mark_rect(stroke=NEUTRAL, strokeOpacity=0.4).encode(
         color=alt.value(COLOURS[1]),
-        fillOpacity=alt.FillOpacity("share:Q", scale=alt.Scale(domain=[0, 1]), legend=None),
+        fillOpacity=alt.FillOpacity(
+            "share:Q", scale=alt.Scale(type="sqrt", domain=[0, 1], range=[0, 0.8]), legend=None
+        ),
     )
     numbers = base.mark_text(fontSize=9, color="currentColor").encode(text="count:Q")
     return alt.LayerChart(layer=[squares, numbers])
@@ -95,35 +112,48 @@ def _all(labels: Sequence[str]) -> alt.Scale:
 def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.LayerChart:
     """A line of `value` over `x` for each `kind`; with `low` and `high`, a band."""
     base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height=130)
-    kinds = {row["kind"] for row in rows}
-    colour = alt.Color("kind:N", scale=_kinds(rows), legend=alt.Legend() if len(kinds) > 1 else None)
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
     horizontal = alt.X(f"{x}:Q", title=x, axis=alt.Axis(tickMinStep=1, format="d", tickCount=6))
-    axis = alt.Axis(format="%", tickCount=5) if percent else alt.Axis(format=".3~r", tickCount=5)
-    scale = alt.Scale(domain=[0, 1]) if percent else alt.Scale(zero=False)
+    ends = [row[end] for row in rows for end in ("value", "low", "high") if end in row]
+    domain = [max(min(*ends, max(ends) - 0.02), 0), max(*ends, 0.02)]
+    axis = alt.Axis(format=_percent(domain) if percent else ".3~r", tickCount=5)
+    scale = alt.Scale(domain=domain, nice=True) if percent else alt.Scale(zero=False)
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2) if len(kinds) > 1 else None
+    dash = alt.StrokeDash("kind:N", scale=_dashes(kinds), legend=legend) if legend else alt.Undefined
+    colour = alt.Color("kind:N", scale=_kinds(rows), legend=legend)
     parts: list[Any] = []
     if band:
         low = alt.Y("low:Q", title=None, axis=axis, scale=scale)
         parts.append(base.mark_area(opacity=0.15).encode(x=horizontal, y=low, y2="high:Q", color=colour))
     parts.append(
         base.mark_line(point=len(rows) < 60, strokeWidth=1.5).encode(
-            x=horizontal, y=alt.Y("value:Q", title=None, axis=axis, scale=scale), color=colour
+            x=horizontal, y=alt.Y("value:Q", title=None, axis=axis, scale=scale), color=colour, strokeDash=dash
         )
     )
     return alt.LayerChart(layer=parts)
 
 
-def bars(rows: Rows, order: Sequence[str], unit: str | None = None, percent: bool = False) -> alt.Chart:
-    """Bars side by side for each name, of one `kind` or several: `name`, `value`, `kind`."""
+def _dashes(kinds: Sequence[str]) -> alt.Scale:
+    """Two lines that lie on one another are both seen."""
+    return alt.Scale(domain=list(kinds), range=[[1, 0] if at % 2 == 0 else [5, 3] for at in range(len(kinds))])
+
+
+def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.LayerChart:
+    """Bars side by side for each name, of one `kind` or several: `name`, `value`, `kind`. Of one, with its number."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     axis = alt.Axis(format="%" if percent else "~s", tickCount=5)
-    chart = alt.Chart(
+    base = alt.Chart(
         alt.Data(values=list(rows)),
         width=_WIDTH,
         height={"step": 8 + 10 * len(kinds), "for": "position"},
-    )
-    return chart.mark_bar().encode(
+    ).encode(
         x=alt.X("value:Q", title=unit, axis=axis),
-        y=alt.Y("name:N", sort=list(order), title=None),
+        y=alt.Y("name:N", sort=list(dict.fromkeys(row["name"] for row in rows)), title=None),
         yOffset=alt.YOffset("kind:N", sort=kinds) if len(kinds) > 1 else alt.Undefined,
-        color=alt.Color("kind:N", scale=_kinds(rows), legend=alt.Legend() if len(kinds) > 1 else None),
     )
+    legend = alt.Legend() if len(kinds) > 1 else None
+    parts = [base.mark_bar().encode(color=alt.Color("kind:N", scale=_kinds(rows), legend=legend))]
+    if len(kinds) == 1:
+        number = base.mark_text(align="left", dx=3, fontSize=10, color="currentColor")
+        parts.append(number.encode(text=alt.Text("value:Q", format=",.3~r")))
+    return alt.LayerChart(layer=parts)

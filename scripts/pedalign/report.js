@@ -5,40 +5,66 @@
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const data = await new Response(stream).json();
   const at = (id) => document.getElementById(id);
-  const PAGE = 100;
+  const PAGE = 100; // replies that are listed at a time
   let shown = PAGE;
+  let found = []; // what the filters leave
+  let open = null; // the reply that is shown: its id and turn
+  let unfolded = false; // whether the turns before it are
 
   const make = (tag, properties, ...children) => {
     const node = Object.assign(document.createElement(tag), properties);
     node.append(...children);
     return node;
   };
-  const options = (select, entries) =>
+  const options = (select, entries) => {
+    const chosen = select.value;
     select.replaceChildren(...entries.map(([value, text]) => make("option", { value, textContent: text })));
-
+    if (entries.some(([value]) => String(value) === chosen)) select.value = chosen;
+  };
+  const field = () => data.fields[at("field").value];
+  const labelOptions = () => {
+    const labels = Object.entries(field().labels).map(([label, meaning]) => [label, `${label}: ${meaning}`]);
+    options(at("gold"), [["", "any"], ...labels]);
+    options(at("given"), [["", "any"], ...labels, ["none", "none"]]);
+  };
+  const outcomeOptions = () => {
+    const [first, second] = [data.tutors[at("left").value], data.tutors[at("right").value]];
+    options(at("outcome"), [
+      ["all", "all replies"], ["gained", `${first} wrong, ${second} right`], ["lost", `${first} right, ${second} wrong`],
+      ["both", "both right"], ["neither", "both wrong"], ["differ", "their labels differ"],
+      ["defect", "one is not in valid format"],
+    ]);
+  };
   options(at("left"), data.tutors.map((name, number) => [number, name]));
   options(at("right"), data.tutors.map((name, number) => [number, name]));
   at("right").value = Math.min(1, data.tutors.length - 1);
-  options(at("field"), data.fields.map((field, number) => [number, field.name]));
+  options(at("field"), data.fields.map(({ name }, number) => [number, name]));
   at("field").value = data.main;
-  options(at("outcome"), [
-    ["all", "all replies"], ["gained", "left wrong, right right"], ["lost", "left right, right wrong"],
-    ["both", "both right"], ["neither", "both wrong"], ["differ", "labels differ"], ["defect", "a reply that can't be read"],
-  ]);
-  const goldLabels = () => options(at("gold"), [["", "any"],
-    ...Object.entries(data.fields[at("field").value].labels).map(([label, meaning]) => [label, `${label}: ${meaning}`])]);
-  goldLabels();
+  labelOptions();
+  outcomeOptions();
 
-  const everything = data.conversations.flatMap((talk, number) => talk.turns.map((turn, place) => ({ talk, number, turn, place })));
+  const everything = data.conversations.flatMap((talk) => talk.turns.map((turn, place) => ({ talk, turn, place })));
+  const isScored = (turn) => (turn.turn > 0 || data.first) && !turn.gold.defect;
+  const scored = everything.filter(({ turn }) => isScored(turn));
   const isRight = (turn, tutor, key) => turn.replies[tutor].labels[key] === turn.gold.labels[key];
+  const link = ({ talk, turn }) => `#reply=${encodeURIComponent(talk.id)}:${turn.turn}`;
+  const isOpen = ({ talk, turn }) => Boolean(open) && talk.id === open.id && turn.turn === open.turn;
+  const linked = () => {
+    const match = /^#reply=(.*):(\d+)$/.exec(location.hash);
+    try {
+      return match && { id: decodeURIComponent(match[1]), turn: Number(match[2]) };
+    } catch {
+      return null;
+    }
+  };
 
-  const listed = () => {
-    const [left, right] = [at("left").value, at("right").value];
-    const key = data.fields[at("field").value].key;
-    const gold = at("gold").value;
-    const outcome = at("outcome").value;
-    return everything.filter(({ turn }) => {
+  const filter = () => {
+    const [left, right, gold, given, outcome] = ["left", "right", "gold", "given", "outcome"].map((id) => at(id).value);
+    const { key } = field();
+    const among = ["gained", "lost", "both", "neither"].includes(outcome) ? scored : everything;
+    found = among.filter(({ turn }) => {
       if (gold && turn.gold.labels[key] !== gold) return false;
+      if (given && (turn.replies[right].labels[key] ?? "none") !== given) return false;
       const [a, b] = [isRight(turn, left, key), isRight(turn, right, key)];
       switch (outcome) {
         case "gained": return !a && b;
@@ -50,24 +76,39 @@
         default: return true;
       }
     });
+    const of = among === scored ? "replies that are scored" : "replies";
+    at("count").textContent = `${found.length.toLocaleString("en")} of ${among.length.toLocaleString("en")} ${of}`;
   };
 
-  const link = ({ talk, turn }) => `#reply=${encodeURIComponent(talk.id)}:${turn.turn}`;
-  const opened = () => {
-    const match = /^#reply=(.*):(\d+)$/.exec(location.hash);
-    return match && { id: decodeURIComponent(match[1]), turn: Number(match[2]) };
-  };
-
+  const pair = () => [...new Set([at("left").value, at("right").value])];
+  const sign = (turn, tutor, key) => (isScored(turn) ? (isRight(turn, tutor, key) ? " ✓" : " ✗") : "");
   const list = () => {
-    const found = listed();
-    at("count").textContent = `${found.length} of ${everything.length} replies`;
+    const { key } = field();
+    shown = Math.max(shown, PAGE * Math.ceil((found.findIndex(isOpen) + 1) / PAGE));
     at("more").hidden = found.length <= shown;
-    const open = opened();
     at("list").replaceChildren(...found.slice(0, shown).map((one) => {
-      const anchor = make("a", { href: link(one), textContent: `${one.talk.id}, turn ${one.turn.turn}` });
-      if (open && open.id === one.talk.id && open.turn === one.turn.turn) anchor.setAttribute("aria-current", "true");
+      const given = pair().map((tutor) => `${one.turn.replies[tutor].labels[key] ?? "none"}${sign(one.turn, tutor, key)}`);
+      const words = one.turn.student.length > 60 ? `${one.turn.student.slice(0, 60)} …` : one.turn.student;
+      const facts = make("small", { textContent: `gold ${one.turn.gold.labels[key] ?? "none"}; ${given.join(", ")}` });
+      const anchor = make("a", { href: link(one), tabIndex: -1 },
+        make("span", { textContent: `${one.talk.id}, turn ${one.turn.turn}` }), facts, make("small", { textContent: words }));
       return make("li", {}, anchor);
     }));
+    if (!found.length) at("list").append(make("li", { textContent: "No reply is like that." }));
+  };
+
+  // Marks the open reply's row. One row is in the order of Tab; the arrow keys go to the others.
+  const mark = () => {
+    const rows = [...at("list").querySelectorAll("a")];
+    const current = found.findIndex(isOpen);
+    rows.forEach((row, number) => {
+      row.tabIndex = number === Math.max(current, 0) ? 0 : -1;
+      if (number === current) row.setAttribute("aria-current", "true");
+      else row.removeAttribute("aria-current");
+    });
+    const [box, row] = [at("list"), rows[current]];
+    if (row && (row.offsetTop < box.scrollTop || row.offsetTop + row.offsetHeight > box.scrollTop + box.clientHeight))
+      box.scrollTop = row.offsetTop - box.clientHeight / 3;
   };
 
   // The words of `text` as nodes, those that are not in a longest common sequence with `other` marked.
@@ -94,37 +135,105 @@
     const right = label === gold.labels[key];
     return make("span", { className: `label ${right ? "right" : "wrong"}`, textContent: `${right ? "✓" : "✗"} ${name} ${meaning}` });
   });
+  const said = (who, text, ...more) =>
+    make("div", { className: who === "student" ? "said student" : "said" }, make("b", { textContent: who }), text, ...more);
+  const turning = () => {
+    const place = found.findIndex(isOpen);
+    if (place < 0) return make("p", { className: "soft", textContent: "This reply is not among those that are listed." });
+    const go = (text, to) => make("button", { type: "button", textContent: text, disabled: !found[to],
+      onclick: () => { location.hash = link(found[to]); } });
+    return make("div", { className: "turning" }, go("previous reply", place - 1), go("next reply", place + 1));
+  };
 
   const show = () => {
-    const open = opened();
-    if (!open) return;
-    const talk = data.conversations.find(({ id }) => id === open.id);
-    const last = talk && talk.turns.findIndex(({ turn }) => turn === open.turn);
-    if (!talk || last < 0) return;
-    const nodes = [make("h3", { textContent: `${talk.id}, turn ${open.turn}` })];
-    const said = (who, text, ...more) =>
-      make("div", { className: who === "student" ? "said student" : "said" }, make("b", { textContent: who }), text, ...more);
-    const before = talk.turns.slice(0, last).flatMap((turn) => [said("student", turn.student), said("tutor (gold)", turn.gold.text)]);
-    if (before.length) nodes.push(make("details", {}, make("summary", { textContent: `the ${before.length} turns before` }), ...before));
-    nodes.push(said("student", talk.turns[last].student));
-    const turn = talk.turns[last];
+    const one = open && everything.find(isOpen);
+    if (!one) {
+      at("talk").replaceChildren(...(open ? [make("p", { textContent: `There is no reply ${open.id}, turn ${open.turn}.` })] : []));
+      return;
+    }
+    const { talk, turn, place } = one;
+    const nodes = [make("h3", { id: "talk-name", tabIndex: -1, textContent: `${talk.id}, turn ${turn.turn}` }), turning()];
+    const before = talk.turns.slice(0, place).flatMap((earlier) =>
+      [said("student", earlier.student), said("tutor (gold)", earlier.gold.text)]);
+    if (before.length) {
+      const name = before.length > 2 ? `the ${place} turns before` : "the turn before";
+      const folded = make("details", { open: unfolded }, make("summary", { textContent: name }), ...before);
+      folded.addEventListener("toggle", () => { unfolded = folded.open; });
+      nodes.push(folded);
+    }
+    nodes.push(said("student", turn.student));
     nodes.push(said("gold reply", turn.gold.text, make("div", {}, ...labels(turn.gold))));
-    const chosen = [...new Set([at("left").value, at("right").value])];
+    if (!isScored(turn)) nodes.push(make("p", { className: "soft", textContent: "Replies to this turn are not scored." }));
+    const chosen = pair();
+    const readable = chosen.every((tutor) => !turn.replies[tutor].defect);
     chosen.forEach((tutor, number) => {
       const reply = turn.replies[tutor];
       const other = turn.replies[chosen[1 - number] ?? tutor];
       const defect = reply.defect ? [make("div", { className: "wrong", textContent: `can't be read: ${reply.defect}` })] : [];
-      nodes.push(said(data.tutors[tutor], "", ...marked(reply.text, other.text), ...defect,
-        make("div", {}, ...labels(reply, turn.gold))));
+      nodes.push(said(data.tutors[tutor], "", ...(readable ? marked(reply.text, other.text) : [reply.text]), ...defect,
+        make("div", {}, ...labels(reply, isScored(turn) ? turn.gold : null))));
     });
     at("talk").replaceChildren(...nodes);
   };
 
-  const renew = () => { shown = PAGE; list(); show(); };
-  for (const id of ["left", "right", "gold", "outcome"]) at(id).addEventListener("change", renew);
-  at("field").addEventListener("change", () => { goldLabels(); renew(); });
-  at("more").addEventListener("click", () => { shown += PAGE; list(); });
-  addEventListener("hashchange", () => { list(); show(); });
+  // Another list: the open reply stays where it is among them, else the first one is opened.
+  const renew = () => {
+    shown = PAGE;
+    filter();
+    if (!found.some(isOpen)) {
+      open = found.length ? { id: found[0].talk.id, turn: found[0].turn.turn } : null;
+      history.replaceState(null, "", open ? link(found[0]) : "#transcripts");
+    }
+    list();
+    mark();
+    show();
+  };
+  const arrive = () => {
+    const name = at("talk-name");
+    if (!name) return;
+    name.focus({ preventScroll: true });
+    const { top, bottom } = name.getBoundingClientRect();
+    if (top < 0 || bottom > 0.8 * innerHeight) name.scrollIntoView({ block: "start" });
+  };
+
+  for (const id of ["gold", "given", "outcome"]) at(id).addEventListener("change", renew);
+  for (const id of ["left", "right"]) at(id).addEventListener("change", () => { outcomeOptions(); renew(); });
+  at("field").addEventListener("change", () => { labelOptions(); renew(); });
+  at("all").addEventListener("click", () => {
+    [at("gold").value, at("given").value, at("outcome").value] = ["", "", "all"];
+    renew();
+  });
+  at("more").addEventListener("click", () => {
+    const first = shown;
+    shown += PAGE;
+    list();
+    mark();
+    at("list").querySelectorAll("a")[first].focus();
+  });
+  at("list").addEventListener("keydown", (event) => {
+    const rows = [...at("list").querySelectorAll("a")];
+    const place = rows.indexOf(document.activeElement);
+    const to = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: rows.length - 1 }[event.key];
+    if (place < 0 || to === undefined) return;
+    event.preventDefault();
+    rows[to]?.focus();
+  });
+  addEventListener("hashchange", () => {
+    const asked = linked();
+    if (!asked) return; // a section's
+    open = asked;
+    if (found.findIndex(isOpen) >= shown) list();
+    mark();
+    show();
+    arrive();
+  });
+  // On paper nothing can be unfolded.
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+
+  filter();
+  open = linked() ?? (found.length ? { id: found[0].talk.id, turn: found[0].turn.turn } : null);
   list();
+  mark();
   show();
+  if (linked()) arrive();
 })();

@@ -10,6 +10,8 @@ from pedalign.rubric import Field, Rubric
 from pedalign.summary import Key
 
 SIGNIFICANT = 0.05
+LEAKED = 0.1  # share of the test conversations about a problem that was trained on, above which the page warns
+FEW = 30  # replies at a turn, below which its accuracy is not drawn
 # The paper's own headline figures: points of accuracy, aligned over fine-tuned (arXiv 2402.05000, v2 and v3).
 PAPER = {"Mistral (v2)": 37.0, "Zephyr (v2)": 23.0, "Llama (v3)": 13.1, "Mistral (v3)": 8.7}
 
@@ -24,16 +26,34 @@ class Figure:
     caption: str
 
 
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows
+
+
 @dataclass
 class Section:
+    """`legend`: a table that is folded, with the words that stand on it."""
+
     id: str
     title: str
     text: str = ""
     figures: list[Figure] = field(default_factory=list)
-    tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    legend: tuple[str, Table] | None = None
 
     def add(self, title: str, chart: Any, described: str, caption: str = "") -> None:
         self.figures.append(Figure(title, charts.svg(chart), described, caption))
+
+
+def _counted(number: float | str, one: str, many: str = "") -> str:
+    return f"{int(number):,} {one if int(number) == 1 else many or f'{one}s'}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def main_field(rubric: Rubric) -> Field:
@@ -49,32 +69,62 @@ def answers(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> list[str]:
     key = main_field(rubric).key
     compared = [row for row in rows if row[f"{key}_p_holm"]]
     first = rows[0]
-    on = f"On {first['replies']} test replies of {first['conversations']} conversations, {first['data']},"
+    on = f"On {_counted(first['replies'], 'test reply', 'test replies')} of "
+    on += f"{_counted(first['conversations'], 'conversation')}, {first['data']},"
     if not compared:
         return [f"{on} no aligned tutor was measured."]
     if len(compared) <= 3:
         return [f"{on} {_answer(row, key)}" for row in compared]
     better = sum(_significant(row, key) and float(row[f"{key}_difference"]) > 0 for row in compared)
     worse = sum(_significant(row, key) and float(row[f"{key}_difference"]) < 0 for row in compared)
-    points = [100 * float(row[f"{key}_difference"]) for row in compared]
+    differences = [float(row[f"{key}_difference"]) for row in compared]
+    best = compared[differences.index(max(differences))]
     return [
         f"{on} {better} of {len(compared)} aligned tutors pick the right {key} significantly more often than their "
-        f"fine-tuned tutor, {worse} less often (p < {SIGNIFICANT}, Holm); differences {min(points):+.1f} to "
-        f"{max(points):+.1f} points."
+        f"fine-tuned tutor, {worse} less often (p < {SIGNIFICANT}, Holm); differences {_points(min(differences))} to "
+        f"{_points(max(differences))} points, the largest of {_name(best)}."
     ]
 
 
 def _answer(row: Mapping[str, str], key: str) -> str:
-    difference, low, high = (100 * float(row[f"{key}_difference{end}"]) for end in ("", "_low", "_high"))
-    p = float(row[f"{key}_p_holm"])
-    told = f"the tutor {row['model']} {row['policy']} picks the right {key} in {float(row[f'{key}_accuracy']):.1%}: "
-    told += f"{difference:+.1f} points against its fine-tuned tutor, 95% interval {low:+.1f} to {high:+.1f}, "
-    told += "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return told + ("." if _significant(row, key) else ": not significant.")
+    difference, low, high = (float(row[f"{key}_difference{end}"]) for end in ("", "_low", "_high"))
+    accuracy = float(row[f"{key}_accuracy"])
+    told = f"the aligned tutor {_name(row)} picks the right {key} in {accuracy:.1%} of its replies, its fine-tuned "
+    told += f"tutor in {accuracy - difference:.1%}: {_points(difference)} points, 95% interval {_points(low)} to "
+    told += f"{_points(high)}, {_p(float(row[f'{key}_p_holm']))}, which is "
+    return told + ("significant." if _significant(row, key) else "not significant.")
 
 
 def _significant(row: Mapping[str, str], key: str) -> bool:
     return float(row[f"{key}_p_holm"]) < SIGNIFICANT
+
+
+def scored(conversations: Iterable[Mapping[str, Any]], first_turn: bool) -> list[Mapping[str, Any]]:
+    """The turns of transcripts that are scored: not those whose gold reply has a defect, the first ones if asked."""
+    turns = [turn for one in conversations for turn in one["turns"] if turn["turn"] or first_turn]
+    return [turn for turn in turns if not turn["gold"]["defect"]]
+
+
+def changes(turns: Sequence[Mapping[str, Any]], tutors: Sequence[Key], rubric: Rubric) -> list[str]:
+    """What each aligned tutor mended and spoiled in the scored `turns`, and how much of it is format alone; of more
+    than three, nothing."""
+    key = main_field(rubric).key
+    aligned = [tutor for tutor in tutors if tutor[1] != "sft" and (tutor[0], "sft") in tutors]
+    told = []
+    for tutor in aligned if len(aligned) <= 3 else ():
+        found: Counter[tuple[bool, bool]] = Counter()
+        for turn in turns:
+            before, after = turn["replies"][tutors.index((tutor[0], "sft"))], turn["replies"][tutors.index(tutor)]
+            was, now = (reply["labels"][key] == turn["gold"]["labels"][key] for reply in (before, after))
+            if was != now:
+                found[now, bool(before["defect"] or after["defect"])] += 1
+        mended, spoiled = (found[now, True] + found[now, False] for now in (True, False))
+        told.append(
+            f"{' '.join(tutor)}: of the replies whose {key} the fine-tuned tutor had wrong, {mended:,} became right, "
+            f"of those that it had right, {spoiled:,} became wrong. Where both replies are in valid format, these are "
+            f"{found[True, False]:,} and {found[False, False]:,}."
+        )
+    return told
 
 
 def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
@@ -82,65 +132,86 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
     section = Section(
         "runs",
         "All tutors",
-        "Share of right labels with 95% intervals, drawn over conversations; the dashed line is what always giving the "
-        "commonest label would get. Below, the difference of each aligned tutor to its fine-tuned one, in points.",
+        "Share of replies in valid format, and of right labels with 95% intervals, drawn over conversations; under an "
+        "aligned tutor its paired difference to the fine-tuned one, in points, with the p-value of a permutation test.",
     )
+    fields = rubric.label_fields
+    majority = [f"{float(rows[0][f'{one.key}_majority']):.1%}" for one in fields]
+    table: list[Sequence[str]] = [("always the commonest label", "", *majority)]
+    for row in rows:
+        table.append((_name(row), f"{float(row['valid_format']):.1%}", *(_accuracy(row, one.key) for one in fields)))
+        if row[f"{fields[0].key}_difference"]:
+            table.append(("difference to fine-tuned", "", *(_difference(row, one.key) for one in fields)))
+    section.tables.append((("tutor", "valid format", *(one.name for one in fields)), table))
+
     alone = [row for row in rows if row["seeds"] == "1"]
-    names = [_name(row) for row in alone]
-    for one in rubric.label_fields:
+    kinds = ["fine-tuned" if row["policy"] == "sft" else "aligned" for row in alone]
+    for one in fields:
         points = [
-            {
-                **{end: float(row[f"{one.key}_accuracy{mark}"]) for end, mark in _ENDS.items()},
-                **{"name": _name(row), "kind": "fine-tuned" if row["policy"] == "sft" else "aligned"},
-            }
-            for row in alone
+            {"name": _name(row), "kind": kind, **{end: float(row[f"{one.key}_accuracy{mark}"]) for end, mark in _ENDS}}
+            for row, kind in zip(alone, kinds, strict=True)
         ]
-        chart = charts.intervals(points, names, float(rows[0][f"{one.key}_majority"]))
         described = "; ".join(f"{at['name']} {at['value']:.1%} ({at['low']:.1%} to {at['high']:.1%})" for at in points)
-        section.add(one.name, chart, f"Right labels, {one.name}: {described}")
-    compared = [row for row in alone if row[f"{rubric.label_fields[0].key}_p_holm"]]
-    for one in rubric.label_fields if compared else ():
+        section.add(one.name, charts.intervals(points), f"Right labels, {one.name}: {described}")
+    compared = [row for row in alone if row[f"{fields[0].key}_p_holm"]]
+    ends = [100 * float(row[f"{one.key}_difference{mark}"]) for row in compared for one in fields for _, mark in _ENDS]
+    for one in fields if compared else ():
         points = [
             {
-                **{end: 100 * float(row[f"{one.key}_difference{mark}"]) for end, mark in _ENDS.items()},
-                **{"name": _name(row), "kind": "aligned"},
+                "name": _name(row),
+                "kind": "aligned",
+                **{end: 100 * float(row[f"{one.key}_difference{at}"]) for end, at in _ENDS},
             }
             for row in compared
         ]
-        chart = charts.intervals(points, [_name(row) for row in compared], 0, percent=False)
-        described = "; ".join(
-            f"{at['name']} {at['value']:+.1f} ({at['low']:+.1f} to {at['high']:+.1f})" for at in points
-        )
+        chart = charts.intervals(points, 0, "points", around=ends)
+        described = "; ".join(f"{_name(row)} {_difference(row, one.key)}" for row in compared)
         section.add(f"{one.name}: difference", chart, f"Difference in points, {one.name}: {described}")
     paper = [{"name": name, "value": points, "kind": "paper"} for name, points in PAPER.items()]
     section.add(
-        "The paper's differences",
-        charts.bars(paper, list(PAPER), "points"),
-        f"For orientation, in points: {', '.join(f'{name} {points:+.1f}' for name, points in PAPER.items())}",
-        "for orientation: arXiv 2402.05000, models of 7 to 8 billion parameters on its own data",
+        "For orientation: the paper's gains",
+        charts.bars(paper, "points"),
+        f"The paper's gains in points: {', '.join(f'{name} {points:+.1f}' for name, points in PAPER.items())}",
+        "accuracy over fine-tuning in arXiv 2402.05000, of models of 7 to 8 billion parameters on its own data; v2 and "
+        "v3 are versions of the preprint, whose experiments differ",
     )
     return section
 
 
-_ENDS = {"value": "", "low": "_low", "high": "_high"}
+def _accuracy(row: Mapping[str, str], key: str) -> str:
+    """With its interval; of a group of seeds, the mean with its standard deviation."""
+    value = f"{float(row[f'{key}_accuracy']):.1%}"
+    if row["seeds"] != "1":
+        return f"{value} ± {100 * float(row[f'{key}_accuracy_sd']):.1f}"
+    low, high = (100 * float(row[f"{key}_accuracy_{end}"]) for end in ("low", "high"))
+    return f"{value} [{low:.1f}, {high:.1f}]"
+
+
+def _difference(row: Mapping[str, str], key: str) -> str:
+    value = _points(float(row[f"{key}_difference"]))
+    if row["seeds"] != "1":
+        return f"{value} ± {100 * float(row[f'{key}_difference_sd']):.1f}"
+    low, high = (_points(float(row[f"{key}_difference_{end}"])) for end in ("low", "high"))
+    return f"{value} [{low}, {high}], {_p(float(row[f'{key}_p_holm']))}"
+
+
+_ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
 
 
 def _name(row: Mapping[str, str]) -> str:
     return f"{row['model']} {row['policy']}"
 
 
-def confusion_section(
-    conversations: Iterable[Mapping[str, Any]], tutors: Sequence[Key], rubric: Rubric, first_turn: bool
-) -> Section:
-    """`conversations`: the transcripts of the `tutors`; turns whose gold reply has a defect are not scored."""
-    turns = [turn for one in conversations for turn in one["turns"] if turn["turn"] or first_turn]
-    turns = [turn for turn in turns if not turn["gold"]["defect"]]
+def confusion_section(turns: Sequence[Mapping[str, Any]], tutors: Sequence[Key], rubric: Rubric) -> Section:
+    """`turns`: the scored ones of the transcripts of the `tutors`."""
     section = Section(
         "confusion",
         "Which labels are mixed up",
         "Each square: how often a gold label got the tutor's label; the fuller its colour, the larger its share of the "
-        "row. None: the reply has no valid label there.",
+        "row (by its square root, so that rare mistakes are seen). None: the reply has no valid label there.",
     )
+    meanings = [(one.name, label, meaning) for one in rubric.label_fields for label, meaning in one.labels.items()]
+    section.legend = ("What the labels mean", (("field", "label", "meaning"), meanings))
     for one in rubric.label_fields:
         for at, (model, policy) in enumerate(tutors):
             counts = Counter(
@@ -152,38 +223,50 @@ def confusion_section(
             worst = max(
                 ((pair, n) for pair, n in counts.items() if pair[0] != pair[1]), key=lambda at: at[1], default=None
             )
-            described = f"{one.name}, {model} {policy}: {right} of {sum(counts.values())} right"
+            told = f"{right:,} of {sum(counts.values()):,} right"
             if worst:
-                described += f"; most often {worst[0][0]} was taken for {worst[0][1]} ({worst[1]})"
-            section.add(f"{one.name}, {model} {policy}", charts.confusion(counts, gold, found), described, described)
+                (left, other), often = worst
+                told += (
+                    f"; most often {_label(one, left)} was taken for {_label(one, other)}: {_counted(often, 'time')}"
+                )
+            section.add(f"{one.name}, {model} {policy}", charts.confusion(counts, gold, found), told, told)
     return section
 
 
-def turns(metrics: Mapping[Key, Mapping[str, Any]], rubric: Rubric) -> Section:
+def _label(one: Field, label: str) -> str:
+    return f"{label} ({one.labels[label]})" if label in one.labels else label
+
+
+def turns(metrics: Mapping[Key, Mapping[str, Any]], rubric: Rubric, first_turn: bool) -> Section:
     """How right each tutor is by its turn in the conversation."""
-    section = Section(
-        "turns", "By turn", "Share of right labels by the tutor's turn, with 95% intervals; turns count from 0."
-    )
+    section = Section("turns", "By turn", "Share of right labels by the tutor's turn, with 95% intervals. ")
+    replies = {int(turn): at["support"] for turn, at in next(iter(metrics.values()))["by_turn"].items()}
+    many = [turn for turn, support in replies.items() if support >= FEW]
+    drawn = many if len(many) > 1 else list(replies)
+    section.text += "Turns count from 0" + ("; " if first_turn else ", which has nothing to judge and is not scored; ")
+    section.text += f"{_counted(replies[drawn[0]], 'reply', 'replies')} at turn {drawn[0]}, {replies[drawn[-1]]:,} at "
+    section.text += f"turn {drawn[-1]}"
+    section.text += f"; later ones are rare and not drawn (fewer than {FEW})." if len(drawn) < len(replies) else "."
     for one in rubric.label_fields:
         rows = [
             {
-                **{"turn": int(turn), "value": at[one.key]["accuracy"], "kind": f"{model} {policy}"},
+                **{"turn": turn, "value": at[one.key]["accuracy"], "kind": f"{model} {policy}"},
                 **dict(zip(("low", "high"), at[one.key]["accuracy_ci95"], strict=True)),
             }
             for (model, policy), measures in metrics.items()
-            for turn, at in measures["by_turn"].items()
+            for turn in drawn
+            if (at := measures["by_turn"].get(str(turn)))
         ]
+        told = []
+        for name in dict.fromkeys(row["kind"] for row in rows):
+            of = [row for row in rows if row["kind"] == name]
+            low, high = (how(of, key=lambda row: row["value"]) for how in (min, max))
+            told.append(
+                f"{name} from {low['value']:.1%} (turn {low['turn']}) to {high['value']:.1%} (turn {high['turn']})"
+            )
         chart = charts.lines(rows, "turn", percent=True, band=len(metrics) <= 3)
-        ends = "; ".join(
-            f"{name} {_first(rows, name)['value']:.0%} to {_first(rows[::-1], name)['value']:.0%}"
-            for name in dict.fromkeys(row["kind"] for row in rows)
-        )
-        section.add(one.name, chart, f"{one.name} from the first turn to the last: {ends}")
+        section.add(one.name, chart, f"{one.name} by turn: {'; '.join(told)}")
     return section
-
-
-def _first(rows: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
-    return next(row for row in rows if row["kind"] == kind)
 
 
 def perplexity(reports: Mapping[Key, Mapping[str, Any]]) -> Section:
@@ -207,11 +290,12 @@ def perplexity(reports: Mapping[Key, Mapping[str, Any]]) -> Section:
         ]
         likelier = report["scaffold_likelier"]["per_token"]
         low, high = likelier["share_ci95"]
-        shares.append({"name": name, "value": likelier["share"], "low": low, "high": high, "kind": "aligned"})
+        kind = "fine-tuned" if name.endswith(" sft") else "aligned"
+        shares.append({"name": name, "value": likelier["share"], "low": low, "high": high, "kind": kind})
     told = "; ".join(f"{row['name']}, {row['kind']}: {row['value']:.2f}" for row in rows)
-    section.add("Perplexity", charts.bars(rows, names), f"Perplexity. {told}")
-    told = "; ".join(f"{row['name']} {row['value']:.1%}" for row in shares)
-    chart = charts.intervals(shares, names, 0.5)
+    section.add("Perplexity", charts.bars(rows), f"Perplexity. {told}")
+    told = "; ".join(f"{row['name']} {row['value']:.1%} ({row['low']:.1%} to {row['high']:.1%})" for row in shares)
+    chart = charts.intervals(shares, 0.5, around=[0.5])
     section.add("Pairs with scaffolding likelier", chart, f"Share of pairs with scaffolding likelier per token: {told}")
     return section
 
@@ -230,9 +314,8 @@ def trainings(manifests: Mapping[Key, Mapping[str, Any]]) -> Section:
     for (model, policy), manifest in manifests.items():
         history = manifest.get("history", ())
         for name, title in _CURVES.items():
-            rows = [
-                {"step": at + 1, "value": one[name], "kind": policy} for at, one in enumerate(history) if name in one
-            ]
+            kind = "fine-tuned" if policy == "sft" else "aligned"
+            rows = [{"step": at + 1, "value": one[name], "kind": kind} for at, one in enumerate(history) if name in one]
             if len(rows) > 1:
                 chart = charts.lines(rows, "step")
                 first, last = rows[0]["value"], rows[-1]["value"]
@@ -241,24 +324,57 @@ def trainings(manifests: Mapping[Key, Mapping[str, Any]]) -> Section:
     return section
 
 
-def data(splits: Mapping[str, Any], audits: Mapping[str, Any], counts: Mapping[str, Any], rubric: Rubric) -> Section:
-    """What was trained and tested on. `audits` and `counts` (of pairs): by model."""
-    simulated = f" Of those in the files, {splits['simulated']} are simulated." if splits["simulated"] else ""
-    total = sum(one["conversations"] for one in splits["splits"].values())
-    section = Section(
-        "data", "The data", f"{total} conversations, drawn by the method '{splits['method']}'.{simulated}"
-    )
+def leaks(splits: Mapping[str, Any]) -> list[str]:
+    """What is to be minded: test conversations about problems that were trained on."""
+    shared = [
+        f"{leak['conversations']:,} of {leak['of']:,} ({name.rpartition('_')[2]})"
+        for name, leak in splits.get("leaks", {}).items()
+        if leak["conversations"] > LEAKED * leak["of"]
+    ]
+    if not shared:
+        return []
+    return [
+        f"test conversations about a problem that is in another split too: {', '.join(shared)}. So the figures do not "
+        "tell how the tutors do on new problems; 'splits: method: leak_free' in config.yaml keeps problems apart."
+    ]
+
+
+def data(
+    splits: Mapping[str, Any],
+    audits: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    rubric: Rubric,
+    scored: int,
+    first_turn: bool,
+) -> Section:
+    """What was trained and tested on. `audits` and `counts` (of pairs): by model; `scored`: replies of each tutor."""
+    there = sum(one["conversations"] for one in splits["files"])
+    kept = sum(one["conversations"] for one in splits["splits"].values())
+    text = f"Of {_counted(there, 'conversation')} in the files"
+    text += f" ({splits['simulated']:,} simulated), " if splits["simulated"] else ", "
+    text += f"{kept:,} are in the splits, drawn by the method '{splits['method']}'"
+    if splits["dropped"]:
+        text += f"; left out for want of a valid first reply: {len(splits['dropped']):,}"
+    if splits["cut"]:
+        why = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in splits["cut_by_reason"].items())
+        text += f"; cut before a reply that is not valid: {len(splits['cut']):,} ({why})"
+    test = splits["splits"]["test"]
+    text += f". Of the test split's {_counted(test['tutor_turns'], 'tutor turn')} {scored:,} are scored"
+    left = [f"conversations of a single turn ({test['of_one_turn']:,})"] if test["of_one_turn"] else []
+    left += [] if first_turn else ["the first reply of the others, which has nothing to judge"]
+    text += f": not {', nor '.join(left)}." if left else "."
+    section = Section("data", "The data", text)
     section.tables.append(
         (
             ("split", "conversations", "tutor turns", "problems"),
             [
-                (name, *(str(one[what]) for what in ("conversations", "tutor_turns", "problems")))
+                (name, *(f"{one[what]:,}" for what in ("conversations", "tutor_turns", "problems")))
                 for name, one in splits["splits"].items()
             ],
         )
     )
     shared = [
-        (f"test shares a problem with {name.rpartition('_')[2]}", f"{leak['conversations']} of {leak['of']}")
+        (f"test shares a problem with {name.rpartition('_')[2]}", f"{leak['conversations']:,} of {leak['of']:,}")
         for name, leak in splits.get("leaks", {}).items()
     ]
     section.tables.append((("leaks", "conversations"), shared))
@@ -282,22 +398,34 @@ def data(splits: Mapping[str, Any], audits: Mapping[str, Any], counts: Mapping[s
             for split, found in splits["splits"].items()
             for label in one.labels
         ]
-        told = f"Shares of the labels of {one.name} in the splits"
-        section.add(f"{one.name}: shares", charts.bars(rows, list(one.labels), percent=True), told)
+        told = "; ".join(
+            f"{label} " + ", ".join(f"{row['value']:.0%}" for row in rows if row["name"] == label)
+            for label in one.labels
+        )
+        told = f"Shares of the labels of {one.name} in the splits {', '.join(splits['splits'])}: {told}"
+        section.add(f"{one.name}: shares", charts.bars(rows, percent=True), told)
     for model, found in counts.items():
         rows = [{"name": reason, "value": n, "kind": "pairs"} for reason, n in found["reasons"].items()]
         told = ", ".join(f"{row['name']} {row['value']}" for row in rows)
-        chart = charts.bars(rows, [row["name"] for row in rows], "pairs")
+        chart = charts.bars(rows, "pairs")
         section.add(f"Mistakes that make pairs, {model}", chart, f"Preference pairs of {model} by the mistake: {told}")
     return section
 
 
 def costs(seconds: Mapping[str, float], gigabytes: Mapping[str, float]) -> Section:
     """What each stage took; of memory, its largest job."""
-    section = Section("costs", "Time and memory", "Of the newest jobs of each stage, in the order in which they ended.")
-    for title, found, unit in (("Time", seconds, "seconds"), ("Memory of the largest job", gigabytes, "GB")):
+    total = sum(seconds.values())
+    unit, length = ("hours", 3600) if total > 7200 else ("seconds", 1)
+    minutes = f"{total / 60:,.0f}" if total > 90 else f"{total / 60:.1f}"
+    section = Section(
+        "costs",
+        "Time and memory",
+        f"Of the newest jobs of each stage, in the order in which they ended: {minutes} minutes in all.",
+    )
+    times = {stage: value / length for stage, value in seconds.items()}
+    for title, found, of in (("Time", times, unit), ("Memory of the largest job", gigabytes, "GB")):
         rows = [{"name": stage, "value": value, "kind": "jobs"} for stage, value in found.items()]
         told = ", ".join(f"{row['name']} {row['value']:.3g}" for row in rows)
         if rows:
-            section.add(title, charts.bars(rows, list(found), unit), f"{title} in {unit}: {told}")
+            section.add(title, charts.bars(rows, of), f"{title} in {of}: {told}")
     return section

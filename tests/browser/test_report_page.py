@@ -48,9 +48,12 @@ def test_every_chart_has_marks_in_the_page_and_says_what_it_shows(page: Page) ->
 def test_the_answer_is_the_first_that_one_reads(page: Page) -> None:
     answer = page.locator(".answer").first.inner_text()
     assert re.search(
-        r"On \d+ test replies of \d+ conversations, bio \(simulated\), the tutor tiny dpo-b0.1 picks", answer
+        r"^On [\d,]+ test replies of \d+ conversations, bio \(simulated\), the aligned tutor tiny dpo-b0.1 picks",
+        answer,
     )
-    assert re.search(r"right action in \d+\.\d%: \+\d+\.\d points .* 95% interval \+.* to \+.*, p ", answer)
+    assert re.search(
+        r"right action in \d+\.\d% of .*: \+\d+\.\d points, 95% interval \+.* to \+.*, p .* significant", answer
+    )
 
 
 def test_filters_change_what_is_listed(page: Page) -> None:
@@ -60,27 +63,40 @@ def test_filters_change_what_is_listed(page: Page) -> None:
         page.select_option("#outcome", outcome)
         found[outcome] = count(page)
         assert page.locator("#list a").count() == min(found[outcome], 100)
-    assert sum(found.values()) == every and found["gained"] > found["lost"] > 0
-    page.select_option("#outcome", "all")
+    assert 0 < sum(found.values()) < every  # first replies are not scored
+    assert f"of {sum(found.values()):,} replies that are scored" in page.locator("#count").inner_text()
+    assert found["gained"] > found["lost"] > 0
+    page.click("#all")
+    assert count(page) == every
     page.select_option("#gold", "1")
     assert 0 < count(page) < every
     page.select_option("#gold", "")
+    page.select_option("#outcome", "neither")
+    page.select_option("#given", "none")
+    assert 0 < count(page) < found["neither"]
+    expect(page.locator("#talk .said", has_text="tiny dpo-b0.1")).to_contain_text("✗ Action Based on Evaluation none")
+    page.select_option("#outcome", "gained")
+    expect(page.locator("#list")).to_have_text("No reply is like that.")
+    expect(page.locator("#talk")).to_be_empty()
+    page.click("#all")
     page.select_option("#outcome", "defect")
-    page.locator("#list a").first.click()
     expect(page.locator("#talk")).to_contain_text("can't be read")
+    assert page.locator("#talk mark").count() == 0
 
 
 def count(page: Page) -> int:
-    return int(page.locator("#count").inner_text().split()[0])
+    return int(page.locator("#count").inner_text().split()[0].replace(",", ""))
 
 
 def test_a_link_opens_its_transcript_and_a_reply_is_text_whatever_it_holds(page: Page, address: str) -> None:
     page.select_option("#outcome", "gained")
     link = page.locator("#list a").nth(1)
-    name = link.inner_text()
+    name = link.locator("span").inner_text()
     page.goto(f"{address}{link.get_attribute('href')}")
     page.reload()
     expect(page.locator("#talk h3")).to_have_text(name)
+    expect(page.locator("#talk h3")).to_be_in_viewport()
+    expect(page.locator("#list a[aria-current] span")).to_have_text(name)
     expect(page.locator("#talk")).to_contain_text(HOSTILE)
     assert page.evaluate("window.hostile") is None
     page.select_option("#outcome", "gained")
@@ -89,12 +105,44 @@ def test_a_link_opens_its_transcript_and_a_reply_is_text_whatever_it_holds(page:
     expect(page.locator("#talk .said", has_text="tiny sft").locator(".label").nth(1)).to_contain_text("✗ Action")
 
 
-def test_the_keyboard_reaches_a_transcript(page: Page) -> None:
-    page.locator("#outcome").focus()
+def test_a_link_far_down_the_list_is_marked_there_and_a_wrong_one_says_so(page: Page, address: str) -> None:
+    page.click("#more")
+    last = page.locator("#list a").last
+    name, link = last.locator("span").inner_text(), last.get_attribute("href")
+    page.goto("about:blank")
+    page.goto(f"{address}{link}")
+    expect(page.locator("#list a[aria-current] span")).to_have_text(name)
+    for wrong, told in (("#reply=nobody:3", "There is no reply nobody, turn 3."), ("#reply=%E0%A4:1", "turn")):
+        page.goto("about:blank")
+        page.goto(f"{address}{wrong}")
+        expect(page.locator("#talk")).to_contain_text(told)
+        assert page.locator("#list a").count() == 100
+
+
+def test_the_keyboard_goes_through_the_replies_and_keeps_its_place(page: Page) -> None:
+    page.locator("#all").focus()
     page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    third = page.locator("#list a").nth(2)
+    expect(third).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#talk h3")).to_be_visible()
+    heading = page.locator("#talk h3")
+    expect(heading).to_be_focused()
+    expect(heading).to_be_in_viewport()
+    expect(heading).to_have_text(third.locator("span").inner_text())
+    page.locator("#talk summary").click()
+    page.get_by_role("button", name="next reply").click()
+    expect(heading).to_have_text(page.locator("#list a").nth(3).locator("span").inner_text())
+    expect(page.locator("#talk details")).to_have_attribute("open", "")  # as with the reply before
+    third.focus()
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#all")).to_be_focused()
+
+
+def test_on_paper_everything_is_unfolded(page: Page) -> None:
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
 
 
 def test_nothing_keeps_people_out(page: Page) -> None:
