@@ -10,9 +10,11 @@ Writes  the conversation where you say so: a conversation file that the workflow
 import os
 import readline  # noqa: F401 (input() is edited by it)
 import signal
+import socket
 import sys
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pedalign.talk import Talk
 
 HELP = "  :save FILE  the conversation, for the workflow    :new  another conversation    :quit"
+_READING = threading.Event()  # set while the student writes
 TAKE = "  :take N     go on with the reply of tutor N (else with the last one's)"
 
 
@@ -38,57 +41,125 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries
     if len(args.checkpoints) > 2:
         raise UserError(f"{len(args.checkpoints)} checkpoints", "name one or two")
+    if len({checkpoint.resolve() for checkpoint in args.checkpoints}) < len(args.checkpoints):
+        raise UserError(f"{args.checkpoints[0]}: named twice", "name one tutor, or two")
     for checkpoint in args.checkpoints:
         expect_checkpoint(checkpoint)
     if args.web:
+        _expect_free(args.port)
         for number in (signal.SIGTERM, signal.SIGHUP):  # as where the terminal is closed: the files are removed
             signal.signal(number, lambda number, _: sys.exit(128 + number))
         with tempfile.TemporaryDirectory(prefix="pedalign-") as folder:  # of this user alone
             os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
             from pedalign.chat_page import serve
 
+            print(f"loading {' and '.join(map(str, args.checkpoints))} ...", flush=True)
             serve(_load(args.checkpoints), args.port, Path(folder))
     else:
-        with ThreadPoolExecutor(1) as pool:  # they are loaded while the student writes
-            _converse(pool.submit(_load, args.checkpoints), len(args.checkpoints))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this may ignore it
+        _converse(_loading(args.checkpoints), len(args.checkpoints))
+
+
+def _expect_free(port: int) -> None:
+    """Raises UserError where no page can be served on the port; loading a tutor can take minutes."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            if port < 1:
+                raise OverflowError("not between 1 and 65535")
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not between 1 and 65535"
+            raise UserError(f"--port {port}: {why}", "name another port, or end what listens there") from None
 
 
 def _load(checkpoints: list[Path]) -> "Talk":
     pedalign.collect_seldom()
-    from pedalign.talk import Talk, Tutor
+    from pedalign.talk import Talk, Tutor, tutor_names
 
     pedalign.collect_as_usual()
-    return Talk([Tutor(checkpoint) for checkpoint in checkpoints])
+    return Talk([Tutor(*named) for named in zip(checkpoints, tutor_names(checkpoints), strict=True)])
+
+
+def _loading(checkpoints: list[Path]) -> "Future[Talk]":
+    """The tutors, which are loaded while the student writes. Where that fails, the student's input is interrupted."""
+    loading: Future[Talk] = Future()
+
+    def load() -> None:
+        try:
+            loading.set_result(_load(checkpoints))
+        except BaseException as error:
+            loading.set_exception(error)
+            if _READING.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=load, daemon=True).start()
+    return loading
 
 
 def _converse(loading: "Future[Talk]", tutors: int) -> None:
     print("Write as a student would, a problem first ('Q. How does ...?'); under a reply stand its labels.")
-    print(f"{HELP}\n{TAKE}\n" if tutors > 1 else f"{HELP}\n", flush=True)
-    while (line := _next_line()) != ":quit":
+    help = f"{HELP}\n{TAKE}" if tutors > 1 else HELP
+    print(f"{help}\n", flush=True)
+    while (line := _next_line(loading)) != ":quit":
         command, _, argument = line.partition(" ")
-        if line.strip() and not command.startswith(":"):
-            talk = loading.result()
-            for tutor, reply in zip(talk.tutors, talk.ask(line.strip()), strict=True):
-                print(_told(tutor.name, reply, talk), flush=True)
-        elif command == ":save" and argument:
-            _save(loading.result(), Path(argument.strip()))
-        elif command == ":new":
-            talk = loading.result()
-            talk.messages, talk.replies = [], []
-            print("a new conversation")
-        elif command == ":take" and argument.strip() in map(str, range(1, tutors + 1)):
-            loading.result().taken = int(argument) - 1
-            print(f"going on with the replies of {loading.result().tutors[int(argument) - 1].name}")
-        elif line.strip():
-            print(f"'{printable(line)}' is not known\n{HELP}")
+        argument = argument.strip()
+        try:
+            if line and not command.startswith(":"):
+                _ask(loading.result(), line)
+            elif command == ":save" and argument:
+                _save(loading.result(), Path(argument))
+            elif command == ":save":
+                print("':save' needs the name of a file")
+            elif command == ":new":
+                talk = loading.result()
+                talk.messages, talk.replies = [], []
+                print("a new conversation")
+            elif command == ":take" and argument in map(str, range(1, tutors + 1)):
+                loading.result().taken = int(argument) - 1
+                print(f"going on with the replies of {loading.result().tutors[int(argument) - 1].name}")
+            elif line:
+                print(f"'{printable(line)}' is not known\n{help}")
+        except KeyboardInterrupt:
+            _raise_failed(loading)
+            print("\nstopped; what you wrote last is forgotten")
+    if not loading.done():  # its thread would be waited for
+        sys.stdout.flush()
+        os._exit(0)
 
 
-def _next_line() -> str:
-    try:
-        return input("student> ")
-    except (EOFError, KeyboardInterrupt):
+def _next_line(loading: "Future[Talk]") -> str:
+    """What the student writes, without blanks around it; what is not UTF-8 in it as question marks."""
+    while True:
+        try:
+            _READING.set()
+            return input("student> ").strip().encode(errors="replace").decode()
+        except EOFError:
+            print()
+            return ":quit"
+        except KeyboardInterrupt:
+            _raise_failed(loading)
+            print("\n:quit ends")
+        finally:
+            _READING.clear()
+
+
+def _raise_failed(loading: "Future[Talk]") -> None:
+    """Raises what went wrong where the tutors could not be loaded."""
+    if loading.done() and loading.exception():
         print()
-        return ":quit"
+        loading.result()
+
+
+def _ask(talk: "Talk", question: str) -> None:
+    try:
+        replies = talk.ask(question)
+    except UserError as error:
+        print(f"{error.problem}; {error.remedy}\n")
+        return
+    for at, (tutor, reply) in enumerate(zip(talk.tutors, replies, strict=True)):
+        name = f"{at + 1}: {tutor.name}" if len(talk.tutors) > 1 else tutor.name
+        print(_told(name, reply, talk), flush=True)
 
 
 def _told(name: str, reply: dict[str, Any], talk: "Talk") -> str:
@@ -99,14 +170,21 @@ def _told(name: str, reply: dict[str, Any], talk: "Talk") -> str:
     return "\n".join([f"\n{name}> {printable(reply['text'])}", *labels, ""])
 
 
-def _save(talk: "Talk", path: Path) -> None:
+def _save(talk: "Talk", named: Path) -> None:
+    """The conversation goes on where it can't be saved."""
     if not talk.replies:
         print("nothing was said yet")
-    elif path.exists():
-        print(f"{path}: is there already; name another file")
-    else:
+        return
+    try:
+        path = named.expanduser().absolute()
+        if path.exists():
+            raise UserError(f"{path}: is there already", "name another file")
         write_records(path, [talk.record()])
         print(f"{path}: {len(talk.all_messages())} turns")
+    except UserError as error:
+        print(f"{error.problem}; {error.remedy}")
+    except (OSError, RuntimeError) as error:  # of a home that is not known
+        print(f"{named}: not saved: {getattr(error, 'strerror', None) or error}; name another file")
 
 
 if __name__ == "__main__":

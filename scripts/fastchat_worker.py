@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import uvicorn
 from fastchat.conversation import get_conv_template, register_conv_template
 
@@ -46,8 +47,10 @@ def main() -> None:
     # FastChat 0.2.36 looks for a factor in rope_scaling, where transformers 5 keeps what has none.
     model_worker.get_context_length = lambda config: config.max_position_embeddings
     name = tutor_name(args.checkpoint)
-    given = ["--model-path", str(args.checkpoint), "--model-names", name, "--conv-template", NAME, *options]
-    sys.argv = [sys.argv[0], *given]
+    given = ["--model-path", str(args.checkpoint), "--model-names", name, "--conv-template", NAME]
+    given += ["--dtype", settings.get("dtype") or settings["training"]["dtype"]]  # FastChat's would be float16
+    given += [] if torch.cuda.is_available() else ["--device", "cpu"]
+    sys.argv = [sys.argv[0], *given, *options]
     served, _ = model_worker.create_model_worker()
     uvicorn.run(model_worker.app, host=served.host, port=served.port, log_level="info")
 

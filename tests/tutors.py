@@ -1,6 +1,7 @@
 """Two small tutors in a results folder, by the workflow's own scripts: one has learned its replies, one has not."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -17,9 +18,10 @@ RENDERING = {"template": "tutor", "instruction": "compact"}
 EPOCHS = {"sft": 1, "dpo-b0.1": 40}
 
 
-def script(name: str, *arguments: object, given: str | None = None) -> subprocess.CompletedProcess:
+def script(name: str, *arguments: object, given: str | None = None, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, f"scripts/{name}.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=given)
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=given, env=environment)
 
 
 def trained(shared: Path) -> list[Path]:

@@ -16,6 +16,13 @@ from pedalign.talk import Talk
 from pedalign.transcripts import labelled
 
 HOST = "127.0.0.1"
+_ANNOUNCED = "() => document.getElementById('talk').setAttribute('aria-live', 'polite')"
+_ARRIVED = """() => {
+  document.querySelector('#talk .replies')?.scrollIntoView({block: 'nearest'});
+  const question = document.querySelector('#question textarea, #question input');
+  question.scrollIntoView({block: 'nearest'});
+  question.focus({preventScroll: true});
+}"""
 _STYLE = """
 .turn { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .5rem .8rem; margin: .5rem 0; }
 .turn h3 { font-size: .85rem; margin: 0 0 .2rem; } .body { display: flex; flex-wrap: wrap; gap: .4rem 2rem; }
@@ -24,7 +31,8 @@ _STYLE = """
 .replies { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1rem; }
 .labels { flex: 2 1 14rem; font-size: .8rem; margin: 0; padding: 0; list-style: none; }
 .labels li { margin: 0 !important; }
-.taken { border-width: 2px; }
+.taken { border-color: var(--primary-600); box-shadow: inset 4px 0 0 var(--primary-600); }
+.taken h3 span { font-weight: 400; } .defect { font-weight: 600; color: #a8321f; } .dark .defect { color: #f2a091; }
 footer { display: none !important; }
 """
 
@@ -37,32 +45,52 @@ def page(talk: Talk, folder: Path) -> gradio.Blocks:
         own = gradio.State(lambda: Talk(talk.tutors))
         said = gradio.HTML(elem_id="talk")
         taken = gradio.Radio(
-            names, value=names[-1], type="index", label="The conversation goes on with the reply of",
-            visible=len(names) > 1,
+            [(name, at) for at, name in enumerate(names)], value=len(names) - 1,
+            label="The conversation goes on with the reply of", visible=len(names) > 1,
         )  # fmt: skip
-        question = gradio.Textbox(label="You, as the student", placeholder="Q. How does an enzyme speed up a reaction?")
+        example = "Q. How does an enzyme speed up a reaction?"
+        question = gradio.Textbox(label="You, as the student", placeholder=example, elem_id="question")
+        asking = gradio.State("")  # the question that is being answered
         with gradio.Row():
             ask = gradio.Button("Ask", variant="primary")
             new = gradio.Button("New conversation")
             export = gradio.DownloadButton("Export the conversation", interactive=False)
 
-        shown = [own, said, question, export]
+        waits = [question, taken, ask, new]  # while tutors answer
+        shown = [own, said, export]
 
-        def asked(now: Talk, text: str, number: int) -> tuple[Talk, str, str, Any]:
-            if text.strip():
-                now.ask(text.strip())
-            return chosen(now, "", number)
+        def taken_down(text: str) -> tuple[Any, ...]:
+            waiting = [gradio.update(interactive=False) for _ in (taken, ask, new, export)]
+            return text.strip(), gradio.update(value="", interactive=False), *waiting
 
-        def chosen(now: Talk, text: str, number: int) -> tuple[Talk, str, str, Any]:
+        def asked(now: Talk, text: str, number: int) -> tuple[Talk, str, Any]:
+            if text:
+                now.taken = number
+                try:
+                    now.ask(text)
+                except UserError as error:
+                    gradio.Warning(f"{error.problem}; {error.remedy}")
+            return chosen(now, number)
+
+        def chosen(now: Talk, number: int) -> tuple[Talk, str, Any]:
             now.taken = number
-            return now, _told(now), text, _export(now, folder)
+            return now, _told(now), _export(now, folder)
 
-        def begun() -> tuple[Talk, str, str, Any]:
-            return Talk(talk.tutors), "", "", gradio.DownloadButton(value=None, interactive=False)
+        def ready() -> list[Any]:
+            return [gradio.update(interactive=True) for _ in waits]
 
-        gradio.on([ask.click, question.submit], asked, [own, question, taken], shown, api_visibility="private")
-        taken.change(chosen, [own, question, taken], shown, api_visibility="private")
-        new.click(begun, outputs=shown, api_visibility="private")
+        def begun() -> tuple[Talk, str, Any]:
+            return Talk(talk.tutors), "", gradio.DownloadButton(value=None, interactive=False)
+
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        gradio.on(
+            [ask.click, question.submit], taken_down, question, [asking, question, taken, ask, new, export], **private
+        ).then(asked, [own, asking, taken], shown, api_visibility="private").then(ready, outputs=waits, **private).then(
+            None, js=_ARRIVED
+        )
+        taken.input(chosen, [own, taken], shown, **private)
+        new.click(begun, outputs=shown, **private)
+        blocks.load(None, js=_ANNOUNCED)
     return blocks
 
 
@@ -78,14 +106,14 @@ def _export(talk: Talk, folder: Path) -> Any:
 
 def _told(talk: Talk) -> str:
     """What was said before, and the tutors' replies side by side; all of it as text, whatever it spells."""
-    parts = []
+    parts, spoke = [], iter(talk.spoke)
     for message in talk.messages:
         if message["role"] == "user":
             parts.append(_turn("student", "You", message["content"]))
         else:
-            parts.append(_reply("Tutor", labelled(message["content"], talk.rubric), talk, ""))
+            parts.append(_reply(next(spoke), labelled(message["content"], talk.rubric), talk, False))
     replies = [
-        _reply(tutor.name, reply, talk, " taken" if at == talk.taken else "")
+        _reply(tutor.name, reply, talk, at == talk.taken and len(talk.tutors) > 1)
         for at, (tutor, reply) in enumerate(zip(talk.tutors, talk.labelled(), strict=bool(talk.replies)))
     ]
     return f"{''.join(parts)}<div class='replies'>{''.join(replies)}</div>"
@@ -93,13 +121,15 @@ def _told(talk: Talk) -> str:
 
 def _turn(kind: str, who: str, text: str, more: str = "") -> str:
     body = f"<div class='body'><div class='said'>{escape(text)}</div>{more}</div>"
-    return f"<div class='turn {kind}'><h3>{escape(who)}</h3>{body}</div>"
+    return f"<div class='turn {kind}'><h3>{who}</h3>{body}</div>"
 
 
-def _reply(name: str, reply: dict[str, Any], talk: Talk, kind: str) -> str:
-    lines = [f"can't be read: {reply['defect']}"] if reply["defect"] else talk.label_lines(reply)
-    labels = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return _turn(f"tutor{kind}", name, reply["text"], f"<ul class='labels'>{labels}</ul>")
+def _reply(name: str, reply: dict[str, Any], talk: Talk, taken: bool) -> str:
+    lines = [f"<li>{escape(line)}</li>" for line in talk.label_lines(reply)]
+    if reply["defect"]:
+        lines = [f"<li class='defect'>can't be read: {escape(reply['defect'])}</li>"]
+    who = f"{escape(name)} <span>(the conversation goes on with this reply)</span>" if taken else escape(name)
+    return _turn(f"tutor{' taken' if taken else ''}", who, reply["text"], f"<ul class='labels'>{''.join(lines)}</ul>")
 
 
 def serve(talk: Talk, port: int, folder: Path) -> None:

@@ -42,8 +42,20 @@ def manifest_path(checkpoint: Path) -> Path:
 
 def expect_checkpoint(folder: Path) -> None:
     """Raises UserError where the workflow has made no such checkpoint."""
-    if not manifest_path(folder).is_file():
-        raise UserError(f"{folder}: no checkpoint", f"snakemake --cores all {manifest_path(folder)} makes it")
+    if manifest_path(folder).is_file():
+        return
+    near = folder if folder.is_dir() else folder.parent
+    manifests = [
+        near / "checkpoint.json",
+        *sorted(near.glob("*/checkpoint.json")),
+        *sorted(near.glob("*/*/checkpoint.json")),
+    ]
+    found = [str(manifest.with_suffix("")) for manifest in manifests if manifest.is_file()]
+    mend = f"snakemake --cores all {manifest_path(folder)} makes it"
+    if folder.name != "checkpoint":
+        mend = "name the folder of a tutor that the workflow made, as results/tiny/dpo-b0.1/checkpoint"
+        mend = f"did you mean {' or '.join(found[:3])}?" if found else mend
+    raise UserError(f"{folder}: no checkpoint", mend)
 
 
 def verified(*inputs: str | Path) -> Hashes:

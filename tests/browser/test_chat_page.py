@@ -21,6 +21,7 @@ from pedalign.launching import free_port
 from pedalign.rubric import load_rubric
 
 pytestmark = pytest.mark.browser
+ONE_SIZE = pytest.mark.parametrize("page", [("dark", 900)], indirect=True)  # of what does not depend on it
 
 QUESTION = TALKS[3].messages[0]["content"]
 HOSTILE = (
@@ -94,6 +95,7 @@ def test_both_tutors_answer_and_their_labels_stand_beside(page: Page) -> None:
     assert serious(page) == []
 
 
+@ONE_SIZE
 def test_the_conversation_goes_on_with_the_reply_that_is_taken_and_is_data_for_the_workflow(
     page: Page, tmp_path: Path
 ) -> None:
@@ -109,14 +111,47 @@ def test_the_conversation_goes_on_with_the_reply_that_is_taken_and_is_data_for_t
     assert cut is None and [one["content"] for one in talk.messages] == [one["content"] for one in TALKS[3].messages]
 
     page.get_by_label("tiny/sft").check()
-    expect(page.locator("#talk .taken")).to_contain_text("tiny/sft")
+    expect(page.locator("#talk .taken h3")).to_have_text("tiny/sft (the conversation goes on with this reply)")
     ask(page, "And?")
-    expect(page.locator("#talk .turn").nth(3)).to_contain_text("can't be read")  # of the history
+    earlier = page.locator("#talk .turn")
+    expect(earlier.nth(1).locator("h3")).to_have_text("tiny/dpo-b0.1")
+    expect(earlier.nth(3).locator("h3")).to_have_text("tiny/sft")
+    expect(earlier.nth(3)).to_contain_text("can't be read")
     page.get_by_role("button", name="New conversation").click()
     expect(page.locator("#talk .turn")).to_have_count(0)
     expect(export).to_be_disabled()
 
 
+@ONE_SIZE
+def test_a_question_is_asked_once_and_the_next_can_be_written_at_once(page: Page) -> None:
+    question = page.get_by_label("You, as the student")
+    for text in ("Q. Why?", "Hm.", "And?"):
+        question.fill(text)
+        question.press("Enter")
+        question.press("Enter")
+        expect(page.locator("#talk .student .said").last).to_have_text(text, timeout=30_000)
+        expect(question).to_be_focused()
+        expect(question).to_be_in_viewport()
+    expect(page.locator("#talk .student")).to_have_count(3)
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator("#talk .turn")).to_have_count(0)
+    question.fill("  ")
+    question.press("Enter")
+    expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    expect(page.locator("#talk .turn")).to_have_count(0)
+
+
+@ONE_SIZE
+def test_a_conversation_that_is_too_long_is_said_to_be(page: Page) -> None:
+    ask(page, QUESTION)
+    page.get_by_label("You, as the student").fill("why " * 9000)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_text("begin a new conversation")).to_be_visible()
+    expect(page.locator("#talk .student")).to_have_count(1)
+    ask(page, "Hm.")
+
+
+@ONE_SIZE
 def test_what_is_said_is_text_whatever_it_spells(page: Page) -> None:
     ask(page, HOSTILE)
     assert page.evaluate("window.hostile") is None

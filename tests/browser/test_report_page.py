@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from reported import HOSTILE, reported
 
 pytestmark = pytest.mark.browser
+ONE_SIZE = pytest.mark.parametrize("page", [("dark", 900)], indirect=True)  # of what does not depend on it
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,7 @@ def test_every_chart_has_marks_in_the_page_and_says_what_it_shows(page: Page) ->
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 
+@ONE_SIZE
 def test_the_answer_is_the_first_that_one_reads(page: Page) -> None:
     answer = page.locator(".answer").first.inner_text()
     assert re.search(
@@ -56,6 +58,7 @@ def test_the_answer_is_the_first_that_one_reads(page: Page) -> None:
     )
 
 
+@ONE_SIZE
 def test_filters_change_what_is_listed(page: Page) -> None:
     every = count(page)
     found = {}
@@ -105,6 +108,7 @@ def test_a_link_opens_its_transcript_and_a_reply_is_text_whatever_it_holds(page:
     expect(page.locator("#talk .said", has_text="tiny sft").locator(".label").nth(1)).to_contain_text("✗ Action")
 
 
+@ONE_SIZE
 def test_a_link_far_down_the_list_is_marked_there_and_a_wrong_one_says_so(page: Page, address: str) -> None:
     page.click("#more")
     last = page.locator("#list a").last
@@ -140,6 +144,7 @@ def test_the_keyboard_goes_through_the_replies_and_keeps_its_place(page: Page) -
     expect(page.locator("#all")).to_be_focused()
 
 
+@ONE_SIZE
 def test_on_paper_everything_is_unfolded(page: Page) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0

@@ -60,7 +60,7 @@ def expect_its_own_replies(url: str, name: str, checkpoint: Path) -> None:
     tutor = Tutor(checkpoint)
     for messages in (QUESTION, FOLLOWED):
         answer = client.chat.completions.create(model=name, messages=messages, temperature=0, max_tokens=60)
-        wanted = tutor.answer(messages)
+        wanted = tutor.answer(messages).text
         assert not tutor.rubric.parse(wanted).defect
         assert answer.choices[0].message.content == wanted
         assert answer.choices[0].finish_reason == "stop"
@@ -81,7 +81,7 @@ def test_fastchats_controller_worker_and_server_ask_with_the_tutors_template(che
     with ExitStack() as stack:
         stack.enter_context(running(tmp_path, "-m", "fastchat.serve.controller", "--port", ports[0]))
         assert until(lambda: answers(f"{controller}/list_models", method="POST"), 120)
-        own = ("--port", ports[1], "--worker-address", worker, "--controller-address", controller, "--device", "cpu")
+        own = ("--port", ports[1], "--worker-address", worker, "--controller-address", controller)
         stack.enter_context(running(tmp_path, "scripts/fastchat_worker.py", checkpoint, *own))
         given = ("--port", ports[2], "--controller-address", controller)
         stack.enter_context(running(tmp_path, "-m", "fastchat.serve.openai_api_server", *given))

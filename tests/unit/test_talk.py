@@ -5,8 +5,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from pedalign.conversation import clean, read_conversations
 from pedalign.launching import free_port
 from pedalign.provenance import verified, write_manifest
 from pedalign.rubric import load_rubric
-from pedalign.talk import asked
+from pedalign.talk import Talk, Tutor, asked, tutor_names
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +41,8 @@ def said(*lines: object) -> str:
 def test_a_reply_is_shown_as_the_student_reads_it_and_one_that_cannot_be_read_as_such(checkpoints):
     answer = script("chat", *checkpoints, given=said(QUESTION))
     assert answer.returncode == 0 and answer.stderr == ""
-    assert "tiny/sft (can't be read: " in answer.stdout
-    assert "tiny/dpo-b0.1> Look.\n  Move: focus, " in answer.stdout
+    assert "1: tiny/sft (can't be read: " in answer.stdout
+    assert "2: tiny/dpo-b0.1> Look.\n  Move: focus, " in answer.stdout
 
 
 def test_what_is_saved_is_a_conversation_file_that_goes_on_with_the_reply_that_was_taken(checkpoints, tmp_path):
@@ -58,6 +61,69 @@ def test_what_is_saved_is_a_conversation_file_that_goes_on_with_the_reply_that_w
     script("chat", *checkpoints, given=said(":take 1", QUESTION, "Hm.", f":save {other}"))
     (raw,) = read_conversations(other)
     assert clean(raw, load_rubric(RUBRIC).canonical)[1].turn == 0  # the reply of the other, which can't be read
+
+
+def test_a_conversation_that_cannot_be_saved_goes_on(checkpoints, tmp_path):
+    taken, home = tmp_path / "taken", tmp_path / "home"
+    taken.write_text("mine")
+    home.mkdir()
+    names = (taken / "talk.json", "/proc/talk.json", "x" * 300, "~/talk.json")
+    lines = (QUESTION, ":save", *(f":save {name}" for name in names), "  :quit ")
+    answer = script("chat", checkpoints[1], given=said(*lines), HOME=str(home))
+    assert answer.returncode == 0 and answer.stderr == ""
+    assert answer.stdout.count(": not saved: ") == 3 and "':save' needs the name of a file" in answer.stdout
+    assert f"{home}/talk.json: 2 turns" in answer.stdout and (home / "talk.json").is_file()
+
+
+def test_what_can_not_be_asked_is_said_and_the_conversation_goes_on(checkpoints):
+    """A byte that is no UTF-8, and more than the model takes."""
+    given = b"Gr\xfc\xdfe?\n" + b"why " * 9000 + b"\n" + QUESTION.encode() + b"\n"
+    command = [sys.executable, "scripts/chat.py", checkpoints[1]]
+    answer = subprocess.run(command, cwd=ROOT, input=given, capture_output=True)
+    assert answer.returncode == 0 and answer.stderr == b""
+    assert answer.stdout.count(b"tiny/dpo-b0.1") == 3 and b"begin a new conversation" in answer.stdout
+
+
+def talking(checkpoint):
+    return subprocess.Popen(
+        [sys.executable, "scripts/chat.py", checkpoint], cwd=ROOT, text=True, bufsize=1,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_an_answer_that_is_interrupted_is_forgotten_and_the_conversation_goes_on(checkpoints):
+    with talking(checkpoints[1]) as chat:
+        print("Q. Never mind?", file=chat.stdin)
+        chat.stdout.readline()
+        chat.stdout.readline()  # it listens, and is loading
+        time.sleep(1)
+        chat.send_signal(signal.SIGINT)
+        told, errors = chat.communicate(said(QUESTION, ":quit"))
+    assert chat.returncode == 0 and errors == ""
+    assert "stopped; what you wrote last is forgotten" in told and told.count("tiny/dpo-b0.1> ") == 1
+
+
+def test_a_tutor_that_cannot_be_loaded_is_told_before_a_question_is_asked(checkpoints, tmp_path):
+    shutil.copytree(checkpoints[1].parent, tmp_path / "spoiled")
+    weights = tmp_path / "spoiled/checkpoint/config.json"
+    weights.write_bytes(weights.read_bytes().replace(b"silu", b"relu"))
+    with talking(weights.parent) as chat:
+        assert chat.wait(60) == 1  # its input is still open
+        assert "is not as it was made" in chat.stderr.read()
+
+
+def test_two_tutors_of_one_name_are_told_apart(checkpoints, tmp_path):
+    assert tutor_names(checkpoints) == ["tiny/sft", "tiny/dpo-b0.1"]
+    same = [tmp_path / folder / "tiny/sft/checkpoint" for folder in ("results", "results-7")]
+    assert tutor_names(same) == ["results/tiny/sft", "results-7/tiny/sft"]
+    assert "named twice" in script("chat", checkpoints[0], checkpoints[0]).stderr
+
+
+def test_a_reply_that_was_broken_off_is_told_to_be(checkpoints):
+    tutor = Tutor(checkpoints[1])
+    tutor.settings = replace(tutor.settings, max_new_tokens=3)
+    (reply,) = Talk([tutor]).ask(QUESTION)
+    assert reply["defect"].startswith("broken off after 3 tokens; ")
 
 
 def test_a_tutor_says_what_it_says_in_the_workflow(checkpoints, tmp_path):
@@ -86,6 +152,7 @@ def test_where_the_terminal_of_the_page_is_closed_nothing_that_was_said_stays(ch
     with subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE
     ) as page:
+        assert page.stdout.readline().startswith(b"loading ")
         assert b"is open in this machine's browsers" in page.stdout.readline()
         (tmp_path / os.listdir(tmp_path)[0] / "talk.json").write_text("Q. Why?")
         page.send_signal(signal.SIGHUP)
@@ -94,17 +161,45 @@ def test_where_the_terminal_of_the_page_is_closed_nothing_that_was_said_stays(ch
 
 
 def test_what_is_no_checkpoint_is_refused_with_the_command_that_makes_one(checkpoints, tmp_path):
-    answer = script("chat", tmp_path / "none")
+    answer = script("chat", tmp_path / "checkpoint")
     assert answer.returncode == 1
     assert answer.stderr.splitlines() == [
-        f"error: {tmp_path}/none: no checkpoint",
-        f"  mend: snakemake --cores all {tmp_path}/none.json makes it",
+        f"error: {tmp_path}/checkpoint: no checkpoint",
+        f"  mend: snakemake --cores all {tmp_path}/checkpoint.json makes it",
     ]
+    near = script("chat", checkpoints[0].parents[1]).stderr
+    assert f"did you mean {checkpoints[1]} or {checkpoints[0]}?" in near
+    assert f"did you mean {checkpoints[0]}?" in script("chat", checkpoints[0].with_name("checkpoint.json")).stderr
+    assert "name the folder of a tutor" in script("chat", "nobody/model").stderr
+    for port in (-1, 70_000):
+        assert (
+            f"--port {port}: not between 1 and 65535" in script("chat", checkpoints[0], "--web", "--port", port).stderr
+        )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert f"--port {port}: Address already" in script("chat", checkpoints[0], "--web", "--port", port).stderr
     assert "name one or two" in script("chat", *checkpoints, checkpoints[0]).stderr
     shutil.copytree(checkpoints[1].parent, tmp_path / "spoiled")
     spoiled = tmp_path / "spoiled/checkpoint/config.json"
     spoiled.write_bytes(spoiled.read_bytes().replace(b"silu", b"relu"))
     assert "is not as it was made" in script("chat", spoiled.parent, given=said(QUESTION)).stderr
+
+
+def test_a_tutor_is_asked_from_another_folder_too(checkpoints, tmp_path, monkeypatch, refused):
+    shutil.copytree(checkpoints[1].parent, tmp_path / "tiny/dpo-b0.1")
+    checkpoint = tmp_path / "tiny/dpo-b0.1/checkpoint"
+    settings = json.loads(checkpoint.with_name("checkpoint.json").read_text())["settings"]
+    monkeypatch.chdir(ROOT)
+    write_manifest(
+        checkpoint.with_name("checkpoint.json"), checkpoint, verified("datasets/rubrics/class.yaml"), settings
+    )
+    monkeypatch.chdir(tmp_path)
+    assert asked(checkpoint)[1].name == "CLASS"
+    (tmp_path / "own.yaml").write_text(RUBRIC.read_text())
+    write_manifest(checkpoint.with_name("checkpoint.json"), checkpoint, verified("own.yaml"), settings)
+    (tmp_path / "own.yaml").unlink()
+    with refused("there is no such rubric", "restore it"):
+        asked(checkpoint)
 
 
 def test_a_tutor_whose_rubric_has_changed_since_is_not_asked_by_the_new_one(checkpoints, tmp_path, refused):
