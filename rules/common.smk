@@ -145,10 +145,15 @@ def perplexity_of(wildcards):
 
 
 def origin(wildcards):
-    """What a tutor's training began with, in words."""
-    if wildcards.policy != "sft":
-        return f"{wildcards.model}/sft"
-    return entry(wildcards).get("path", "random weights")
+    """The model that a tutor's training began with, in words: of one that was fine-tuned elsewhere, that tutor."""
+    model = entry(wildcards)
+    return model["sft"] if isinstance(model["sft"], str) else model.get("path", "random weights")
+
+
+def perplexity_before(wildcards):
+    """That of the fine-tuned tutor that an aligned one came from; nothing for a fine-tuned one."""
+    found = f"{RESULTS}/{wildcards.model}/sft/test/perplexity.json"
+    return found if has_perplexity_pairs() and wildcards.policy != "sft" else []
 
 
 def simulation_arguments():

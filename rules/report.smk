@@ -14,6 +14,7 @@ rule card:
         metrics=f"{RESULTS}/{{model}}/{{policy}}/test/metrics.json",
         comparison=comparison_of,
         perplexity=perplexity_of,
+        before=perplexity_before,
         splits=f"{RESULTS}/data/splits.json",
         rubric=RUBRIC,
         code=script("card"),
@@ -34,7 +35,7 @@ rule card:
         dataset=DATASET,
         origin=origin,
         more=lambda wildcards, input: [
-            f"--{name}={input[name]}" for name in ("comparison", "perplexity") if input.get(name)
+            f"--{name}={input[name]}" for name in ("comparison", "perplexity", "before") if input.get(name)
         ],
     shell:
         "python scripts/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"

@@ -1,14 +1,16 @@
 """Write a tutor's model card: what it is, how it was trained and how well it does, for who gets the checkpoint.
 
 Reads   the checkpoint's manifest, metrics.json, of an aligned tutor comparison.json, perplexity.json, splits.json, the
-        rubric
+        rubric; what is on record of metrics.json and the responses.csv beside it: how was asked and scored
 Writes  README.md, and a copy into the checkpoint's folder, where the hub looks for it
 
     python scripts/card.py results/tiny/dpo-b0.1/checkpoint.json --metrics results/tiny/dpo-b0.1/test/metrics.json \
         --comparison results/tiny/dpo-b0.1/test/comparison.json --splits results/data/splits.json \
-        --rubric datasets/rubrics/class.yaml --dataset bio --origin tiny/sft --output results/tiny/dpo-b0.1/README.md
+        --rubric datasets/rubrics/class.yaml --dataset bio --origin 'random weights' \
+        --output results/tiny/dpo-b0.1/README.md
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import jinja2
 
 from pedalign.artifacts import read_json, write_text
 from pedalign.errors import argument_parser, run
-from pedalign.provenance import CARD, record, verified
+from pedalign.provenance import CARD, read_record, record, verified
 from pedalign.rubric import Rubric, load_rubric
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TEMPLATE = Path(__file__).parent / "pedalign" / "card.md"
 
 
@@ -28,18 +31,19 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True)
     parser.add_argument("--comparison", type=Path, help="of an aligned tutor")
     parser.add_argument("--perplexity", type=Path, help="where there are pairs for it")
+    parser.add_argument("--before", type=Path, help="perplexity.json of the fine-tuned tutor, of an aligned one")
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
-    parser.add_argument("--origin", required=True, help="the model that was trained")
+    parser.add_argument("--origin", required=True, help="the model that all began with, folder or hub id")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
-    more = [path for path in (args.comparison, args.perplexity) if path]
+    more = [path for path in (args.comparison, args.perplexity, args.before) if path]
     inputs = verified(args.manifest, args.metrics, args.splits, args.rubric, *more)
     manifest, metrics, splits = read_json(args.manifest), read_json(args.metrics), read_json(args.splits)
     comparison = read_json(args.comparison) if args.comparison else {}
-    perplexity = read_json(args.perplexity) if args.perplexity else {}
+    perplexity, before = (read_json(path) if path else {} for path in (args.perplexity, args.before))
     rubric, settings = load_rubric(args.rubric), manifest["settings"]
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     card = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -48,16 +52,20 @@ def main() -> None:
         spoken=rubric.field(rubric.spoken).name,
         simulated=bool(splits["simulated"]),
         rubric=rubric,
-        data=_data(splits, args.dataset, bool(settings.get("alignment"))),
+        base_model=args.origin if _HUB_ID.fullmatch(args.origin) and not Path(args.origin).exists() else None,
+        data=_data(splits, args.dataset, manifest),
         leaks=_leaks(splits),
         alignment=settings.get("alignment"),
         settings=_flat(settings),
         steps=manifest.get("steps"),
         loss=manifest.get("final_loss"),
         metrics=metrics,
+        first_turn=read_record(args.metrics)["settings"]["first_turn"],
+        decoding=_decoding(read_record(args.metrics.with_name("responses.csv"))["settings"]["generation"]),
         comparison=comparison,
         measured=_measured(metrics, comparison, rubric),
         perplexity=perplexity.get("scaffold_likelier", {}).get("per_token"),
+        before=before.get("scaffold_likelier", {}).get("per_token"),
         pairs=perplexity.get("pairs"),
         commit=manifest["git_commit"] or "unknown",
         versions=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
@@ -73,16 +81,25 @@ def _told(manifest: dict[str, Any], origin: str) -> str:
         return f"A tutor that was trained elsewhere: {manifest['adopted_from']}."
     if alignment := manifest["settings"].get("alignment"):
         how = f"{alignment['algorithm'].upper()}, beta {alignment['beta']:g}"
-        return f"A tutor that was fine-tuned, and aligned with preference pairs made of its own mistakes ({how})."
+        made = "then aligned with preference pairs made of its own mistakes"
+        return f"A tutor that was fine-tuned from {origin}, and {made} ({how})."
     return f"A tutor that was fine-tuned from {origin}."
 
 
-def _data(splits: dict[str, Any], dataset: str, aligned: bool) -> str:
+def _data(splits: dict[str, Any], dataset: str, manifest: dict[str, Any]) -> str:
     drawn = splits["splits"]
     told = f"Dataset `{dataset}`: fine-tuned on {drawn['sft']['conversations']} conversations"
-    if aligned:
-        told += f", aligned with replies to {drawn['dpo']['conversations']} others"
+    if alignment := manifest["settings"].get("alignment"):
+        what = "replies, good and bad," if alignment["algorithm"] == "kto" else "pairs"
+        told += f", aligned on {manifest['rows']} {what} from {drawn['dpo']['conversations']} others"
     return f"{told}; drawn by the method '{splits['method']}'."
+
+
+def _decoding(generation: dict[str, Any]) -> str:
+    how = f"temperature {generation['temperature']:g}" if generation["temperature"] else "always the likeliest token"
+    penalty = generation["repetition_penalty"]
+    how += f", repetition penalty {penalty:g}" if penalty != 1 else ""
+    return f"{how}, at most {generation['max_new_tokens']} tokens"
 
 
 def _leaks(splits: dict[str, Any]) -> str:

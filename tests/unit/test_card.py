@@ -50,7 +50,7 @@ def checkpoint(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         ("score", results / "rows.json", test / "responses.csv", "--output", test / "metrics.json",
          "--settings", scoring),
         ("card", own / "checkpoint.json", "--metrics", test / "metrics.json", "--splits", results / "splits.json",
-         "--dataset", "talks", "--origin", "random weights", "--output", own / "README.md"),
+         "--dataset", "talks", "--origin", "someone/some-model", "--output", own / "README.md"),
     ):  # fmt: skip
         answer = script(name, *arguments, *common)
         assert answer.returncode == 0, answer.stderr
@@ -70,7 +70,9 @@ def test_the_figures_of_the_card_are_those_that_were_measured_and_simulated_data
     (field,) = [name for name in metrics if isinstance(metrics[name], dict) and "accuracy_ci95" in metrics[name]]
     low, high = (f"{100 * end:.1f}" for end in metrics[field]["accuracy_ci95"])
     assert f"| {100 * metrics[field]['accuracy']:.1f} | {low} to {high} |" in card
-    assert "On 32 replies of 16 test conversations; 100.0% of its replies are in valid format" in card
+    assert "On 32 replies of 16 test conversations;\n100.0% of its replies are in valid format" in card
+    assert "Asked with always the likeliest token, at most 40 tokens." in card
+    assert "fine-tuned from someone/some-model." in card and "\nbase_model: someone/some-model\n---\n" in card
     assert "tested on are simulated" in card
     for label in ("focus", "probing", "telling", "generic"):
         assert f"`{label}`" in card
