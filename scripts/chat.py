@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pedalign.talk import Talk
 
 HELP = "  :save FILE  the conversation, for the workflow    :new  another conversation    :quit"
-_READING = threading.Event()  # set while the student writes
 TAKE = "  :take N     go on with the reply of tutor N (else with the last one's)"
+_READING = threading.Event()  # set while the student writes
 
 
 def main() -> None:
@@ -99,8 +99,8 @@ def _loading(checkpoints: list[Path]) -> "Future[Talk]":
 
 def _converse(loading: "Future[Talk]", tutors: int) -> None:
     print("Write as a student would, a problem first ('Q. How does ...?'); under a reply stand its labels.")
-    help = f"{HELP}\n{TAKE}" if tutors > 1 else HELP
-    print(f"{help}\n", flush=True)
+    commands = f"{HELP}\n{TAKE}" if tutors > 1 else HELP
+    print(f"{commands}\n", flush=True)
     while (line := _next_line(loading)) != ":quit":
         command, _, argument = line.partition(" ")
         argument = argument.strip()
@@ -119,7 +119,7 @@ def _converse(loading: "Future[Talk]", tutors: int) -> None:
                 loading.result().taken = int(argument) - 1
                 print(f"going on with the replies of {loading.result().tutors[int(argument) - 1].name}")
             elif line:
-                print(f"'{printable(line)}' is not known\n{help}")
+                print(f"'{printable(line)}' is not known\n{commands}")
         except KeyboardInterrupt:
             _raise_failed(loading)
             print("\nstopped; what you wrote last is forgotten")
