@@ -76,7 +76,7 @@ def main() -> None:
         report.turns(found["metrics"], rubric, first_turn),
         report.perplexity(found["perplexities"]),
         report.trainings(found["manifests"]),
-        report.data(splits, found["audits"], found["counts"], rubric, len(scored), first_turn),
+        report.data(splits, found["audits"], found["counts"], rubric, int(rows[0]["replies"]), first_turn),
         report.costs(_by_stage(spent(results)), memory(results)),
     ]
     names = [" ".join(key) for key in keys]

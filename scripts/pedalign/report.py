@@ -229,7 +229,8 @@ def confusion_section(turns: Sequence[Mapping[str, Any]], tutors: Sequence[Key],
                 told += (
                     f"; most often {_label(one, left)} was taken for {_label(one, other)}: {_counted(often, 'time')}"
                 )
-            section.add(f"{one.name}, {model} {policy}", charts.confusion(counts, gold, found), told, told)
+            title = f"{one.name}, {model} {policy}"
+            section.add(title, charts.confusion(counts, gold, found), f"Gold and given labels of {title}", told)
     return section
 
 
