@@ -93,8 +93,8 @@ rule report:
         page=report(f"{RESULTS}/report.html", category="Results", labels={"table": "the report page"}),
         charts=report(
             directory(f"{RESULTS}/charts"),
-            patterns=["{section}/{chart}.svg"],
-            category="Charts",
+            patterns=["{section}/{chart}.svg", "{section}/{chart}.csv"],
+            category="Charts and tables",
             subcategory="{section}",
             labels={"chart": "{chart}"},
         ),

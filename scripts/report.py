@@ -2,7 +2,7 @@
 
 Reads   summary.csv, splits.json, the formatted test split, the rubric; of each tutor metrics.json, perplexity.json,
         checkpoint.json and responses.csv; the audits, the counts of pairs; Snakemake's benchmark files and the logs
-Writes  report.html, one page that needs no network, and its charts as SVG, charts/<section>/<title>.svg
+Writes  report.html, one page that needs no network; its charts and tables, charts/<section>/<title>.svg and .csv
 
     python scripts/report.py results --dataset bio --rubric datasets/rubrics/class.yaml \
         --tutors tiny/sft tiny/dpo-b0.1 --first-turn false --config '{"seed": 42}' --output results/report.html \
@@ -20,7 +20,7 @@ from typing import Any
 import jinja2
 
 from pedalign import report
-from pedalign.artifacts import read_csv, read_json, whole_directory, write_text
+from pedalign.artifacts import read_csv, read_json, whole_directory, write_csv, write_text
 from pedalign.errors import argument_parser, run
 from pedalign.provenance import git_commit, record, verified, versions
 from pedalign.records import read_records
@@ -107,6 +107,8 @@ def main() -> None:
         for section in sections:
             for figure in section.figures:
                 write_text(folder / section.id / f"{_file_name(figure.title)}.svg", figure.svg)
+            for header, cells in section.tables:
+                write_csv(folder / section.id / f"{_file_name(header[0])}.csv", header, cells)
     write_text(args.output, page)
     record([args.output], inputs, {"tutors": args.tutors})
     print(f"{args.output}: {len(page) / 2**20:.1f} MB, {sum(len(one.figures) for one in sections)} charts")

@@ -117,16 +117,16 @@ def test_a_run_ends_with_where_its_time_went(finished):
     assert all(f">{stage}</text>" in picture for stage, _ in spent)
 
 
-def test_snakemakes_own_report_has_the_table_the_page_and_each_chart(finished, tmp_path):
+def test_snakemakes_own_report_has_the_page_and_each_chart_and_table(finished, tmp_path):
     page = tmp_path / "report.html"
     answer = finished.snakemake("--report", str(page))
     assert answer.returncode == 0, answer.stdout + answer.stderr
     said = answer.stdout + answer.stderr
-    charts = sorted(path.name for path in (finished.path / "results/charts").rglob("*.svg"))
-    assert len(charts) > 20
-    for name in ("summary.csv", "report.html", *charts):
+    drawn = sorted(path.name for path in (finished.path / "results/charts").rglob("*.*"))
+    assert len(drawn) > 20 and {"tutor.csv", "split.csv", "leaks.csv"} < set(drawn)
+    for name in ("summary.csv", "report.html", *drawn):
         assert f"Adding {name}" in said
-    assert "Charts" in page.read_text()
+    assert "Charts and tables" in page.read_text()
 
 
 def test_one_artifact_can_be_named_and_made(finished, tmp_path):
