@@ -42,6 +42,7 @@ def chat(page: Page, results: Path) -> None:
                     break
             except requests.RequestException:
                 continue
+        page.set_viewport_size({"width": 1200, "height": 1010})
         page.goto(address)
         talk = read_json(results / "data/bio-test.json")[4]["conversations"]
         for number, turn in enumerate(talk[: 2 * TURNS : 2]):
@@ -49,7 +50,7 @@ def chat(page: Page, results: Path) -> None:
             page.get_by_role("button", name="Ask").click()
             page.locator("#talk .student").nth(number).wait_for()
             page.wait_for_timeout(3000)
-        page.screenshot(path=DOCS / "chat.png", full_page=True)
+        page.screenshot(path=DOCS / "chat.png")
     finally:
         server.kill()
 
