@@ -104,6 +104,8 @@ def _record(checkpoint: Path) -> dict[str, Any]:
     if record_path(responses).is_file():
         return read_record(responses)
     if "training" not in read_json(manifest)["settings"]:
+        if checkpoint.name != "checkpoint":  # as `base`, which a training begins with
+            raise UserError(f"{checkpoint}: it was not trained, so it is no tutor", "name a tutor's checkpoint")
         asks = f"snakemake --cores all {responses} finds it out"
         raise UserError(f"{checkpoint}: nothing says how this tutor is asked, as it was trained elsewhere", asks)
     return read_record(manifest)

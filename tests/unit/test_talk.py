@@ -202,6 +202,13 @@ def test_a_tutor_is_asked_from_another_folder_too(checkpoints, tmp_path, monkeyp
         asked(checkpoint)
 
 
+def test_the_model_that_a_training_begins_with_is_no_tutor(checkpoints, tmp_path, refused):
+    shutil.copytree(checkpoints[1], tmp_path / "base")
+    write_manifest(tmp_path / "base.json", tmp_path / "base", {}, {})
+    with refused("it was not trained", "name a tutor's checkpoint"):
+        asked(tmp_path / "base")
+
+
 def test_a_tutor_whose_rubric_has_changed_since_is_not_asked_by_the_new_one(checkpoints, tmp_path, refused):
     own = tmp_path / "rubric.yaml"
     own.write_text(RUBRIC.read_text())
