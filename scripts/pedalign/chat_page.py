@@ -63,14 +63,16 @@ def page(talk: Talk, folder: Path) -> gradio.Blocks:
             waiting = [gradio.update(interactive=False) for _ in (taken, ask, new, export)]
             return text.strip(), gradio.update(value="", interactive=False), *waiting
 
-        def asked(now: Talk, text: str, number: int) -> tuple[Talk, str, Any]:
-            if text:
-                now.taken = number
-                try:
+        def asked(now: Talk, text: str, number: int) -> tuple[Any, ...]:
+            """A question that could not be asked is in its box again."""
+            now.taken = number
+            try:
+                if text:
                     now.ask(text)
-                except UserError as error:
-                    gradio.Warning(f"{error.problem}; {error.remedy}")
-            return chosen(now, number)
+                    text = ""
+            except UserError as error:
+                gradio.Warning(f"{error.problem}; {error.remedy}")
+            return *chosen(now, number), text
 
         def chosen(now: Talk, number: int) -> tuple[Talk, str, Any]:
             now.taken = number
@@ -85,9 +87,9 @@ def page(talk: Talk, folder: Path) -> gradio.Blocks:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         gradio.on(
             [ask.click, question.submit], taken_down, question, [asking, question, taken, ask, new, export], **private
-        ).then(asked, [own, asking, taken], shown, api_visibility="private").then(ready, outputs=waits, **private).then(
-            None, js=_ARRIVED
-        )
+        ).then(asked, [own, asking, taken], [*shown, question], api_visibility="private").then(
+            ready, outputs=waits, **private
+        ).then(None, js=_ARRIVED)
         taken.input(chosen, [own, taken], shown, **private)
         new.click(begun, outputs=shown, **private)
         blocks.load(None, js=_ANNOUNCED)

@@ -147,6 +147,7 @@ def test_a_conversation_that_is_too_long_is_said_to_be(page: Page) -> None:
     page.get_by_label("You, as the student").fill("why " * 9000)
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_text("begin a new conversation")).to_be_visible()
+    expect(page.get_by_label("You, as the student")).to_have_value("why " * 8999 + "why")
     expect(page.locator("#talk .student")).to_have_count(1)
     ask(page, "Hm.")
 
