@@ -62,15 +62,16 @@ def main() -> None:
 
 def _expect_free(port: int) -> None:
     """Raises UserError where no page can be served on the port; loading a tutor can take minutes."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            if port < 1:
-                raise OverflowError("not between 1 and 65535")
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not between 1 and 65535"
-            raise UserError(f"--port {port}: {why}", "name another port, or end what listens there") from None
+    why = "" if 0 < port < 65536 else "not between 1 and 65535"
+    if not why:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                why = error.strerror or str(error)
+    if why:
+        raise UserError(f"--port {port}: {why}", "name another port, or end what listens there")
 
 
 def _load(checkpoints: list[Path]) -> "Talk":

@@ -18,7 +18,7 @@ from pedalign.artifacts import read_json
 from pedalign.errors import UserError, argument_parser, run
 from pedalign.models import load_tokenizer
 from pedalign.provenance import verified
-from pedalign.talk import asked, tutor_name
+from pedalign.talk import asked, precision, tutor_name
 from pedalign.template import Renderer, renderer
 
 NAME = "pedalign"  # of the template
@@ -48,7 +48,7 @@ def main() -> None:
     model_worker.get_context_length = lambda config: config.max_position_embeddings
     name = tutor_name(args.checkpoint)
     given = ["--model-path", str(args.checkpoint), "--model-names", name, "--conv-template", NAME]
-    given += ["--dtype", settings.get("dtype") or settings["training"]["dtype"]]  # FastChat's would be float16
+    given += ["--dtype", precision(settings)]  # FastChat's would be float16
     given += [] if torch.cuda.is_available() else ["--device", "cpu"]
     sys.argv = [sys.argv[0], *given, *options]
     served, _ = model_worker.create_model_worker()

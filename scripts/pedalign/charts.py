@@ -51,10 +51,10 @@ def intervals(
 ) -> alt.LayerChart:
     """A point with its 95% interval for each `name`: `value`, `low`, `high`, `kind`; shares, or numbers of a `unit`.
 
-    The axis has room for these and what it is to be drawn `around`. `baseline`: where a line stands.
+    The axis has room for these, the `baseline`, where a line stands, and what else it is to be drawn `around`.
     """
     ends = [*around, *(row[end] for row in rows for end in ("value", "low", "high"))]
-    ends += [baseline] if unit and baseline is not None else []
+    ends += [baseline] if baseline is not None else []
     margin = max((max(ends) - min(ends)) / 8, 0.05 if unit else 0.002)
     domain = [min(ends) - margin, max(ends) + margin]
     domain = domain if unit else [max(domain[0], 0), min(domain[1], 1)]

@@ -176,6 +176,8 @@
     at("talk").replaceChildren(...nodes);
   };
 
+  const draw = () => { list(); mark(); show(); };
+
   // Another list: the open reply stays where it is among them, else the first one is opened.
   const renew = () => {
     shown = PAGE;
@@ -184,9 +186,7 @@
       open = found.length ? { id: found[0].talk.id, turn: found[0].turn.turn } : null;
       history.replaceState(null, "", open ? link(found[0]) : "#transcripts");
     }
-    list();
-    mark();
-    show();
+    draw();
   };
   const arrive = () => {
     const name = at("talk-name");
@@ -232,8 +232,6 @@
 
   filter();
   open = linked() ?? (found.length ? { id: found[0].talk.id, turn: found[0].turn.turn } : null);
-  list();
-  mark();
-  show();
+  draw();
   if (linked()) arrive();
 })();

@@ -8,6 +8,7 @@ from typing import Any
 from pedalign import charts
 from pedalign.rubric import Field, Rubric
 from pedalign.summary import Key
+from pedalign.timing import fitting_unit
 
 SIGNIFICANT = 0.05
 LEAKED = 0.1  # share of the test conversations about a problem that was trained on, above which the page warns
@@ -113,8 +114,9 @@ def changes(turns: Sequence[Mapping[str, Any]], tutors: Sequence[Key], rubric: R
     told = []
     for tutor in aligned if len(aligned) <= 3 else ():
         found: Counter[tuple[bool, bool]] = Counter()
+        old, new = tutors.index((tutor[0], "sft")), tutors.index(tutor)
         for turn in turns:
-            before, after = turn["replies"][tutors.index((tutor[0], "sft"))], turn["replies"][tutors.index(tutor)]
+            before, after = turn["replies"][old], turn["replies"][new]
             was, now = (reply["labels"][key] == turn["gold"]["labels"][key] for reply in (before, after))
             if was != now:
                 found[now, bool(before["defect"] or after["defect"])] += 1
@@ -145,11 +147,14 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
     section.tables.append((("tutor", "valid format", *(one.name for one in fields)), table))
 
     alone = [row for row in rows if row["seeds"] == "1"]
-    kinds = ["fine-tuned" if row["policy"] == "sft" else "aligned" for row in alone]
     for one in fields:
         points = [
-            {"name": _name(row), "kind": kind, **{end: float(row[f"{one.key}_accuracy{mark}"]) for end, mark in _ENDS}}
-            for row, kind in zip(alone, kinds, strict=True)
+            {
+                "name": _name(row),
+                "kind": _kind(row["policy"]),
+                **{end: float(row[f"{one.key}_accuracy{mark}"]) for end, mark in _ENDS},
+            }
+            for row in alone
         ]
         described = "; ".join(f"{at['name']} {at['value']:.1%} ({at['low']:.1%} to {at['high']:.1%})" for at in points)
         section.add(one.name, charts.intervals(points), f"Right labels, {one.name}: {described}")
@@ -196,6 +201,10 @@ def _difference(row: Mapping[str, str], key: str) -> str:
 
 
 _ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
+
+
+def _kind(policy: str) -> str:
+    return "fine-tuned" if policy == "sft" else "aligned"
 
 
 def _name(row: Mapping[str, str]) -> str:
@@ -281,9 +290,9 @@ def perplexity(reports: Mapping[Key, Mapping[str, Any]]) -> Section:
         f"Perplexity of replies that scaffold and of replies that tell, {pairs} pairs with one history each: the "
         "lower, the likelier the tutor finds them."
     )
-    names = [f"{model} {policy}" for model, policy in reports]
     rows, shares = [], []
-    for name, report in zip(names, reports.values(), strict=True):
+    for (model, policy), report in reports.items():
+        name = f"{model} {policy}"
         scaffold, tell = (group["perplexity"] for group in report["groups"].values())
         rows += [
             {"name": name, "value": scaffold, "kind": "scaffolding"},
@@ -291,12 +300,11 @@ def perplexity(reports: Mapping[Key, Mapping[str, Any]]) -> Section:
         ]
         likelier = report["scaffold_likelier"]["per_token"]
         low, high = likelier["share_ci95"]
-        kind = "fine-tuned" if name.endswith(" sft") else "aligned"
-        shares.append({"name": name, "value": likelier["share"], "low": low, "high": high, "kind": kind})
+        shares.append({"name": name, "value": likelier["share"], "low": low, "high": high, "kind": _kind(policy)})
     told = "; ".join(f"{row['name']}, {row['kind']}: {row['value']:.2f}" for row in rows)
     section.add("Perplexity", charts.bars(rows), f"Perplexity. {told}")
     told = "; ".join(f"{row['name']} {row['value']:.1%} ({row['low']:.1%} to {row['high']:.1%})" for row in shares)
-    chart = charts.intervals(shares, 0.5, around=[0.5])
+    chart = charts.intervals(shares, 0.5)
     section.add("Pairs with scaffolding likelier", chart, f"Share of pairs with scaffolding likelier per token: {told}")
     return section
 
@@ -315,8 +323,11 @@ def trainings(manifests: Mapping[Key, Mapping[str, Any]]) -> Section:
     for (model, policy), manifest in manifests.items():
         history = manifest.get("history", ())
         for name, title in _CURVES.items():
-            kind = "fine-tuned" if policy == "sft" else "aligned"
-            rows = [{"step": at + 1, "value": one[name], "kind": kind} for at, one in enumerate(history) if name in one]
+            rows = [
+                {"step": at + 1, "value": one[name], "kind": _kind(policy)}
+                for at, one in enumerate(history)
+                if name in one
+            ]
             if len(rows) > 1:
                 chart = charts.lines(rows, "step")
                 first, last = rows[0]["value"], rows[-1]["value"]
@@ -416,7 +427,7 @@ def data(
 def costs(seconds: Mapping[str, float], gigabytes: Mapping[str, float]) -> Section:
     """What each stage took; of memory, its largest job."""
     total = sum(seconds.values())
-    unit, length = ("hours", 3600) if total > 7200 else ("seconds", 1)
+    unit, length = fitting_unit(total)
     minutes = f"{total / 60:,.0f}" if total > 90 else f"{total / 60:.1f}"
     section = Section(
         "costs",

@@ -45,7 +45,7 @@ class Tutor:
         self.settings = GenerationSettings(**{**decoding, "engine": "transformers", "max_batch_tokens": None})
         self.tokenizer = load_tokenizer(checkpoint)
         self.renderer = renderer(self.tokenizer, rubric=self.rubric, **settings["rendering"])
-        self.model = load_model(checkpoint, settings.get("dtype") or settings["training"]["dtype"])
+        self.model = load_model(checkpoint, precision(settings))
 
     def answer(self, messages: Sequence[Message]) -> Answer:
         """The reply to the last of the `messages`, the student's.
@@ -96,6 +96,11 @@ def asked(checkpoint: Path) -> tuple[Mapping[str, Any], Rubric]:
             f"restore it, or let `snakemake --cores all {manifest_path(checkpoint)}` train with the new one",
         )
     return record["settings"], load_rubric(Path(path))
+
+
+def precision(settings: Mapping[str, Any]) -> str:
+    """The dtype in which a tutor that is `asked` by these settings computes."""
+    return settings.get("dtype") or settings["training"]["dtype"]
 
 
 def _record(checkpoint: Path) -> dict[str, Any]:

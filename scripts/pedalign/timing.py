@@ -75,10 +75,15 @@ def in_words(found: dict[tuple[str, str], float]) -> str:
     return f"{f'{hours} h ' if hours else ''}{minutes} min {round(total) % 60} s of jobs: {shares}"
 
 
+def fitting_unit(seconds: float) -> tuple[str, int]:
+    """In which a chart shows so long a time, and its length in seconds."""
+    return ("hours", 3600) if seconds > 7200 else ("seconds", 1)
+
+
 def draw(found: dict[tuple[str, str], float], output: Path) -> None:
     """A bar for each stage, of what its jobs did; written as SVG."""
     stages = list(dict.fromkeys(stage for stage, _ in found))
-    unit, length = ("hours", 3600) if sum(found.values()) > 7200 else ("seconds", 1)
+    unit, length = fitting_unit(sum(found.values()))
     rows = [
         {"stage": stage, "phase": phase, "time": seconds / length, "order": PHASES.index(phase)}
         for (stage, phase), seconds in found.items()
