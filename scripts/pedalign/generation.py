@@ -4,7 +4,8 @@ The prompt of a turn extends the prompt of the turn before it, and all begin wit
 keys and values of the instruction are computed once, those of a conversation once, and all its turns are
 answered from them at the same time: each decoding step reads the instruction once, the history once per
 conversation, not once per turn, and the few tokens that a turn has of its own apart from them. The three
-parts are joined exactly, by their log-sum-exps. Rows that have ended leave the batch.
+parts are joined exactly, by their log-sum-exps. Rows that have ended leave their batch, and the last
+rows of a batch are not waited for: they go on beside the next one.
 """
 
 import hashlib
@@ -58,6 +59,8 @@ class Completion:
 
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (sequences, kv heads, tokens, size), of each layer
+Row = tuple[int, int]  # position of a history, and which of its prompts, from 0
+Part = tuple[torch.Tensor, torch.Tensor]  # attention over some of the keys, and the log-sum-exp of its scores
 
 
 class _SharedHistory:
@@ -78,44 +81,45 @@ class _SharedHistory:
         bias = torch.zeros(hidden.shape, device=keys.device).masked_fill(hidden, float("-inf"))
         self.bias = bias.repeat_interleave(group, 1)[:, None]
 
-    def attend(self, query: torch.Tensor, layer: int, scaling: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Attention of `query` (rows, kv heads, group, size) over both parts."""
-        keys, values = self.beginning[layer]
+    def attend(self, query: torch.Tensor, layer: int, scaling: float) -> list[Part]:
+        """Attention of `query` (rows, kv heads, group, size) over both parts; over one where no beginning is shared."""
         rows, heads, group, size = query.shape
-        output, total = _part(query.transpose(0, 1).reshape(1, heads, -1, size), keys, values, scaling)
-        begun = output.view(heads, rows, group, size).transpose(0, 1), total.view(heads, rows, group).transpose(0, 1)
+        parts = []
+        keys, values = self.beginning[layer]
+        if keys.shape[2]:
+            output, total = _part(query.transpose(0, 1).reshape(1, heads, -1, size), keys, values, scaling)
+            total = total.view(heads, rows, group).transpose(0, 1)
+            parts.append((output.view(heads, rows, group, size).transpose(0, 1), total))
 
         keys, values = self.rest[layer]
         spread = query[self.rows].view(-1, self.width, heads, group, size).transpose(1, 2)
         output, total = _part(spread.reshape(len(keys), heads, -1, size), keys, values, scaling, self.bias)
         output = output.view(-1, heads, self.width, group, size).transpose(1, 2).reshape(-1, heads, group, size)
         total = total.view(-1, heads, self.width, group).transpose(1, 2).reshape(-1, heads, group)
-        return [begun, (output[self.places], total[self.places])]
+        return [*parts, (output[self.places], total[self.places])]
 
 
 def _part(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float, bias: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Part:
     """Attention over a part of the keys, and the log-sum-exp of its scores, by which parts are joined."""
     scores = (query @ keys.transpose(-1, -2)).float().mul_(scaling)
     if bias is not None:
         scores.add_(bias)
-    total = scores.logsumexp(-1)
-    return scores.sub_(total[..., None]).exp_().to(values.dtype) @ values, total
+    top = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(top).exp_()  # the one pass of exponentials, which are what takes longest
+    mass = weights.sum(-1, keepdim=True)
+    return weights.to(values.dtype) @ values / mass, (top + mass.log()).squeeze(-1)
 
 
 class _OwnTokens:
-    """Keys and values of what each row has generated; the part of transformers' Cache that models call."""
-
-    is_compileable = False
+    """Keys and values of what each row of a batch has generated."""
 
     def __init__(self) -> None:
         self.length = 0
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self.layers.get(layer, (key[:, :, :0], value[:, :, :0]))
         if self.length == keys.shape[2]:  # full: half as much again
             more = key.new_empty(*key.shape[:2], self.length // 2 + 16, key.shape[3])
@@ -124,11 +128,102 @@ class _OwnTokens:
         values[:, :, self.length] = value[:, :, 0]
         return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
 
-    def get_seq_length(self, *_: Any) -> int:
-        return self.length
-
     def keep(self, rows: torch.Tensor) -> None:
         self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
+
+
+class _Batch:
+    """Rows that began to be answered together; its tensors are of the `active` ones."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        histories: Sequence[History],
+        rows: Sequence[Row],
+        beginning: Layers,
+        end_id: int,
+        settings: GenerationSettings,
+    ) -> None:
+        """Reads the histories; `rows` are in their order."""
+        self.settings, self.end_id, self.beginning = settings, end_id, beginning
+        self.rows = rows
+        self.written: list[list[int]] = [[] for _ in rows]
+        self.open = set(range(len(rows)))  # those that have not ended
+        members = sorted({at for at, _ in rows})
+        self.active = torch.arange(len(rows), device=model.device)
+        numbers = {at: number for number, at in enumerate(members)}
+        self.conversation = torch.tensor([numbers[at] for at, _ in rows], device=model.device)
+        lengths = [histories[at].prompt_lengths[turn] for at, turn in rows]
+        self.lengths = torch.tensor(lengths, device=model.device)
+        chosen = [histories[at] for at in members]
+        self.rest, self.logits = _read(model, chosen, beginning, self.conversation, self.lengths)
+        self.chooser = _Chooser(histories, rows, settings, end_id, model.device, self.logits.shape[-1])
+        self.group = model.config.num_attention_heads // self.rest[0][0].shape[1]
+        self.own = _OwnTokens()
+        self._share()
+
+    def _share(self) -> None:
+        behind = self.lengths - self.beginning[0][0].shape[2]  # how much of its conversation's rest a row sees
+        self.shared = _SharedHistory(self.beginning, self.rest, _slots(self.conversation), behind, self.group)
+
+    def held(self) -> int:
+        """Tokens, as `batches` counts them, but for the beginning."""
+        keys = self.rest[0][0]
+        return len(keys) * keys.shape[2] + len(self.active) * self.settings.max_new_tokens
+
+    def choose(self, ended: Callable[[Row, Completion], None]) -> None:
+        """The next token of each row; `ended` is told which rows end. Those leave once they are a fifth."""
+        step = self.own.length
+        self.tokens = self.chooser.choose(self.logits, self.active, step)
+        active = self.active.tolist()
+        for row, token in zip(active, self.tokens.tolist(), strict=True):
+            if row not in self.open:
+                continue
+            if token != self.end_id:
+                self.written[row].append(token)
+            if token == self.end_id or step + 1 == self.settings.max_new_tokens:
+                self.open.remove(row)
+                ended(self.rows[row], Completion(self.written[row], "stop" if token == self.end_id else "length"))
+        if 0 < len(self.open) <= 0.8 * len(active):
+            self._keep(
+                torch.tensor([at for at, row in enumerate(active) if row in self.open], device=self.active.device)
+            )
+
+    def _keep(self, kept: torch.Tensor) -> None:
+        self.active, self.tokens, self.lengths = self.active[kept], self.tokens[kept], self.lengths[kept]
+        members, self.conversation = self.conversation[kept].unique(return_inverse=True)
+        longest = int(self.lengths.max()) - self.beginning[0][0].shape[2]
+        self.rest = [(keys[members, :, :longest], values[members, :, :longest]) for keys, values in self.rest]
+        self.own.keep(kept)
+        self._share()
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int, scaling: float
+    ) -> torch.Tensor:
+        """Attention of `query` (rows, heads, 1, size) over all that the rows see; their new `key` and `value` (rows, kv
+        heads, 1, size) are kept."""
+        rows, heads, _, size = query.shape
+        query = query.view(rows, key.shape[1], self.group, size)
+        own = self.own.update(key, value, layer)
+        parts = [*self.shared.attend(query, layer, scaling), _part(query, *own, scaling)]
+        shares = torch.stack([total for _, total in parts]).softmax(0)[..., None]
+        output = sum(share * part for share, (part, _) in zip(shares, parts, strict=True))
+        return output.to(query.dtype).view(rows, 1, heads, size)
+
+
+class _KeptByBatches:
+    """In the place of transformers' Cache where batches are answered: the part of it that models call."""
+
+    is_compileable = False
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def update(self, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return key, value
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self.length
 
 
 def _attention(
@@ -139,26 +234,22 @@ def _attention(
     attention_mask: torch.Tensor | None,
     *,
     beginning: Layers | None = None,
-    history: _SharedHistory | None = None,
+    going: Sequence[_Batch] = (),
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """transformers' attention interface: plain SDPA, behind a beginning that all sequences share where one is given.
 
-    With a shared history: query (rows, heads, 1, size), key and value (rows, kv heads, own tokens, size).
+    With batches that are answered: query, key and value (their rows, heads, 1, size) of each row's last token.
     """
-    if history is None:
-        if beginning is not None:
-            shared = [part.expand(len(key), -1, -1, -1) for part in beginning[module.layer_idx]]
-            key, value = torch.cat([shared[0], key], 2), torch.cat([shared[1], value], 2)
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    rows, heads, _, size = query.shape
-    kv_heads = key.shape[1]
-    scaling = kwargs.get("scaling") or size**-0.5
-    query = query.view(rows, kv_heads, heads // kv_heads, size)
-    parts = [*history.attend(query, module.layer_idx, scaling), _part(query, key, value, scaling)]
-    shares = torch.stack([total for _, total in parts]).softmax(0)[..., None]
-    output = sum(share * part for share, (part, _) in zip(shares, parts, strict=True))
-    return output.to(query.dtype).view(rows, 1, heads, size), None
+    if going:
+        sizes = [len(batch.active) for batch in going]
+        scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+        parts = zip(going, query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
+        return torch.cat([batch.attend(q, k, v, module.layer_idx, scaling) for batch, q, k, v in parts]), None
+    if beginning is not None:
+        shared = [part.expand(len(key), -1, -1, -1) for part in beginning[module.layer_idx]]
+        key, value = torch.cat([shared[0], key], 2), torch.cat([shared[1], value], 2)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 _NAME = "pedalign_shared_history"
@@ -193,28 +284,20 @@ def generate(
         )
     model.eval()
     model.set_attn_implementation(_NAME)
-    results: list[list[Completion]] = [[] for _ in histories]
+    waiting = 0  # tokens that the last rows of a batch hold when the next one joins them
     if selection is None:
-        selection = batches(histories, settled(settings, model))
-    beginning = _read_beginning(model, histories)
-    done = 0  # rows of the batches before
-
-    def tell(more: int) -> None:
-        progress(done + more)
-
-    for batch in selection:
-        chosen = [histories[at] for at in batch]
-        answers = _answer_in_parts(model, chosen, beginning, end_id, settings, tell)
-        for at, completions in zip(batch, answers, strict=True):
-            results[at] = completions
-            done += len(completions)
-        tell(0)
-    return results
-
-
-def settled(settings: GenerationSettings, model: PreTrainedModel) -> GenerationSettings:
-    """With the tokens at a time that fit, where the settings do not say how many."""
-    return replace(settings, max_batch_tokens=batch_tokens(model, settings.max_batch_tokens))
+        most = batch_tokens(model, settings.max_batch_tokens)
+        waiting = most // 8
+        selection = batches(histories, replace(settings, max_batch_tokens=most - waiting))
+    answering = _Answering(model, histories, end_id, settings, progress)
+    for number, batch in enumerate(selection, 1):
+        rows = [(at, turn) for at in sorted(batch) for turn in range(len(histories[at].prompt_lengths))]
+        answering.answer(rows, waiting if number < len(selection) else 0)
+    answered = {at for batch in selection for at in batch}
+    return [
+        [answering.completions[at, turn] for turn in range(len(history.prompt_lengths))] if at in answered else []
+        for at, history in enumerate(histories)
+    ]
 
 
 def batches(
@@ -256,81 +339,55 @@ def _read_beginning(model: PreTrainedModel, histories: Sequence[History]) -> Lay
     return [(layer.keys[:, :, :begun], layer.values[:, :, :begun]) for layer in layers]
 
 
-def _answer_in_parts(
-    model: PreTrainedModel,
-    histories: Sequence[History],
-    beginning: Layers,
-    end_id: int,
-    settings: GenerationSettings,
-    ended: Callable[[int], None],
-) -> list[list[Completion]]:
-    """As `_answer`; in two halves where memory does not suffice for the whole, and so on."""
-    try:
-        return _answer(model, histories, beginning, end_id, settings, ended)
-    except torch.OutOfMemoryError:
-        if len(histories) == 1:
-            raise UserError(
-                f"the GPU's memory does not suffice for one conversation of {len(histories[0].ids)} tokens and its "
-                f"{len(histories[0].prompt_lengths)} replies",
-                "lower 'max_new_tokens' or 'preferences.samples', or take a GPU with more memory",
-            ) from None
-    torch.cuda.empty_cache()  # outside of `except`, where the error holds on to what was computed
-    half = len(histories) // 2
-    print(f"out of memory with {len(histories)} conversations at a time: trying {half}", flush=True)
-    first = _answer_in_parts(model, histories[:half], beginning, end_id, settings, ended)
-    done = sum(map(len, first))
-    return first + _answer_in_parts(
-        model, histories[half:], beginning, end_id, settings, lambda more: ended(done + more)
-    )
+class _Answering:
+    """What `generate` has in hand: batches that go on at the same time, and the completions of the rows that ended."""
 
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        histories: Sequence[History],
+        end_id: int,
+        settings: GenerationSettings,
+        progress: Callable[[int], None],
+    ) -> None:
+        self.model, self.histories, self.end_id, self.settings = model, histories, end_id, settings
+        self.progress = progress
+        self.beginning = _read_beginning(model, histories)
+        self.going: list[_Batch] = []
+        self.completions: dict[Row, Completion] = {}
 
-def _answer(
-    model: PreTrainedModel,
-    histories: Sequence[History],
-    beginning: Layers,
-    end_id: int,
-    settings: GenerationSettings,
-    ended: Callable[[int], None],
-) -> list[list[Completion]]:
-    device = model.device
-    conversation = torch.tensor([at for at, h in enumerate(histories) for _ in h.prompt_lengths], device=device)
-    lengths = torch.tensor([length for h in histories for length in h.prompt_lengths], device=device)
-    rest, logits = _read(model, histories, beginning, conversation, lengths)
-    behind = lengths - beginning[0][0].shape[2]  # how much of its conversation's rest a row sees
-    group = model.config.num_attention_heads // rest[0][0].shape[1]
+    def answer(self, rows: Sequence[Row], waiting: int) -> None:
+        """Answer a batch's rows beside those that go on already, until what is left holds no more than so many tokens.
 
-    n_rows = len(lengths)
-    chooser = _Chooser(histories, settings, end_id, device, logits.shape[-1])
-    written: list[list[int]] = [[] for _ in range(n_rows)]
-    stopped = [False] * n_rows
-    active = torch.arange(n_rows, device=device)  # the rows still in the batch
-    own = _OwnTokens()
-    shared = _SharedHistory(beginning, rest, _slots(conversation), behind, group)
-    for step in range(settings.max_new_tokens):
-        tokens = chooser.choose(logits, active, step)
-        for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
-            if not stopped[row]:
-                stopped[row] = token == end_id
-                if token != end_id:
-                    written[row].append(token)
-        ended(sum(stopped))
-        going = torch.tensor([not stopped[row] for row in active.tolist()], device=device)
-        n_going = int(going.sum())
-        if n_going == 0 or step + 1 == settings.max_new_tokens:
-            break
-        if n_going <= 0.8 * len(active):
-            kept = going.nonzero().squeeze(1)
-            active, tokens = active[kept], tokens[kept]
-            own.keep(kept)
-            members, renumbered = conversation[active].unique(return_inverse=True)
-            longest = int(behind[active].max())
-            now = [(k[members, :, :longest], v[members, :, :longest]) for k, v in rest]
-            shared = _SharedHistory(beginning, now, _slots(renumbered), behind[active], group)
-        logits = _step(model, tokens, lengths[active] + step, own, shared)
-    answers: list[list[Completion]] = [[] for _ in histories]
-    for row, at in enumerate(conversation.tolist()):
-        answers[at].append(Completion(written[row], "stop" if stopped[row] else "length"))
-    return answers
+        In two halves where memory does not suffice for the whole, and so on.
+        """
+        try:
+            self.going.append(_Batch(self.model, self.histories, rows, self.beginning, self.end_id, self.settings))
+            while sum(batch.held() for batch in self.going) > waiting:
+                for batch in self.going:
+                    batch.choose(self.completions.__setitem__)
+                self.progress(len(self.completions))
+                self.going = [batch for batch in self.going if batch.open]
+                if self.going:
+                    _step(self.model, self.going)
+            return
+        except torch.OutOfMemoryError:
+            rows = sorted({*rows, *(row for batch in self.going for row in batch.rows)} - self.completions.keys())
+            conversations = sorted({at for at, _ in rows})
+            if len(conversations) == 1:
+                history = self.histories[conversations[0]]
+                raise UserError(
+                    f"the GPU's memory does not suffice for one conversation of {len(history.ids)} tokens and its "
+                    f"{len(history.prompt_lengths)} replies",
+                    "lower 'max_new_tokens' or 'preferences.samples', or take a GPU with more memory",
+                ) from None
+            self.going = []
+        torch.cuda.empty_cache()  # outside of `except`, where the error holds on to what was computed
+        half = len(conversations) // 2
+        print(f"out of memory with {len(conversations)} conversations at a time: trying {half}", flush=True)
+        middle = conversations[half]
+        self.answer([row for row in rows if row[0] < middle], 0)
+        self.answer([row for row in rows if row[0] >= middle], 0)
 
 
 def _read(
@@ -359,24 +416,20 @@ def _read(
     return layers, model.get_output_embeddings()(last).float()
 
 
-def _step(
-    model: PreTrainedModel,
-    tokens: torch.Tensor,
-    positions: torch.Tensor,
-    own: _OwnTokens,
-    shared: _SharedHistory,
-) -> torch.Tensor:
-    """Feed one token per row; logits (rows, vocabulary) for the next."""
+def _step(model: PreTrainedModel, going: Sequence[_Batch]) -> None:
+    """Feed the last token of each row: the batches' logits for the next."""
     output = model.base_model(
-        input_ids=tokens[:, None],
-        position_ids=positions[:, None],
-        attention_mask=torch.empty(1, 1, 1, 1, device=tokens.device),  # four dimensions: taken as it is, and not used
-        past_key_values=own,
-        history=shared,
+        input_ids=torch.cat([batch.tokens for batch in going])[:, None],
+        position_ids=torch.cat([batch.lengths + batch.own.length for batch in going])[:, None],
+        attention_mask=torch.empty(1, 1, 1, 1, device=model.device),  # four dimensions: taken as it is, and not used
+        past_key_values=_KeptByBatches(max(batch.own.length for batch in going)),
+        going=going,
         use_cache=True,
     )
-    own.length += 1
-    return model.get_output_embeddings()(output.last_hidden_state[:, 0]).float()
+    logits = model.get_output_embeddings()(output.last_hidden_state[:, 0]).float()
+    for batch, part in zip(going, logits.split([len(batch.active) for batch in going]), strict=True):
+        batch.logits = part
+        batch.own.length += 1
 
 
 def _slots(conversation: torch.Tensor) -> torch.Tensor:
@@ -393,6 +446,7 @@ class _Chooser:
     def __init__(
         self,
         histories: Sequence[History],
+        rows: Sequence[Row],
         settings: GenerationSettings,
         end_id: int,
         device: torch.device,
@@ -400,15 +454,14 @@ class _Chooser:
     ) -> None:
         self.settings = settings
         self.end_id = end_id
-        rows = [(history, turn) for history in histories for turn in range(len(history.prompt_lengths))]
         self.draws = None
         if settings.temperature > 0:
-            self.draws = torch.stack([_draws(settings, history.id, turn) for history, turn in rows]).to(device)
+            self.draws = torch.stack([_draws(settings, histories[at].id, turn) for at, turn in rows]).to(device)
         self.seen = None
         if settings.repetition_penalty != 1:
             self.seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool, device=device)
-            for row, (history, turn) in enumerate(rows):
-                self.seen[row, history.ids[: history.prompt_lengths[turn]]] = True
+            for row, (at, turn) in enumerate(rows):
+                self.seen[row, histories[at].ids[: histories[at].prompt_lengths[turn]]] = True
 
     def choose(self, logits: torch.Tensor, active: torch.Tensor, step: int) -> torch.Tensor:
         settings = self.settings

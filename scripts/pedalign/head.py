@@ -2,18 +2,46 @@
 
 TRL takes the log-probabilities of replies in tiles, once in the forward and once more in the backward pass, so that a
 GPU's memory never holds all logits; and off GPUs it scores every position, since some accelerators need tensors of one
-shape. A CPU has the memory, and takes any shape: all logits of the trained positions at once, by PyTorch's own
-functions. The losses are the same.
+shape. A CPU has the memory, and takes any shape: all logits of the trained positions at once, in whose memory their
+gradient is computed later. The losses are the same.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy, linear
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 from trl.trainer import utils
 
 from pedalign.processes import sharded
+
+
+class _LogProbs(torch.autograd.Function):
+    """Log-probabilities of targets (positions) by logits (positions, vocabulary), and whether each is the likeliest.
+
+    The logits are overwritten, by the gradient in the end.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        top, likeliest = logits.max(-1)
+        at = targets[:, None]
+        of_targets = logits.gather(1, at).squeeze(1)
+        masses = logits.sub_(top[:, None]).exp_()
+        total = masses.sum(-1)
+        hit = likeliest == targets
+        ctx.save_for_backward(masses, total, at)
+        ctx.mark_non_differentiable(hit)
+        return of_targets - top - total.log(), hit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None]:
+        masses, total, at = ctx.saved_tensors
+        masses.mul_((-gradient / total)[:, None])
+        return masses.scatter_add_(1, at, gradient[:, None]), None
 
 
 class _AllAtOnce:
@@ -44,9 +72,9 @@ class _AllAtOnce:
             logits = softcap * torch.tanh(logits / softcap)
         if temperature != 1:
             logits = logits / temperature
-        log_probs = -cross_entropy(logits.float(), targets, reduction="none")
+        log_probs, hit = _LogProbs.apply(logits.float(), targets)
         unknown = torch.full_like(log_probs, float("nan"), requires_grad=False)
-        return log_probs, unknown, None, unknown, logits.argmax(-1) == targets
+        return log_probs, unknown, None, unknown, hit
 
 
 @contextmanager

@@ -105,13 +105,13 @@ def test_a_batch_holds_no_more_tokens_than_the_setting_says_unless_it_is_one_con
 
 
 def test_as_many_are_answered_at_a_time_as_fit_where_no_number_is_given(model, monkeypatch):
-    wanted, whole, at_a_time = generate(model, histories(), END, settings(max_batch_tokens=300)), generation._answer, []
+    wanted, whole, at_a_time = generate(model, histories(), END, settings(max_batch_tokens=300)), generation._read, []
 
-    def answer(model, histories, *rest):
+    def read(model, histories, *rest):
         at_a_time.append(len(histories))
         return whole(model, histories, *rest)
 
-    monkeypatch.setattr(generation, "_answer", answer)
+    monkeypatch.setattr(generation, "_read", read)
     assert generate(model, histories(), END, settings(max_batch_tokens=None)) == wanted
     assert at_a_time == [len(histories())]
     monkeypatch.setattr(generation, "batch_tokens", lambda model, number: number or 300)  # of a small machine
@@ -119,16 +119,62 @@ def test_as_many_are_answered_at_a_time_as_fit_where_no_number_is_given(model, m
     assert len(at_a_time) > 2
 
 
+@pytest.fixture
+def early(monkeypatch):
+    """Most replies end after a few tokens, some not at all."""
+    choose = generation._Chooser.choose
+
+    def sooner(self, logits, *rest):
+        return choose(self, logits + 3 * (torch.arange(VOCABULARY) == END), *rest)
+
+    monkeypatch.setattr(generation._Chooser, "choose", sooner)
+
+
+@pytest.mark.parametrize("changed", [{}, {"temperature": 1.0}, {"repetition_penalty": 1.2, "min_new_tokens": 3}])
+def test_the_last_rows_of_a_batch_go_on_beside_the_next_one(model, early, monkeypatch, changed):
+    many, wanted, step, together = histories(100), settings(max_batch_tokens=6000, **changed), generation._step, []
+
+    def counted(model, going):
+        together.append(len(going))
+        step(model, going)
+
+    monkeypatch.setattr(generation, "_step", counted)
+    apart = generate(model, many, END, wanted, selection=batches(many, wanted))
+    steps_apart = len(together)
+    assert set(together) == {1}
+    together.clear()
+    assert generate(model, many, END, wanted) == apart
+    assert max(together) > 1
+    assert len(together) < 0.9 * steps_apart
+
+
+def test_where_memory_does_not_suffice_beside_rows_that_waited_all_are_answered_once(model, early, monkeypatch):
+    many, wanted, step = histories(100), settings(max_batch_tokens=6000), generation._step
+    undisturbed, refused = generate(model, many, END, wanted), []
+
+    def of_a_small_gpu(model, going):
+        if len(going) > 1:
+            refused.append(going)
+            raise torch.OutOfMemoryError
+        step(model, going)
+
+    monkeypatch.setattr(generation, "_step", of_a_small_gpu)
+    told = []
+    assert generate(model, many, END, wanted, told.append) == undisturbed
+    assert refused
+    assert told == sorted(told) and told[-1] == sum(len(history.prompt_lengths) for history in many)
+
+
 def test_what_memory_does_not_suffice_for_is_halved_until_it_does(model, monkeypatch, refused):
-    wanted, whole = generate(model, histories(), END, settings(max_batch_tokens=10_000)), generation._answer
+    wanted, whole = generate(model, histories(), END, settings(max_batch_tokens=10_000)), generation._read
 
     def of_a_small_gpu(room):
-        def answer(model, histories, *rest):
+        def read(model, histories, *rest):
             if len(histories) > room:
                 raise torch.OutOfMemoryError
             return whole(model, histories, *rest)
 
-        monkeypatch.setattr(generation, "_answer", answer)
+        monkeypatch.setattr(generation, "_read", read)
 
     of_a_small_gpu(2)
     assert generate(model, histories(), END, settings(max_batch_tokens=10_000)) == wanted
