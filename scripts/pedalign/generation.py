@@ -271,7 +271,8 @@ def generate(
     The result of a row depends on its own prompt (and, when sampling, on its conversation's id, its
     turn and the seed), not on the rows that share its batch, but for rounding in the last bits.
     `progress` is called with the number of rows done. `selection`: those of the histories' `batches`
-    that are answered; None: all. The histories of others get no completion.
+    that are answered, one after the other; the histories of others get no completion. None: all, where
+    the last rows of a batch, once they hold an eighth of the tokens, go on beside the next one.
     Raises UserError where a sliding attention window would cut a conversation off.
     """
     window = getattr(model.config, "sliding_window", None)
@@ -284,7 +285,7 @@ def generate(
         )
     model.eval()
     model.set_attn_implementation(_NAME)
-    waiting = 0  # tokens that the last rows of a batch hold when the next one joins them
+    waiting = 0  # tokens that rows hold when the next batch joins them; in selections none: shards answer as one job does
     if selection is None:
         most = batch_tokens(model, settings.max_batch_tokens)
         waiting = most // 8

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 from pedalign.processes import INTERRUPTED, INTERRUPTION_NOTE, LAUNCHER, accumulation, die_with_parent
 
 _PROFILES = Path(__file__).parents[2] / "profiles" / "accelerate"
-# On the CPU, memory that is given back is asked for again in the next step, which costs a twentieth of a training's time:
-# blocks of up to 32 MiB (glibc's most) come from a heap that keeps 1 GiB of what is free, and grows by 64 MiB.
+# On the CPU, memory that a step gives back is asked for by the next one, and to get it from the kernel anew costs some
+# 4% of a training's time: blocks up to glibc's limit come from a heap that keeps 1 GiB of what is free.
 _KEPT_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),

@@ -136,7 +136,7 @@ def generation(
         {
             "one at a time": Way("transformers' generate, a prompt at a time", lambda: one),
             "padded batches": Way(f"generate, {best} prompts of like length at a time", partial(batched, best)),
-            OURS: Way("each history once, all its turns from it, rows that end leave", lambda: ours),
+            OURS: Way("each history once, all its turns from it, the last rows beside the next batch", lambda: ours),
         },
         partial(_compare_replies, model, prompts),
     )
