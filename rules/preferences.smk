@@ -21,6 +21,7 @@ rule respond:
         f"{RESULTS}/logs/{{model}}/{{policy}}/{{split}}/responses.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/{{policy}}/{{split}}/responses.tsv"
+    priority: 1  # what follows waits for the replies: before perplexity, for which only the report waits
     conda:
         "../envs/training.yaml"
     threads: resource("generation", "threads")

@@ -26,12 +26,12 @@ class _LogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        top, likeliest = logits.max(-1)
+        top = logits.amax(-1)
         at = targets[:, None]
         of_targets = logits.gather(1, at).squeeze(1)
         masses = logits.sub_(top[:, None]).exp_()
         total = masses.sum(-1)
-        hit = likeliest == targets
+        hit = of_targets == top
         ctx.save_for_backward(masses, total, at)
         ctx.mark_non_differentiable(hit)
         return of_targets - top - total.log(), hit

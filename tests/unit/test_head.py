@@ -16,11 +16,16 @@ def test_its_log_probabilities_and_gradients_are_those_of_trls_head(bias, temper
     torch.manual_seed(0)
     given = [torch.randn(positions, 16), torch.randn(300, 16), torch.randn(300) if bias else None]
     targets = torch.randint(300, (positions,))
+    targets[:5] = (given[0] @ given[1].T + (0 if given[2] is None else given[2])).argmax(-1)[
+        :5
+    ]  # some are the likeliest
     made = []
     for function in (_AllAtOnce, ChunkedLogProbFunction):
         inputs = [None if one is None else one.clone().requires_grad_() for one in given]
-        log_probs, *_ = function.apply(*inputs, targets, temperature, 128, softcap, scale, ("log_probs",))
+        log_probs, *_, hit = function.apply(
+            *inputs, targets, temperature, 128, softcap, scale, ("log_probs", "is_top1")
+        )
         (log_probs * torch.arange(positions)).sum().backward()
-        made.append([log_probs, *(one.grad for one in inputs if one is not None)])
+        made.append([log_probs, hit.float(), *(one.grad for one in inputs if one is not None)])
     for ours, theirs in zip(*made, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4)
