@@ -185,11 +185,10 @@ class _Batch:
                 self.open.remove(row)
                 ended(self.rows[row], Completion(self.written[row], "stop" if token == self.end_id else "length"))
         if 0 < len(self.open) <= 0.8 * len(active):
-            self._keep(
-                torch.tensor([at for at, row in enumerate(active) if row in self.open], device=self.active.device)
-            )
+            self._keep([at for at, row in enumerate(active) if row in self.open])
 
-    def _keep(self, kept: torch.Tensor) -> None:
+    def _keep(self, places: list[int]) -> None:
+        kept = torch.tensor(places, device=self.active.device)
         self.active, self.tokens, self.lengths = self.active[kept], self.tokens[kept], self.lengths[kept]
         members, self.conversation = self.conversation[kept].unique(return_inverse=True)
         longest = int(self.lengths.max()) - self.beginning[0][0].shape[2]
@@ -285,7 +284,9 @@ def generate(
         )
     model.eval()
     model.set_attn_implementation(_NAME)
-    waiting = 0  # tokens that rows hold when the next batch joins them; in selections none: shards answer as one job does
+    # Tokens that the last rows of a batch hold when the next one joins them; in a selection none are left over, so that
+    # shards answer as one job does.
+    waiting = 0
     if selection is None:
         most = batch_tokens(model, settings.max_batch_tokens)
         waiting = most // 8

@@ -135,6 +135,26 @@ def test_a_script_without_gpus_sees_none(start):
     assert job.said.endswith(": the CPU\n''\n")
 
 
+STEPS = """
+import resource
+
+def step():
+    tensors = [b"x" * (24 * 2**20) for _ in range(4)]
+
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print("taken anew:", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before > 10_000)
+"""
+
+
+def test_on_the_cpu_memory_of_a_step_serves_the_next_one_unless_the_user_says_otherwise(start):
+    kept, users = start(STEPS), start(STEPS, MALLOC_TRIM_THRESHOLD_=str(2**20))
+    assert kept.ends() == users.ends() == 0
+    assert kept.said.endswith("taken anew: False\n") and users.said.endswith("taken anew: True\n")
+
+
 @pytest.mark.parametrize("log", ["/dev/full", "/proc/no/log"])
 def test_a_log_that_cannot_be_written_ends_nothing_and_is_told_once(start, log):
     job = start(HELLO * 100, log=log)
