@@ -1,5 +1,6 @@
 """How far a long piece of work is: a bar on the terminal of who looks on, a line every half minute in the log."""
 
+import fcntl
 import io
 import os
 import signal
@@ -16,13 +17,28 @@ EVERY = 30  # seconds between two lines
 
 
 class _Terminal:
-    """Leaves the cursor where its line begins, so that what others write next does not stand behind the bar."""
+    """Leaves the cursor where its line begins, so that what others write next does not stand behind the bar.
 
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
+    Of the jobs of a workflow that go on at the same time, one draws its bar, for they all have the same line: the first
+    one until it is done, then another.
+    """
+
+    def __init__(self, file: TextIO, shared: bool) -> None:
+        self.file, self.shared = file, shared
 
     def write(self, text: str) -> None:
+        if self.shared:
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another job has it
+                return
+            except OSError:  # a terminal that has no locks
+                pass
         self.file.write(text + "\r")
+
+    def close(self) -> None:
+        if self.shared:
+            self.file.close()
 
     def flush(self) -> None:
         self.file.flush()
@@ -36,10 +52,10 @@ def _terminal() -> _Terminal | None:
     try:
         if path := os.environ.get(TERMINAL):
             signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else `stty tostop` stops who writes from the background
-            return _Terminal(open(path, "w", encoding="utf-8"))
+            return _Terminal(open(path, "w", encoding="utf-8"), shared=True)
     except OSError:  # closed since
         return None
-    return _Terminal(sys.stderr) if sys.stderr.isatty() else None
+    return _Terminal(sys.stderr, shared=False) if sys.stderr.isatty() else None
 
 
 class Progress(tqdm):
@@ -86,6 +102,10 @@ class Progress(tqdm):
             self.clear()
             print(self.line(), flush=True)
         return shown
+
+    def close(self) -> None:
+        super().close()
+        self.file.close()
 
     def line(self) -> str:
         """`respond: 120 of 480 replies (25%), 12.1 per second, 00:30 left`"""

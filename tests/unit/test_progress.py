@@ -3,10 +3,12 @@
 import fcntl
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
 import termios
+from contextlib import ExitStack
 
 from checkouts import ROOT
 
@@ -56,6 +58,45 @@ def test_a_bar_is_drawn_on_the_terminal_of_the_workflow_and_leaves_its_line_to_o
         assert "respond:  50%|" in drawn and "20/40" in drawn and "replies/s" in drawn
         assert all(bar.endswith("\r") for bar in drawn.split("\r\r") if "|" in bar) or drawn.endswith("\r")
         assert "\n" not in drawn and "|" not in log
+
+
+TURNS = """
+import sys; sys.path.insert(0, "scripts")
+from pedalign.progress import Progress
+for stage in ("loads", "answers"):
+    with Progress(f"{sys.argv[1]} {stage}", 9, "replies") as progress:
+        sys.stdin.readline()
+        progress.refresh()
+        print("drawn", flush=True)
+"""
+
+
+def test_of_jobs_that_go_on_at_once_one_draws_its_bar_and_another_when_that_one_ends() -> None:
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.set_blocking(terminal, False)
+    with ExitStack() as running:
+
+        def start(name: str) -> subprocess.Popen[str]:
+            named, pipe = {**os.environ, TERMINAL: os.ttyname(end)}, subprocess.PIPE
+            job = [sys.executable, "-c", TURNS, name]
+            return running.enter_context(subprocess.Popen(job, cwd=ROOT, env=named, stdin=pipe, stdout=pipe, text=True))
+
+        def drawn_after_a_turn_of(job: subprocess.Popen[str]) -> str:
+            assert job.stdin and job.stdout
+            job.stdin.write("\n")
+            job.stdin.flush()
+            assert job.stdout.readline() == "drawn\n"
+            return os.read(terminal, 65536).decode() if select.select([terminal], [], [], 0.5)[0] else ""
+
+        first = start("first")
+        assert "first loads" in drawn_after_a_turn_of(first)
+        second = start("second")
+        assert "second" not in drawn_after_a_turn_of(second)
+        assert "first answers" in drawn_after_a_turn_of(first)
+        assert first.wait(timeout=60) == 0
+        assert "second answers" in drawn_after_a_turn_of(second)
+        assert second.wait(timeout=60) == 0
 
 
 def test_a_log_has_a_line_every_half_minute_with_rate_and_time_left() -> None:
