@@ -26,10 +26,17 @@ with Progress("respond", 40, "replies") as progress:
 """
 
 
-def seen(standard_error_too: bool) -> tuple[str, str]:
-    """What the work writes on the terminal, and what into its log."""
+def pseudo_terminal() -> tuple[int, int]:
+    """Where a terminal of 80 columns is read, and its end that programs write to."""
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.set_blocking(terminal, False)
+    return terminal, end
+
+
+def seen(standard_error_too: bool) -> tuple[str, str]:
+    """What the work writes on the terminal, and what into its log."""
+    terminal, end = pseudo_terminal()
     named = {} if standard_error_too else {TERMINAL: os.ttyname(end)}
     answer = subprocess.Popen(
         [sys.executable, "-c", WORK],
@@ -40,7 +47,6 @@ def seen(standard_error_too: bool) -> tuple[str, str]:
         text=True,
     )
     log, _ = answer.communicate(timeout=60)
-    os.set_blocking(terminal, False)
     os.close(end)
     drawn = b""
     try:
@@ -72,10 +78,10 @@ for stage in ("loads", "answers"):
 
 
 def test_of_jobs_that_go_on_at_once_one_draws_its_bar_and_another_when_that_one_ends() -> None:
-    terminal, end = pty.openpty()
-    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    os.set_blocking(terminal, False)
+    terminal, end = pseudo_terminal()
     with ExitStack() as running:
+        running.callback(os.close, terminal)
+        running.callback(os.close, end)
 
         def start(name: str) -> subprocess.Popen[str]:
             named, pipe = {**os.environ, TERMINAL: os.ttyname(end)}, subprocess.PIPE
