@@ -76,7 +76,8 @@ def _expect_free(port: int) -> None:
 
 def _load(checkpoints: list[Path]) -> "Talk":
     pedalign.collect_seldom()
-    from pedalign.talk import Talk, Tutor, tutor_names
+    with pedalign.unseen("scipy", "sklearn"):  # of transformers, for losses: a sixth of what starting takes
+        from pedalign.talk import Talk, Tutor, tutor_names
 
     pedalign.collect_as_usual()
     return Talk([Tutor(*named) for named in zip(checkpoints, tutor_names(checkpoints), strict=True)])

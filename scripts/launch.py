@@ -5,7 +5,7 @@ says which there are. A job over several nodes starts this launcher once on each
 script; a training saves its state and the launcher ends with status 75.
 
 Reads   nothing
-Writes  --log: what the script prints, beside printing it
+Writes  --log: what the script prints, beside printing it; how long it waited for GPUs, and how much memory it took
 
     python scripts/launch.py --gpu 4 --nodes 1 --threads 16 --log finetune.log -- scripts/finetune.py ...
 """
@@ -13,8 +13,10 @@ Writes  --log: what the script prints, beside printing it
 import argparse
 import json
 import os
+import resource
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +56,17 @@ def _launch(args: argparse.Namespace, output: Output) -> int:
     processes = max(1, args.gpu)
     here = args.gpu // args.nodes
     started = command(args.script, processes, _settings(args.script), args.threads, _nodes(args))
-    with lease(here, visible_devices() if here else [], output.say) as devices:
+    visible, asked = visible_devices() if here else [], time.monotonic()
+    with lease(here, visible, output.say, Path(args.script[0]).stem) as devices:
+        if here:
+            output.say(f"waited {time.monotonic() - asked:.1f} s for GPUs")
         where = f"GPUs {','.join(devices)}" if devices else "the CPU"
         output.say(f"{processes} processes on {args.nodes} nodes; {socket.gethostname()}: {where}")
         acts = Acts.PROCESSES if processes > 1 else Acts.COMMAND
-        return supervise(started, environment(devices, processes), output, acts)
+        status = supervise(started, environment(devices, processes), output, acts)
+        held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB
+        output.say(f"the largest process held {held * 1024 / 1e9:.3f} GB")
+        return status
 
 
 def _nodes(args: argparse.Namespace) -> Nodes:

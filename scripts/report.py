@@ -121,7 +121,10 @@ def _file_name(title: str) -> str:
 
 def _by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
     stages = dict.fromkeys(stage for stage, _ in found)
-    return {stage: sum(seconds for (at, _), seconds in found.items() if at == stage) for stage in stages}
+    return {
+        stage: sum(seconds for (at, phase), seconds in found.items() if at == stage and phase != "waiting")
+        for stage in stages
+    }
 
 
 def _there(paths: dict[Any, Path]) -> dict[Any, Path]:

@@ -129,8 +129,9 @@ def align_trl(
     beta: float,
     settings: TrainingSettings,
 ) -> float:
-    """TRL's DPOTrainer, which makes its reference itself."""
-    return _align(model, None, tokenizer, pairs, beta, settings)
+    """TRL's DPOTrainer, which loads its reference itself, from where the model came; a model of no file has a copy."""
+    reference = None if model.name_or_path else copy.deepcopy(model)
+    return _align(model, reference, tokenizer, pairs, beta, settings)
 
 
 def _align(

@@ -11,10 +11,15 @@ import vl_convert
 from pedalign.artifacts import write_text
 from pedalign.charts import COLOURS, NEUTRAL
 
-# What a job does, in its order. Starting: all before its script's first line, imports of libraries above all.
-PHASES = ("starting", "loading", "working", "training", "generating", "saving")
+# What a job does, in its order, and its colour. Waiting: for GPUs that others have. Starting: all else before its
+# script's first line, imports of libraries above all.
+PHASES = {"waiting": "#c8c8c8", "starting": NEUTRAL} | dict(
+    zip(("loading", "working", "training", "generating", "saving"), COLOURS, strict=False)
+)
 _ACCOUNT = re.compile(r"^time: (.*)$", re.MULTILINE)
 _SHARE = re.compile(r"([0-9.]+) s (\w+)")
+_WAITED = re.compile(r"^launch: waited ([0-9.]+) s for GPUs$", re.MULTILINE)
+_HELD = re.compile(r"^launch: the largest process held ([0-9.]+) GB$", re.MULTILINE)
 
 
 def spent(results: Path) -> dict[tuple[str, str], float]:
@@ -25,21 +30,27 @@ def spent(results: Path) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float] = defaultdict(float)
     for inside, measured in _jobs(results):
         seconds = float(measured["s"])
-        log = results / "logs" / inside.with_suffix(".log")
-        accounts = _ACCOUNT.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
-        phases = {phase: float(share) for share, phase in _SHARE.findall(accounts[-1])} if accounts else {}
-        phases = {"starting": max(seconds - sum(phases.values()), 0.0), **phases} if phases else {"working": seconds}
-        for phase, share in phases.items():
+        log = _log(results, inside)
+        waited = max(map(float, _WAITED.findall(log)), default=0.0)
+        phases = {"waiting": waited} if waited else {}
+        accounts = _ACCOUNT.findall(log)
+        phases |= {phase: float(share) for share, phase in _SHARE.findall(accounts[-1])} if accounts else {}
+        rest = max(seconds - sum(phases.values()), 0.0)
+        for phase, share in {**phases, "starting" if accounts else "working": rest}.items():
             found[stage(inside), phase] += share
     return dict(found)
 
 
 def memory(results: Path) -> dict[str, float]:
-    """Stage → GB that the largest of its newest jobs held; of jobs too short to be measured, none."""
+    """Stage → GB that the largest of its newest jobs held; of jobs too short to be measured, none.
+
+    What Snakemake saw, which looks now and then, or the log tells of the largest process.
+    """
     found: dict[str, float] = {}
     for inside, measured in _jobs(results):
         megabytes = float(measured["max_rss"]) if measured["max_rss"] not in ("-", "NA") else 0.0
-        found[stage(inside)] = max(found.get(stage(inside), 0.0), megabytes / 1000)
+        held = [float(gigabytes) for gigabytes in _HELD.findall(_log(results, inside))]
+        found[stage(inside)] = max(found.get(stage(inside), 0.0), megabytes / 1000, *held)
     return found
 
 
@@ -49,6 +60,11 @@ def _jobs(results: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
         header, values, *_ = path.read_text(encoding="utf-8").splitlines()
         yield path.relative_to(folder), dict(zip(header.split("\t"), values.split("\t"), strict=True))
+
+
+def _log(results: Path, inside: Path) -> str:
+    path = results / "logs" / inside.with_suffix(".log")
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def stage(path: Path) -> str:
@@ -84,17 +100,19 @@ def draw(found: dict[tuple[str, str], float], output: Path) -> None:
     """A bar for each stage, of what its jobs did; written as SVG."""
     stages = list(dict.fromkeys(stage for stage, _ in found))
     unit, length = fitting_unit(sum(found.values()))
+    phases = [phase for phase in PHASES if any(phase == of for _, of in found)]
     rows = [
-        {"stage": stage, "phase": phase, "time": seconds / length, "order": PHASES.index(phase)}
+        {"stage": stage, "phase": phase, "time": seconds / length, "order": phases.index(phase)}
         for (stage, phase), seconds in found.items()
     ]
+    colours = alt.Scale(domain=phases, range=[PHASES[phase] for phase in phases])
     chart = (
         alt.Chart(alt.Data(values=rows), title=in_words(found), width=600)
         .mark_bar()
         .encode(
             x=alt.X("time:Q", title=unit),
             y=alt.Y("stage:N", sort=stages, title=None),
-            color=alt.Color("phase:N", scale=alt.Scale(domain=PHASES, range=[NEUTRAL, *COLOURS[:5]]), title=None),
+            color=alt.Color("phase:N", scale=colours, title=None),
             order="order:Q",
         )
     )

@@ -1,7 +1,8 @@
 """What `snakemake benchmark` measures: generation, fine-tuning and alignment, by the baselines and by us."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from statistics import median
@@ -21,7 +22,8 @@ from pedalign.rubric import Rubric
 from pedalign.template import renderer
 from pedalign.training import TrainingSettings, finetune, finetuning_rows
 
-BATCHES = (8, 16, 32, 64, 128)  # prompts at a time, of which the best number is the baseline
+# Prompts at a time, of which the best number is the baseline.
+BATCHES = {"cpu": (8, 16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
 BETA = 0.1
 
 # Of Llama 3.2 1B and of Mistral 7B, with a vocabulary that any tokenizer of ours fits into.
@@ -30,7 +32,8 @@ RANDOM = {
     "1B": {**_LLAMA, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16},
     "7B": {**_LLAMA, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
 }
-TRAINED_BYTES = 18  # per parameter: weights, gradients and Adam's moments in float32, and some for activations
+# Per parameter: weights, gradients, Adam's moments in float32, some for activations; and the reference of TRL's DPO.
+TRAINED_BYTES = {"fine-tuning": 18, "alignment": 22}
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,15 @@ class Data:
 @dataclass(frozen=True)
 class Subject:
     """A model to measure with. `base`, which is fine-tuned, and `tutor`, which answers and is aligned, are made anew at
-    each call, in the dtype given."""
+    each call, in the dtype given. `training`: what its trainings do otherwise than the model of the workflow."""
 
     name: str
     tokenizer: PreTrainedTokenizerFast
     base: Callable[[str], PreTrainedModel]
     tutor: Callable[[str], PreTrainedModel]
     dtype: str
-    trainable: bool = True  # on this machine
+    training: dict[str, Any] = field(default_factory=dict)
+    memory: float = math.inf  # bytes that this machine has for each parameter
 
 
 def subjects(base: str, tutor: str, settings: WorkloadSettings) -> list[Subject]:
@@ -87,12 +91,17 @@ def subjects(base: str, tutor: str, settings: WorkloadSettings) -> list[Subject]
     if not torch.cuda.is_available():
         loads = partial(load_model, base), partial(load_model, tutor)
         return [Subject(settings.model, tokenizer, *loads, dtype=settings.dtype)]
-    memory = torch.cuda.get_device_properties(0).total_memory
+    return random_subjects(tokenizer, torch.device("cuda"), torch.cuda.get_device_properties(0).total_memory)
+
+
+def random_subjects(tokenizer: PreTrainedTokenizerFast, device: torch.device, memory: int) -> list[Subject]:
+    """Trained as models of their size are: they compute activations again in place of keeping them."""
     found = []
     for name, architecture in RANDOM.items():
-        make = partial(random_model, architecture, torch.device("cuda"))
+        make = partial(random_model, architecture, device)
         size = random_model(architecture, torch.device("meta"), "bfloat16").num_parameters()
-        found.append(Subject(name, tokenizer, make, make, "bfloat16", TRAINED_BYTES * size < memory))
+        again = {"gradient_checkpointing": True}
+        found.append(Subject(name, tokenizer, make, make, "bfloat16", again, memory / size))
     return found
 
 
@@ -126,9 +135,10 @@ def generation(
     def batched(number: int) -> Callable[[], list[list[int]]]:
         return partial(baselines.padded_batches, model, prompts, rendering.end_id, decoding, number)
 
-    ways = {str(number): Way("", partial(batched, number)) for number in BATCHES}
+    sizes = BATCHES[model.device.type]
+    ways = {str(number): Way("", partial(batched, number)) for number in sizes}
     tried = measure(Comparison("prompts", len(prompts), {**ways, OURS: Way("", lambda: ours)}), 1, say)
-    best = min(BATCHES, key=lambda number: tried["ways"][str(number)]["seconds"]["median"])
+    best = min(sizes, key=lambda number: tried["ways"][str(number)]["seconds"]["median"])
     one = partial(baselines.one_at_a_time, model, prompts, rendering.end_id, decoding)
     return Comparison(
         "prompts",
@@ -165,7 +175,7 @@ def _compare_replies(model: Any, prompts: list[list[int]], made: dict[str, list[
 def finetuning(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
     """One epoch over some dialogues."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
-    training = TrainingSettings(**{**settings.sft, "epochs": 1, "dtype": subject.dtype})
+    training = TrainingSettings(**{**settings.sft, "epochs": 1, "dtype": subject.dtype, **subject.training})
     conversations = data.conversations[: SIZES[settings.size].dialogues]
     rows = finetuning_rows(rendering, conversations, training.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
@@ -213,7 +223,7 @@ def training_operations(model: Any, lengths: Sequence[int]) -> float:
 def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
     """One epoch of DPO over some pairs, with what it takes to know the reference model's log-probabilities."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
-    training = TrainingSettings(**{**settings.alignment, "epochs": 1, "dtype": subject.dtype})
+    training = TrainingSettings(**{**settings.alignment, "epochs": 1, "dtype": subject.dtype, **subject.training})
     pairs = baselines.preference_pairs(data.preferences)[: SIZES[settings.size].pairs]
 
     def ours(model: PreTrainedModel) -> None:

@@ -70,7 +70,7 @@ def data(mathdial):
 @pytest.fixture
 def subject(tmp_path, monkeypatch):
     monkeypatch.setattr(workloads, "SIZES", {"quick": Size(answered=4, dialogues=8, pairs=8, rounds=1)})
-    monkeypatch.setattr(workloads, "BATCHES", (2, 4))
+    monkeypatch.setattr(workloads, "BATCHES", {"cpu": (2, 4), "cuda": (2, 4)})
     model, tokenizer, rendering = small.small_model()
     save_checkpoint(model, rendering, tokenizer, tmp_path / "model")
     return workloads.subjects(str(tmp_path / "model"), str(tmp_path / "model"), SETTINGS)[0]
@@ -118,6 +118,30 @@ def test_every_way_of_training_trains_and_begins_anew_each_time(subject, data, p
     assert report.count(" times |") == 2
     if prepare is finetuning:
         assert math.isfinite(found["operations"]) and "of what a matrix product does here" in report.replace("\n", " ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prepare", [generation, finetuning, alignment])
+def test_a_random_model_of_no_file_goes_every_way_as_well(subject, data, prepare, monkeypatch):
+    shape = {**small.ARCHITECTURE, "vocab_size": len(subject.tokenizer)}
+    monkeypatch.setattr(workloads, "RANDOM", {"small": shape})
+    random = workloads.random_subjects(subject.tokenizer, torch.device("cpu"), 10**9)[0]
+    kinds = {generation: {"instruction": "compact"}}
+    comparison = prepare(random, data, SETTINGS, **kinds.get(prepare, {}), say=silently)
+    assert len(measure(comparison, 1, silently)["ways"]) == 3
+
+
+def test_a_random_model_is_trained_where_memory_allows_and_aligned_where_the_reference_fits_as_well(subject):
+    h100, h200 = 80 * 10**9, 150 * 10**9
+    found = {}
+    for memory in (h100, h200):
+        for random in workloads.random_subjects(subject.tokenizer, torch.device("meta"), memory):
+            assert random.training == {"gradient_checkpointing": True}
+            found[memory, random.name] = [
+                name for name, least in workloads.TRAINED_BYTES.items() if least < random.memory
+            ]
+    both = ["fine-tuning", "alignment"]
+    assert found == {(h100, "1B"): both, (h100, "7B"): [], (h200, "1B"): both, (h200, "7B"): ["fine-tuning"]}
 
 
 def test_random_models_have_the_sizes_that_they_are_named_for():

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_what_a_script_prints_goes_to_stdout_and_to_the_log_with_the_devices_tha
 def test_a_script_without_gpus_sees_none(start):
     job = start("import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))")
     assert job.ends() == 0
-    assert job.said.endswith(": the CPU\n''\n")
+    assert ": the CPU\n''\n" in job.said
 
 
 STEPS = """
@@ -152,7 +153,7 @@ print("taken anew:", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 def test_on_the_cpu_memory_of_a_step_serves_the_next_one_unless_the_user_says_otherwise(start):
     kept, users = start(STEPS), start(STEPS, MALLOC_TRIM_THRESHOLD_=str(2**20))
     assert kept.ends() == users.ends() == 0
-    assert kept.said.endswith("taken anew: False\n") and users.said.endswith("taken anew: True\n")
+    assert "taken anew: False\n" in kept.said and "taken anew: True\n" in users.said
 
 
 @pytest.mark.parametrize("log", ["/dev/full", "/proc/no/log"])
@@ -228,10 +229,21 @@ while not (folder / "go").exists():
     first = start(lines, tmp_path, gpu=1, CUDA_VISIBLE_DEVICES="7")
     assert first.says("has 7")
     second = start(lines, tmp_path, gpu=1, CUDA_VISIBLE_DEVICES="7")
-    assert second.says(f"waiting for 1 GPU; 7: pid {first.process.pid} (launch)")
+    assert second.says(f"waiting for 1 GPU; 7: pid {first.process.pid} (script)")
+    time.sleep(0.5)
     (tmp_path / "go").touch()
     assert (first.ends(), second.ends()) == (0, 0)
     assert second.says("has 7")
+    waited = [float(re.findall(r"^launch: waited ([0-9.]+) s for GPUs$", job.said, re.M)[0]) for job in (first, second)]
+    assert waited[0] < 0.5 <= waited[1]
+
+
+def test_the_log_tells_how_much_memory_the_largest_process_took(start):
+    """Of a process of the script's, which was over before anyone looked."""
+    job = start("import subprocess, sys; subprocess.run([sys.executable, '-c', 'b\"x\" * 400_000_000'])")
+    assert job.ends() == 0
+    held = float(re.findall(r"^launch: the largest process held ([0-9.]+) GB$", job.said, re.M)[0])
+    assert 0.4 < held < 0.45
 
 
 @pytest.mark.slow

@@ -23,7 +23,10 @@ def results(tmp_path):
         "tiny/sft/test/shards/2-of-2": (10.0, "time: 1.50 s loading, 6.00 s generating\n"),
         "tiny/sft/test/responses": (0.5, ""),
         "tiny/dpo-b0.1/checkpoint": (40.0, "time: 30.00 s training\n"),
-        "tiny/kto-b0.5-s7/checkpoint": (50.0, "time: 41.00 s training\n"),
+        "tiny/kto-b0.5-s7/checkpoint": (
+            50.0,
+            "launch: waited 6.5 s for GPUs\ntime: 41.00 s training\nlaunch: the largest process held 2.250 GB\n",
+        ),
         "summary": (1.0, None),
     }
     for moment, (name, (seconds, log)) in enumerate(jobs.items()):
@@ -50,8 +53,19 @@ def test_jobs_of_a_stage_are_added_up_over_shards_and_tutors_and_stages_stand_in
     assert list(dict.fromkeys(stage for stage, _ in spent)) == stages
     assert spent["sft/test/responses", "generating"] == 11.0
     assert spent["aligned/checkpoint", "training"] == 71.0
+    assert spent["aligned/checkpoint", "starting"] == 40 - 30 + 50 - 41 - 6.5  # and the rest waited for GPUs
+    assert spent["aligned/checkpoint", "waiting"] == 6.5
     assert spent["data/splits", "working"] == 3.0  # a script without phases
     assert sum(spent.values()) == pytest.approx(244.5)
+
+
+def test_memory_is_that_of_the_largest_job_also_where_it_was_over_before_snakemake_looked(results):
+    table = results / "benchmarks/tiny/dpo-b0.1/checkpoint.tsv"
+    table.write_text("s\th:m:s\tmax_rss\n40.0\t0:00:40\t18.5\n")
+    assert timing.memory(results)["aligned/checkpoint"] == 2.25
+    table.write_text("s\th:m:s\tmax_rss\n40.0\t0:00:40\t3500\n")
+    assert timing.memory(results)["aligned/checkpoint"] == 3.5
+    assert timing.memory(results)["summary"] == 0
 
 
 def test_the_picture_names_every_stage_and_its_bars_are_as_long_as_the_times(results, root):
