@@ -130,6 +130,13 @@ def test_what_a_script_prints_goes_to_stdout_and_to_the_log_with_the_devices_tha
     assert "GPUs 0\n" in job.said
 
 
+def test_on_gpus_attention_makes_no_plan_for_each_length_unless_the_user_says_otherwise(start):
+    tells = "import os; print('deprioritized:', os.environ.get('TORCH_CUDNN_SDPA_DEPRIORITIZED'))"
+    ours, users = start(tells, gpu=1), start(tells, gpu=1, TORCH_CUDNN_SDPA_DEPRIORITIZED="0")
+    assert ours.ends() == users.ends() == 0
+    assert "deprioritized: 1\n" in ours.said and "deprioritized: 0\n" in users.said
+
+
 def test_a_script_without_gpus_sees_none(start):
     job = start("import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))")
     assert job.ends() == 0
