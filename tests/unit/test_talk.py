@@ -45,6 +45,23 @@ def test_a_reply_is_shown_as_the_student_reads_it_and_one_that_cannot_be_read_as
     assert "2: tiny/dpo-b0.1> Look.\n  Move: focus, " in answer.stdout
 
 
+LOADED = """
+import sys
+from pathlib import Path
+import chat
+chat._load([Path(sys.argv[1])])
+print("there:", sorted({"scipy", "sklearn"} & set(sys.modules)))
+from sklearn.metrics import accuracy_score
+print("importable:", accuracy_score([1], [1]))
+"""
+
+
+def test_what_only_losses_need_is_not_waited_for_and_can_be_imported_later(checkpoints):
+    command = [sys.executable, "-c", LOADED, str(checkpoints[1])]
+    told = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, check=True).stdout
+    assert "there: []\nimportable: 1.0\n" in told
+
+
 def test_what_is_saved_is_a_conversation_file_that_goes_on_with_the_reply_that_was_taken(checkpoints, tmp_path):
     saved, again = tmp_path / "talk.json", tmp_path / "new.json"
     lines = (QUESTION, "Hm.", f":save {saved}", f":save {saved}", ":new", f":save {again}", ":what", ":quit", "ignored")
