@@ -10,6 +10,12 @@ from typing import Any
 MAX_CHARACTERS = 20_000
 MAX_DEPTH = 8
 
+# Nearly every reply is a flat mapping of texts without escapes, which these two read at once as the scanner would. Each
+# can match in one way alone, so that their time is linear too.
+_TEXT = r"""(?:"([^"\\\ud800-\udfff]*)"|'([^'\\\ud800-\udfff]*)')"""
+_TEXTS = re.compile(_TEXT)
+_FLAT = re.compile(rf"\{{\s*(?:{_TEXT}\s*:\s*{_TEXT}\s*(?:,\s*|(?=\}})))*\}}")
+
 _SPACE = re.compile(r"\s*")
 _ATOM = re.compile(r"[+-]?[0-9][0-9._eE+-]{0,40}|[A-Za-z]+")
 _WORDS = {"None": None, "null": None, "True": True, "true": True, "False": False, "false": False}
@@ -32,7 +38,11 @@ def scan_mapping(text: str) -> dict[str, Any]:
     start = text.find("{")
     if start < 0:
         raise NotALiteral("no '{'")
-    value, end = _value(text, start, 0)
+    if flat := _FLAT.match(text, start):
+        texts = [double or single for double, single in _TEXTS.findall(text, start, flat.end())]
+        value, end = dict(zip(texts[::2], texts[1::2], strict=True)), flat.end()
+    else:
+        value, end = _value(text, start, 0)
     if "{" in text[end:]:
         raise NotALiteral("more than one mapping")
     if not isinstance(value, dict):

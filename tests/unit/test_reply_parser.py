@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pedalign import literal
 from pedalign.literal import MAX_CHARACTERS, scan_mapping
 from pedalign.rubric import Reply, Rubric, load_rubric
 
@@ -94,6 +96,34 @@ def test_python_and_json_forms_are_the_same_reply(rubric: Rubric, data: st.DataO
 def test_mappings_of_texts_read_as_python_and_json_read_them(mapping: dict[str, str]) -> None:
     assert scan_mapping(repr(mapping)) == ast.literal_eval(repr(mapping)) == mapping
     assert scan_mapping(json.dumps(mapping)) == json.loads(json.dumps(mapping)) == mapping
+
+
+def scanned(text: str) -> str:
+    try:
+        return repr(scan_mapping(text))
+    except literal.NotALiteral as error:
+        return str(error)
+
+
+PIECES = st.sampled_from(['"', "'", '"a"', "'b'", '""', ":", ",", " ", "\u2003", "{", "}", "\\", "9", '"a": "b", '])
+TEXTS = st.text(st.sampled_from("ab{}:,\n\ud83d\\\"'"), max_size=3)
+SEPARATORS = st.sampled_from([", ", " ", ","])
+ITEMS = st.tuples(TEXTS, TEXTS).map(lambda item: f"\"{item[0]}\": '{item[1]}'")
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(PIECES, max_size=12).map("".join) | st.lists(ITEMS | SEPARATORS, max_size=5).map("".join))
+def test_a_flat_mapping_read_at_once_is_what_the_scanner_reads(text: str) -> None:
+    for one in (text, "{" + text, "{" + text + "}", '{"a": "b", ' + text + '": "c"}'):
+        at_once = scanned(one)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(literal, "_FLAT", re.compile("(?!)"))
+            assert at_once == scanned(one)
+
+
+def test_a_canonical_reply_and_one_of_python_are_read_at_once() -> None:
+    for text in (json.dumps(named(CLASS)), repr(named(CLASS))):
+        assert literal._FLAT.fullmatch(text)
 
 
 @RUBRICS
