@@ -26,16 +26,7 @@ from pedalign.errors import argument_parser, run
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.whole_runs import whole_runs
-from pedalign.workloads import (
-    SIZES,
-    TRAINED_BYTES,
-    Data,
-    WorkloadSettings,
-    alignment,
-    finetuning,
-    generation,
-    subjects,
-)
+from pedalign.workloads import SIZES, Data, WorkloadSettings, alignment, finetuning, generation, subjects
 
 
 def main() -> None:
@@ -67,7 +58,7 @@ def main() -> None:
     made = []
     for subject in subjects(args.base, args.tutor, settings):
         for name, prepare in comparisons.items():
-            if args.only in name and TRAINED_BYTES.get(name, 0) < subject.memory:
+            if args.only in name and subject.fits(name):
                 say = partial(_say, f"{name} ({subject.name})")
                 timed = measure(prepare(subject, data, settings, say=say), SIZES[settings.size].rounds, say)
                 made.append({"name": name, "model": subject.name, **timed})

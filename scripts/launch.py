@@ -56,7 +56,8 @@ def _launch(args: argparse.Namespace, output: Output) -> int:
     processes = max(1, args.gpu)
     here = args.gpu // args.nodes
     started = command(args.script, processes, _settings(args.script), args.threads, _nodes(args))
-    visible, asked = visible_devices() if here else [], time.monotonic()
+    visible = visible_devices() if here else []
+    asked = time.monotonic()
     with lease(here, visible, output.say, Path(args.script[0]).stem) as devices:
         if here:
             output.say(f"waited {time.monotonic() - asked:.1f} s for GPUs")

@@ -28,9 +28,8 @@ def spent(results: Path) -> dict[tuple[str, str], float]:
     A job whose log has no account of its phases was working all the time.
     """
     found: dict[tuple[str, str], float] = defaultdict(float)
-    for inside, measured in _jobs(results):
+    for inside, measured, log in _jobs(results):
         seconds = float(measured["s"])
-        log = _log(results, inside)
         waited = max(map(float, _WAITED.findall(log)), default=0.0)
         phases = {"waiting": waited} if waited else {}
         accounts = _ACCOUNT.findall(log)
@@ -47,24 +46,22 @@ def memory(results: Path) -> dict[str, float]:
     What Snakemake saw, which looks now and then, or the log tells of the largest process.
     """
     found: dict[str, float] = {}
-    for inside, measured in _jobs(results):
+    for inside, measured, log in _jobs(results):
         megabytes = float(measured["max_rss"]) if measured["max_rss"] not in ("-", "NA") else 0.0
-        held = [float(gigabytes) for gigabytes in _HELD.findall(_log(results, inside))]
+        held = [float(gigabytes) for gigabytes in _HELD.findall(log)]
         found[stage(inside)] = max(found.get(stage(inside), 0.0), megabytes / 1000, *held)
     return found
 
 
-def _jobs(results: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Each job's place among the benchmark files, and what Snakemake measured; in the order in which they ended."""
+def _jobs(results: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
+    """Each job's place among the benchmark files, what Snakemake measured, and its log; in the order of their ends."""
     folder = results / "benchmarks"
     for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
         header, values, *_ = path.read_text(encoding="utf-8").splitlines()
-        yield path.relative_to(folder), dict(zip(header.split("\t"), values.split("\t"), strict=True))
-
-
-def _log(results: Path, inside: Path) -> str:
-    path = results / "logs" / inside.with_suffix(".log")
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        inside = path.relative_to(folder)
+        log = results / "logs" / inside.with_suffix(".log")
+        told = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        yield inside, dict(zip(header.split("\t"), values.split("\t"), strict=True)), told
 
 
 def stage(path: Path) -> str:

@@ -33,7 +33,7 @@ RANDOM = {
     "7B": {**_LLAMA, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
 }
 # Per parameter: weights, gradients, Adam's moments in float32, some for activations; and the reference of TRL's DPO.
-TRAINED_BYTES = {"fine-tuning": 18, "alignment": 22}
+_TRAINED_BYTES = {"fine-tuning": 18, "alignment": 22}
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,13 @@ class Subject:
     training: dict[str, Any] = field(default_factory=dict)
     memory: float = math.inf  # bytes that this machine has for each parameter
 
+    def fits(self, comparison: str) -> bool:
+        """Whether the machine has memory for all ways of it."""
+        return _TRAINED_BYTES.get(comparison, 0) < self.memory
+
+    def training_settings(self, usual: dict[str, Any]) -> TrainingSettings:
+        return TrainingSettings(**{**usual, "epochs": 1, "dtype": self.dtype, **self.training})
+
 
 def subjects(base: str, tutor: str, settings: WorkloadSettings) -> list[Subject]:
     """The model of the workflow; on a machine with a GPU random ones of the usual sizes."""
@@ -100,8 +107,7 @@ def random_subjects(tokenizer: PreTrainedTokenizerFast, device: torch.device, me
     for name, architecture in RANDOM.items():
         make = partial(random_model, architecture, device)
         size = random_model(architecture, torch.device("meta"), "bfloat16").num_parameters()
-        again = {"gradient_checkpointing": True}
-        found.append(Subject(name, tokenizer, make, make, "bfloat16", again, memory / size))
+        found.append(Subject(name, tokenizer, make, make, "bfloat16", {"gradient_checkpointing": True}, memory / size))
     return found
 
 
@@ -175,7 +181,7 @@ def _compare_replies(model: Any, prompts: list[list[int]], made: dict[str, list[
 def finetuning(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
     """One epoch over some dialogues."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
-    training = TrainingSettings(**{**settings.sft, "epochs": 1, "dtype": subject.dtype, **subject.training})
+    training = subject.training_settings(settings.sft)
     conversations = data.conversations[: SIZES[settings.size].dialogues]
     rows = finetuning_rows(rendering, conversations, training.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
@@ -223,7 +229,7 @@ def training_operations(model: Any, lengths: Sequence[int]) -> float:
 def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
     """One epoch of DPO over some pairs, with what it takes to know the reference model's log-probabilities."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
-    training = TrainingSettings(**{**settings.alignment, "epochs": 1, "dtype": subject.dtype, **subject.training})
+    training = subject.training_settings(settings.alignment)
     pairs = baselines.preference_pairs(data.preferences)[: SIZES[settings.size].pairs]
 
     def ours(model: PreTrainedModel) -> None:

@@ -137,11 +137,10 @@ def test_a_random_model_is_trained_where_memory_allows_and_aligned_where_the_ref
     for memory in (h100, h200):
         for random in workloads.random_subjects(subject.tokenizer, torch.device("meta"), memory):
             assert random.training == {"gradient_checkpointing": True}
-            found[memory, random.name] = [
-                name for name, least in workloads.TRAINED_BYTES.items() if least < random.memory
-            ]
-    both = ["fine-tuning", "alignment"]
-    assert found == {(h100, "1B"): both, (h100, "7B"): [], (h200, "1B"): both, (h200, "7B"): ["fine-tuning"]}
+            fitting = filter(random.fits, ("generation, full instruction", "fine-tuning", "alignment"))
+            found[memory, random.name] = [name.split(",")[0] for name in fitting]
+    every = ["generation", "fine-tuning", "alignment"]
+    assert found == {(h100, "1B"): every, (h100, "7B"): every[:1], (h200, "1B"): every, (h200, "7B"): every[:2]}
 
 
 def test_random_models_have_the_sizes_that_they_are_named_for():

@@ -61,6 +61,9 @@ def start(tmp_path):
         job.ends()
 
 
+AT_THE_END = "launch: the largest process held "
+
+
 def settings(**changed) -> str:
     return json.dumps({"training": TRAINING, "adapter": ADAPTER, **changed})
 
@@ -140,7 +143,7 @@ def test_on_gpus_attention_makes_no_plan_for_each_length_unless_the_user_says_ot
 def test_a_script_without_gpus_sees_none(start):
     job = start("import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))")
     assert job.ends() == 0
-    assert ": the CPU\n''\n" in job.said
+    assert f": the CPU\n''\n{AT_THE_END}" in job.said
 
 
 STEPS = """
@@ -160,7 +163,7 @@ print("taken anew:", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 def test_on_the_cpu_memory_of_a_step_serves_the_next_one_unless_the_user_says_otherwise(start):
     kept, users = start(STEPS), start(STEPS, MALLOC_TRIM_THRESHOLD_=str(2**20))
     assert kept.ends() == users.ends() == 0
-    assert "taken anew: False\n" in kept.said and "taken anew: True\n" in users.said
+    assert f"taken anew: False\n{AT_THE_END}" in kept.said and f"taken anew: True\n{AT_THE_END}" in users.said
 
 
 @pytest.mark.parametrize("log", ["/dev/full", "/proc/no/log"])
@@ -249,7 +252,7 @@ def test_the_log_tells_how_much_memory_the_largest_process_took(start):
     """Of a process of the script's, which was over before anyone looked."""
     job = start("import subprocess, sys; subprocess.run([sys.executable, '-c', 'b\"x\" * 400_000_000'])")
     assert job.ends() == 0
-    held = float(re.findall(r"^launch: the largest process held ([0-9.]+) GB$", job.said, re.M)[0])
+    held = float(re.findall(rf"^{AT_THE_END}([0-9.]+) GB\n\Z", job.said, re.M)[0])
     assert 0.4 < held < 0.45
 
 
