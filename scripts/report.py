@@ -27,7 +27,7 @@ from pedalign.records import read_records
 from pedalign.responses import Responses
 from pedalign.rubric import load_rubric
 from pedalign.summary import Key
-from pedalign.timing import memory, spent
+from pedalign.timing import by_stage, memory, spent
 from pedalign.transcripts import packed, transcripts
 
 PAGE = Path(__file__).parent / "pedalign" / "report.html"
@@ -77,7 +77,7 @@ def main() -> None:
         report.perplexity(found["perplexities"]),
         report.trainings(found["manifests"]),
         report.data(splits, found["audits"], found["counts"], rubric, int(rows[0]["replies"]), first_turn),
-        report.costs(_by_stage(spent(results)), memory(results)),
+        report.costs(by_stage(spent(results)), memory(results)),
     ]
     names = [" ".join(key) for key in keys]
     fields = [{"key": one.key, "name": one.name, "labels": one.labels} for one in rubric.label_fields]
@@ -117,14 +117,6 @@ def main() -> None:
 def _file_name(title: str) -> str:
     """`Loss, tiny sft` → `loss-tiny-sft`"""
     return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
-
-
-def _by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
-    stages = dict.fromkeys(stage for stage, _ in found)
-    return {
-        stage: sum(seconds for (at, phase), seconds in found.items() if at == stage and phase != "waiting")
-        for stage in stages
-    }
 
 
 def _there(paths: dict[Any, Path]) -> dict[Any, Path]:

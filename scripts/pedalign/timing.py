@@ -40,6 +40,14 @@ def spent(results: Path) -> dict[tuple[str, str], float]:
     return dict(found)
 
 
+def by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
+    """Stage → seconds of what `spent` found, but for those that its jobs waited for GPUs."""
+    seconds: dict[str, float] = defaultdict(float)
+    for (name, phase), share in found.items():
+        seconds[name] += share if phase != "waiting" else 0.0
+    return dict(seconds)
+
+
 def memory(results: Path) -> dict[str, float]:
     """Stage → GB that the largest of its newest jobs held; of jobs too short to be measured, none.
 

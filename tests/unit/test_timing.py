@@ -57,6 +57,8 @@ def test_jobs_of_a_stage_are_added_up_over_shards_and_tutors_and_stages_stand_in
     assert spent["aligned/checkpoint", "waiting"] == 6.5
     assert spent["data/splits", "working"] == 3.0  # a script without phases
     assert sum(spent.values()) == pytest.approx(244.5)
+    seconds = timing.by_stage(spent)
+    assert list(seconds) == stages and sum(seconds.values()) == pytest.approx(244.5 - 6.5)
 
 
 def test_memory_is_that_of_the_largest_job_also_where_it_was_over_before_snakemake_looked(results):
