@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-from pedalign import paper
 from pedalign.errors import UserError
+from pedalign.paper_scores import NOTES, paper_scores
 from pedalign.rubric import Rubric
 from pedalign.statistics import Array, accuracy, confusions, interval, macro_f1, mcnemar_p, permutation_p, resampled
 
@@ -106,7 +106,7 @@ def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: Evalu
         "n_conversations": len(set(scored.conversations)),
         "majority_baseline": majority,
         "by_turn": _by_turn("accuracy", [scored], rubric, settings),
-        "notes": paper.NOTES,
+        "notes": NOTES,
     }
 
 
@@ -144,40 +144,6 @@ def _shares(counts: Array) -> Array:
     """Right over all, for counts (..., 2); nan where there are none."""
     with np.errstate(invalid="ignore"):
         return counts[..., 0] / counts[..., 1]
-
-
-def paper_scores(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn: bool) -> dict[str, dict[str, Any]]:
-    """For each label field's key what evaluate_responses.py prints: `paper_accuracy`, `paper_macro_f1` (shares), and
-    `paper_support` (rows). The two are None where no row has a valid gold reply.
-
-    A response that is not a Python literal, or lacks the field, has the label ""; labels are compared unstripped.
-    Macro-F1 is the mean over the sorted labels of gold and predicted replies together without the first: that is ""
-    where any label is missing, and a real label where none is.
-    """
-    gold: dict[str, list[str]] = {field.key: [] for field in rubric.label_fields}
-    predicted: dict[str, list[str]] = {field.key: [] for field in rubric.label_fields}
-    for row in responses:
-        wanted = paper.read_literal(row["gpt"])
-        if not paper.valid_gold(wanted, rubric) or (row["turn"] == "0" and not first_turn):
-            continue
-        found = paper.read_literal(row["response"])
-        for field in rubric.label_fields:
-            value = found.get(field.name) if isinstance(found, dict) else ""
-            gold[field.key].append(sys.intern(wanted[field.name]))
-            predicted[field.key].append(sys.intern(value) if isinstance(value, str) else "")
-    return {key: _paper_score(gold[key], predicted[key]) for key in gold}
-
-
-def _paper_score(gold: list[str], predicted: list[str]) -> dict[str, Any]:
-    if not gold:
-        return {"paper_accuracy": None, "paper_macro_f1": None, "paper_support": 0}
-    labels = sorted({*gold, *predicted})[1:]
-    f1 = f1_score(gold, predicted, labels=labels, average="macro", zero_division=0) if labels else None
-    return {
-        "paper_accuracy": round(float(accuracy_score(gold, predicted)), 6),
-        "paper_macro_f1": None if f1 is None else round(float(f1), 6),
-        "paper_support": len(gold),
-    }
 
 
 def comparison(

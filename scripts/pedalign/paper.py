@@ -16,16 +16,6 @@ from pedalign.rubric import Canonical, Field, Rubric
 
 NOT_APPLICABLE = "N/A"
 
-# Stands beside the figures that it explains (metrics.json).
-NOTES = {
-    "paper_accuracy": "as evaluate_responses.py prints it: a response that is not one Python literal as a whole has no "
-    "label, and labels are compared unstripped; ours finds the mapping in the text, as Python or JSON, and strips",
-    "paper_macro_f1": "as evaluate_responses.py prints it: the mean over the sorted labels of gold and predicted "
-    "replies without the first of them, which is a real label where every reply has one; ours is over all gold labels",
-    "paper_support": "the replies it counts: gold replies whose fields are all text and whose labels have a label's "
-    "length, whatever they are; ours counts gold replies whose labels are the rubric's",
-}
-
 
 def read_literal(text: str) -> Any:
     """The Python literal that `text` is, as a whole; None where it is none, or longer than a reply can be.

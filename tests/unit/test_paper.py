@@ -12,7 +12,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from pedalign import paper
 from pedalign.conversation import RawConversation, clean
-from pedalign.metrics import EvaluationSettings, metrics, paper_scores
+from pedalign.metrics import EvaluationSettings, metrics
+from pedalign.paper_scores import paper_scores
 from pedalign.preferences import PreferenceSettings, preference_pairs
 from pedalign.splits import SplitSettings, draw
 
