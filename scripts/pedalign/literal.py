@@ -5,6 +5,7 @@ hundred thousand brackets or quotes cost milliseconds and raise nothing but `Not
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 MAX_CHARACTERS = 20_000
@@ -25,6 +26,23 @@ _HEX = {"x": 2, "u": 4, "U": 8}
 
 class NotALiteral(ValueError):
     """The text holds no mapping that can be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it is written: no text field's value."""
+
+    text: str
+
+
+def kind(value: Any) -> str:
+    """Says what a scanned value that is not text is, and how to write it as text."""
+    if isinstance(value, Number):
+        return f'a number, {value.text}; write it as text: "{value.text}"'
+    if isinstance(value, bool):
+        word = str(value).lower()
+        return f'the value {word}, not text; write it as text: "{word}"'
+    return "null" if value is None else "a mapping" if isinstance(value, dict) else "a list"
 
 
 def scan_mapping(text: str) -> dict[str, Any]:
@@ -72,7 +90,7 @@ def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
         return _WORDS[word], match.end()
     if word[0].isalpha():
         raise NotALiteral(f"unquoted word {word[:20]!r} at character {at}")
-    return float("nan"), match.end()  # a number is no text field's value; which number does not matter
+    return Number(word), match.end()
 
 
 def _mapping(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pedalign.artifacts import read_yaml
 from pedalign.errors import UserError
-from pedalign.literal import NotALiteral, scan_mapping
+from pedalign.literal import NotALiteral, kind, scan_mapping
 
 Defect = Literal["unparseable", "incomplete", "unknown_label"]
 
@@ -81,7 +81,7 @@ class Rubric:
         for field in self.fields:
             value = mapping.get(field.name)
             if not isinstance(value, str):
-                found = f"is a {type(value).__name__}" if field.name in mapping else "is missing"
+                found = f"is {kind(value)}" if field.name in mapping else "is missing"
                 problems.append(("incomplete", f"'{field.name}' {found}"))
                 continue
             value = value.strip()

@@ -142,6 +142,22 @@ def test_what_is_wrong_is_named(rubric: Rubric) -> None:
     assert rubric.parse(json.dumps(both)).defect == "incomplete"
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (1, 'is a number, 1; write it as text: "1"'),
+        (-2.5, 'is a number, -2.5; write it as text: "-2.5"'),
+        (True, 'is the value true, not text; write it as text: "true"'),
+        (None, "is null"),
+        (["1"], "is a list"),
+        ({"1": "1"}, "is a mapping"),
+    ],
+)
+def test_a_label_that_is_not_text_is_named_with_its_value_and_how_to_write_it(value, found) -> None:
+    for form in (json.dumps, repr):
+        assert CLASS.parse(form(named(CLASS, action=value))).detail == f"'Action Based on Evaluation' {found}"
+
+
 @pytest.mark.parametrize("spelling", ["N/A", "n/a", " na ", "None", "NONE", ""])
 def test_spellings_of_not_applicable_become_its_label(spelling: str) -> None:
     for field in CLASS.label_fields:
