@@ -45,11 +45,17 @@ def kind(value: Any) -> str:
     return "null" if value is None else "a mapping" if isinstance(value, dict) else "a list"
 
 
+class CutOff(NotALiteral):
+    """The text ends before its mapping is closed. `entries` are those whose key and value are closed before."""
+
+    entries: dict[str, Any]
+
+
 def scan_mapping(text: str) -> dict[str, Any]:
     """The first mapping in `text`, from its first `{` to the brace that closes it.
 
     Words before and after it are allowed (models like to talk), a second mapping is not.
-    Raises NotALiteral where there is no mapping, it is broken, too long or too deep.
+    Raises NotALiteral where there is no mapping, it is broken, too long or too deep; CutOff where it is not closed.
     """
     if len(text) > MAX_CHARACTERS:
         raise NotALiteral(f"longer than {MAX_CHARACTERS} characters")
@@ -84,10 +90,14 @@ def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
         return _mapping(text, at + 1, depth) if first == "{" else _sequence(text, at + 1, depth)
     match = _ATOM.match(text, at)
     if not match:
-        raise NotALiteral(f"unexpected {first!r} at character {at}" if first else "ends too early")
+        if not first or (first in "+-" and at + 1 == len(text)):
+            raise CutOff("ends too early")
+        raise NotALiteral(f"unexpected {first!r} at character {at}")
     word = match.group()
     if word in _WORDS:
         return _WORDS[word], match.end()
+    if match.end() == len(text) and any(one.startswith(word) for one in _WORDS):
+        raise CutOff("ends too early")
     if word[0].isalpha():
         raise NotALiteral(f"unquoted word {word[:20]!r} at character {at}")
     return Number(word), match.end()
@@ -95,16 +105,20 @@ def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
 
 def _mapping(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
     found: dict[str, Any] = {}
-    while True:
-        at = _skip(text, at)
-        if text[at : at + 1] == "}":
-            return found, at + 1
-        key, at = _value(text, at, depth + 1)
-        at = _expect(text, at, ":")
-        value, at = _value(text, at, depth + 1)
-        if isinstance(key, str):
-            found[key] = value
-        at = _separator(text, at, "}")
+    try:
+        while True:
+            at = _skip(text, at)
+            if text[at : at + 1] == "}":
+                return found, at + 1
+            key, at = _value(text, at, depth + 1)
+            at = _expect(text, at, ":")
+            value, at = _value(text, at, depth + 1)
+            if isinstance(key, str):
+                found[key] = value
+            at = _separator(text, at, "}")
+    except CutOff as cut:
+        cut.entries = found  # the outermost mapping is the last to set it
+        raise
 
 
 def _sequence(text: str, at: int, depth: int) -> tuple[list[Any], int]:
@@ -121,7 +135,9 @@ def _sequence(text: str, at: int, depth: int) -> tuple[list[Any], int]:
 def _expect(text: str, at: int, mark: str) -> int:
     at = _skip(text, at)
     if text[at : at + 1] != mark:
-        raise NotALiteral(f"'{mark}' expected at character {at}" if at < len(text) else "ends too early")
+        if at >= len(text):
+            raise CutOff("ends too early")
+        raise NotALiteral(f"'{mark}' expected at character {at}")
     return at + 1
 
 
@@ -132,7 +148,9 @@ def _separator(text: str, at: int, closing: str) -> int:
         return at + 1
     if following and following in closing:
         return at
-    raise NotALiteral(f"',' expected at character {at}" if following else "ends too early")
+    if not following:
+        raise CutOff("ends too early")
+    raise NotALiteral(f"',' expected at character {at}")
 
 
 def _strings(text: str, at: int) -> tuple[str, int]:
@@ -160,12 +178,14 @@ def _string(text: str, at: int) -> tuple[str, int]:
             parts.append(match.group())
             at = match.end()
         if at >= len(text):
-            raise NotALiteral("a string is not closed")
+            raise CutOff("a string is not closed")
         if text[at] == quote:
             return join_surrogates("".join(parts)), at + 1
         escaped = text[at + 1 : at + 2]
         if escaped in _HEX:
             digits = text[at + 2 : at + 2 + _HEX[escaped]]
+            if len(digits) < _HEX[escaped] and re.fullmatch("[0-9a-fA-F]*", digits):
+                raise CutOff("a string is not closed")
             if not re.fullmatch(f"[0-9a-fA-F]{{{_HEX[escaped]}}}", digits) or int(digits, 16) > 0x10FFFF:
                 raise NotALiteral(f"bad escape at character {at}")
             parts.append(chr(int(digits, 16)))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pedalign.artifacts import read_yaml
 from pedalign.errors import UserError
-from pedalign.literal import NotALiteral, kind, scan_mapping
+from pedalign.literal import CutOff, NotALiteral, kind, scan_mapping
 
 Defect = Literal["unparseable", "incomplete", "unknown_label"]
 
@@ -38,11 +38,14 @@ class Reply:
 
     `defect` is None for a valid reply; else it names the first thing wrong, and `detail` says what was
     found: "unparseable" (no mapping), "incomplete" (a field is missing or no text), "unknown_label".
+    `cut`: the text ends before the mapping is closed. Such a reply is "unparseable"; its `values` are those that stand
+    complete before the end.
     """
 
     values: dict[str, str]
     defect: Defect | None = None
     detail: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,18 @@ class Rubric:
         """The reply in `text`. Never raises; time is linear in the length, which is bounded."""
         try:
             mapping = scan_mapping(text)
+        except CutOff as error:
+            values, _ = self._read(error.entries)
+            return Reply(values, "unparseable", f"cut off: {error}", cut=True)
         except NotALiteral as error:
             return Reply({}, "unparseable", str(error))
+        values, problems = self._read(mapping)
+        problems.sort(key=lambda problem: problem[0] != "incomplete")
+        defect, detail = problems[0] if problems else (None, "")
+        return Reply(values, defect, detail)
+
+    def _read(self, mapping: dict[str, Any]) -> tuple[dict[str, str], list[tuple[Defect, str]]]:
+        """Field keys → texts of a mapping, and what is wrong with it, field by field."""
         values: dict[str, str] = {}
         problems: list[tuple[Defect, str]] = []
         for field in self.fields:
@@ -90,9 +103,7 @@ class Rubric:
             values[field.key] = value
             if field.is_label and value not in field.labels:
                 problems.append(("unknown_label", f"'{field.name}' is {value[:40]!r}"))
-        problems.sort(key=lambda problem: problem[0] != "incomplete")
-        defect, detail = problems[0] if problems else (None, "")
-        return Reply(values, defect, detail)
+        return values, problems
 
     def canonical(self, text: str) -> Canonical:
         """A tutor turn in canonical form. Never raises."""

@@ -126,6 +126,57 @@ def test_a_canonical_reply_and_one_of_python_are_read_at_once() -> None:
         assert literal._FLAT.fullmatch(text)
 
 
+CASES = st.sampled_from(["python", "json", "indented"])
+
+
+@RUBRICS
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), form=CASES, share=st.floats(0, 1))
+def test_labels_that_stand_complete_before_a_cut_are_read_and_no_other(
+    rubric: Rubric, data: st.DataObject, form: str, share: float
+) -> None:
+    """Each field is read once the quote that closes its value is there, and never before: "1 may become "12"."""
+    mapping = named(rubric, **data.draw(some_values(rubric)))
+    dump = {"python": repr, "json": json.dumps, "indented": lambda one: json.dumps(one, indent=2)}[form]
+    text = dump(mapping)
+    cut = text[: round(share * (len(text) - 1))]
+    reply = rubric.parse(f"Sure: {cut}")
+    whole = rubric.parse(text).values
+    items = list(mapping.items())
+    closed = [at for at in range(len(items)) if len(dump(dict(items[: at + 1])).rstrip("}").rstrip()) <= len(cut)]
+    assert reply.values == {field.key: whole[field.key] for field in rubric.fields[: len(closed)]}
+    assert (reply.defect, reply.cut) == ("unparseable", "{" in cut)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('{"Action Based on Evaluation": "1', {}),
+        ('{"Action Based on Evaluation": "1"', {"action": "1"}),
+        ('{"Action Based on Evaluation": "1" "', {}),  # two strings side by side are one
+        ('{"Action Based on Evaluation": "1", "Subproblem State": "', {"action": "1"}),
+        ('{"Action Based on Evaluation": "1", "Mood": ["calm", {"Subproblem State": "x"', {"action": "1"}),
+        ('{"Action Based on Evaluation": "1", "Mood": Tru', {"action": "1"}),
+        ('{"Action Based on Evaluation": "1", "Mood": -', {"action": "1"}),
+        ('{"Action Based on Evaluation": "1", "Mood": "\\u00', {"action": "1"}),
+        ('{"Action Based on Evaluation": "1", "Mood": "\\', {"action": "1"}),
+        ('{"Tutorbot": "Write \\"Action Based on Evaluation\\": \\"1\\", and ', {}),
+        ('{\'Tutorbot\': \'{"Action Based on Evaluation": "1", ', {}),
+        ('{"Evaluation of Student Response": "n/a", "Act', {"evaluation": "g"}),
+    ],
+)
+def test_a_reply_that_is_cut_off_keeps_what_is_closed(text: str, values: dict[str, str]) -> None:
+    reply = CLASS.parse(text)
+    assert (reply.values, reply.defect, reply.cut) == (values, "unparseable", True)
+    assert reply.detail.startswith("cut off")
+
+
+def test_a_reply_that_is_broken_and_not_cut_has_no_values() -> None:
+    for text in ('{"Action Based on Evaluation": "1", "Mood": calm}', '{"Action Based on Evaluation": "1" x', "{" * 9):
+        reply = CLASS.parse(text)
+        assert (reply.values, reply.defect, reply.cut) == ({}, "unparseable", False)
+
+
 @RUBRICS
 def test_what_is_wrong_is_named(rubric: Rubric) -> None:
     label, text = rubric.label_fields[0], rubric.field(rubric.spoken)
