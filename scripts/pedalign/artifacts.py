@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import yaml
 
@@ -80,12 +80,29 @@ class _Bounded(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases (*) are not read", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:  # YAML would keep the last one without a word
+                raise yaml.composer.ComposerError(None, None, f"key '{key.value}' stands there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
 
-def read_yaml(path: Path) -> Any:
-    """The file as YAML, plain values without aliases. Raises UserError where it is not."""
+
+class _Text(_Bounded):
+    """Every scalar is the text that stands there: `yes`, `1`, `010` and `null` are no other values."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+def read_yaml(path: Path, as_text: bool = False) -> Any:
+    """The file as YAML, plain values without aliases; `as_text`: every scalar is text, as it is written.
+
+    Raises UserError where it is not YAML, or a key is twice in a mapping.
+    """
     text = read_text(path)
     try:
-        return yaml.load(text, _Bounded)
+        return yaml.load(text, _Text if as_text else _Bounded)
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
     except RecursionError:

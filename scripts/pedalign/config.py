@@ -1,42 +1,21 @@
 """The configuration: checked against its schema, and the questions that rules ask of it."""
 
-import functools
 import json
 import math
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import yaml
-
 from pedalign.errors import UserError, nearest
+from pedalign.schema import check, read_schema
 
 SCHEMA = Path(__file__).parents[2] / "rules" / "config.schema.yaml"
 
 _POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s(?P<seed>[0-9]+))?")
-
-
-def _is_integer(_: Any, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(_: Any, value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max  # no nan
-
-
-# JSON schema takes 120.0 for an integer and nan for a number; neither is what a size or a rate can be.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"integer": _is_integer, "number": _is_number}
-    ),
-)
 
 
 def validate(config: dict[str, Any]) -> None:
@@ -48,11 +27,7 @@ def validate(config: dict[str, Any]) -> None:
     if many:
         remedy = "give runs lists of values (`beta: [0.1, 0.2]`); YAML's aliases count as often as they stand there"
         raise UserError(f"config: more than {_MOST_VALUES} values", remedy)
-    validator = _Validator(_schema())
-    errors = islice(validator.iter_errors(config), _MOST_ERRORS)
-    first = min(errors, key=lambda error: [str(part) for part in error.absolute_path], default=None)
-    if first:
-        raise _explained(first)
+    check(config, SCHEMA, "config", "see the comments in config.yaml", _TEXT_HINT)
     if config["paper_rules"] and config["splits"]["method"] != "random":
         raise UserError("config: splits.method: paper_rules draw at random", "set one of the two back")
     combinations = sum(math.prod(map(len, _run_values(run, config))) for run in config["runs"])
@@ -69,7 +44,8 @@ def validate(config: dict[str, Any]) -> None:
 
 _RUN = ("model", "algorithm", "beta", "seed")
 _MOST_RUNS = 10_000
-_MOST_ERRORS = 1_000  # that the first is chosen from: each takes time
+# Snakemake's --config reads what stands in braces as text.
+_TEXT_HINT = "; nested values of --config arrive as text, give them in a file: --configfile FILE"
 _MOST_VALUES = 10_000  # a thousand take some 40 ms
 
 
@@ -85,59 +61,9 @@ def _values(tree: Any, known: dict[int, int]) -> int:
     return known[id(tree)]
 
 
-@functools.cache
-def _schema() -> dict[str, Any]:
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-
-
 def algorithms() -> list[str]:
     """The alignment algorithms that a run may name."""
-    return _schema()["$defs"]["algorithm"]["enum"]
-
-
-def _explained(error: jsonschema.ValidationError) -> UserError:
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    place = f"config: {place or 'top level'}"
-    schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
-    wanted: Any = error.validator_value
-    match error.validator:
-        case "additionalProperties":
-            valid = schema.get("properties", {})
-            unknown = next(key for key in _keys(error) if key not in valid)
-            return UserError(f"{place}: unknown key '{unknown}'", nearest(unknown, valid))
-        case "required":
-            missing = next(key for key in wanted if key not in _keys(error))
-            return UserError(f"{place}: key '{missing}' is missing", f"add '{missing}:'{_meaning(schema, missing)}")
-        case "enum":
-            return UserError(f"{place}: is {error.instance!r}", nearest(str(error.instance), map(str, wanted)))
-        case "propertyNames" | "pattern":
-            without_password = re.sub(r"//[^/@]*@", "//…@", error.message)
-            return UserError(
-                f"{place}: {without_password}", schema.get("description", "see the comments in config.yaml")
-            )
-        case "type":
-            kind = type(error.instance).__name__
-            remedy = f"give a value of type {wanted}"
-            if isinstance(error.instance, str):  # snakemake's --config reads what stands in braces as text
-                remedy += "; nested values of --config arrive as text, give them in a file: --configfile FILE"
-            return UserError(f"{place}: is {error.instance!r} ({kind})", remedy)
-        case "if" | "then" | "else" | "dependentRequired" | "oneOf" | "anyOf" | "const":
-            return UserError(f"{place}: {error.message}", schema.get("description", "see the comments in config.yaml"))
-        case _:
-            limits = ", ".join(f"{key} {schema[key]}" for key in _LIMITS if key in schema)
-            return UserError(f"{place}: is {error.instance!r}", f"allowed: {limits or error.message}")
-
-
-def _keys(error: jsonschema.ValidationError) -> list[str]:
-    return list(error.instance) if isinstance(error.instance, dict) else []
-
-
-_LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minItems", "minProperties", "minLength")
-
-
-def _meaning(schema: dict[str, Any], key: str) -> str:
-    meaning = schema.get("properties", {}).get(key, {}).get("description")
-    return f" {meaning}" if meaning else ""
+    return read_schema(SCHEMA)["$defs"]["algorithm"]["enum"]
 
 
 def _unknown_model(name: str, config: dict[str, Any], place: str) -> UserError:

@@ -6,13 +6,18 @@ that the rubric does not name are dropped.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pedalign.artifacts import read_yaml
-from pedalign.errors import UserError
+from pedalign.errors import UserError, nearest
 from pedalign.literal import CutOff, NotALiteral, kind, scan_mapping
+from pedalign.schema import check
+
+SCHEMA = Path(__file__).parents[2] / "rules" / "rubric.schema.yaml"
+_REFERENCE = "docs/rubrics.md says what a rubric holds"
 
 Defect = Literal["unparseable", "incomplete", "unknown_label"]
 
@@ -116,48 +121,85 @@ class Rubric:
 
 
 def load_rubric(path: Path) -> Rubric:
-    """Read a rubric. Raises UserError that names the file and what is wrong in it."""
-    data = read_yaml(path)
-    try:
-        return _from_data(data)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a rubric: {type(error).__name__} {error}", "compare with datasets/rubrics/class.yaml"
-        ) from None
+    """Read a rubric (docs/rubrics.md). Raises UserError with the place and what is wrong there.
 
-
-def _from_data(data: dict[str, Any]) -> Rubric:
-    fields = []
-    for entry in data["fields"]:
-        not_applicable = entry.get("not_applicable") or {}
-        fields.append(
-            Field(
-                name=entry["name"],
-                key=entry["key"],
-                labels={str(label): str(meaning) for label, meaning in (entry.get("labels") or {}).items()},
-                not_applicable=str(not_applicable["label"]) if not_applicable else None,
-                not_applicable_values=frozenset(str(v).casefold() for v in not_applicable.get("written_as", [])),
+    Labels are text as it stands in the file: YAML's own reading makes other values of `yes`, `1` and `010`.
+    """
+    data = read_yaml(path, as_text=True)
+    check(data, SCHEMA, str(path), _REFERENCE)
+    fields = tuple(_field(entry, f"{path}: fields[{at}] ({entry['name']})") for at, entry in enumerate(data["fields"]))
+    for what, names in (("key", [field.key for field in fields]), ("name", [field.name for field in fields])):
+        if twice := _equal(names):
+            raise UserError(
+                f"{path}: fields: {_pair(twice)} are the {what}s of two fields", f"give each its own {what}"
             )
+    label_fields = {field.key: field for field in fields if field.is_label}
+    if not label_fields:
+        raise UserError(
+            f"{path}: fields: none of them has labels, so there is nothing to score",
+            "add 'labels:' to a field, each label with its meaning",
         )
-        if not_applicable and fields[-1].not_applicable not in fields[-1].labels:
-            raise ValueError(f"'not_applicable' names '{fields[-1].not_applicable}', no label of '{entry['name']}'")
-    for names in ([field.key for field in fields], [field.name for field in fields]):
-        if len(set(names)) < len(names):
-            raise ValueError(f"a field occurs twice in {names}")
     spoken = data["spoken"]
     if spoken not in [field.key for field in fields if not field.is_label]:
-        raise ValueError(f"'spoken: {spoken}' is no text field")
+        remedy = nearest(spoken, (field.key for field in fields if not field.is_label))
+        raise UserError(f"{path}: spoken: '{spoken}' is not the key of a text field (one without labels)", remedy)
     scaffold = data.get("scaffold_tell") or {"field": None, "pairs": []}
-    labels = {field.key: field.labels for field in fields}
-    pairs = tuple((str(left), str(right)) for left, right in scaffold["pairs"])
-    for label in (label for pair in pairs for label in pair):
-        if label not in labels.get(scaffold["field"], {}):
-            raise ValueError(f"'scaffold_tell' names '{label}', no label of '{scaffold['field']}'")
+    if scaffold["field"] is not None:
+        _check_pairs(scaffold, label_fields, f"{path}: scaffold_tell")
     return Rubric(
         name=data["name"],
-        fields=tuple(fields),
+        fields=fields,
         spoken=spoken,
-        instructions={str(wording): " ".join(text.split()) for wording, text in data["instructions"].items()},
+        instructions={wording: " ".join(text.split()) for wording, text in data["instructions"].items()},
         scaffold_field=scaffold["field"],
-        scaffold_tell=pairs,
+        scaffold_tell=tuple((scaffolds, tells) for scaffolds, tells in scaffold["pairs"]),
     )
+
+
+def _field(entry: dict[str, Any], place: str) -> Field:
+    labels = entry.get("labels", {})
+    if twice := _equal(labels):
+        raise UserError(f"{place}: labels {_pair(twice)} differ in case alone", "rename one of them")
+    stands_for = entry.get("not_applicable", {"label": None})
+    label = stands_for["label"]
+    if label is not None and label not in labels:
+        raise UserError(f"{place}: not_applicable: '{label}' is no label of the field", nearest(label, labels))
+    written = {value.strip().casefold(): value for value in stands_for.get("written_as", [])}
+    for other in labels:
+        if other != label and other.casefold() in written:
+            raise UserError(
+                f"{place}: not_applicable.written_as: '{written[other.casefold()]}' is the label '{other}', "
+                f"which would be read as '{label}'",
+                "take it out of the list, or rename the label",
+            )
+    return Field(entry["name"], entry["key"], labels, label, frozenset(written))
+
+
+def _check_pairs(scaffold: dict[str, Any], label_fields: Mapping[str, Field], place: str) -> None:
+    if scaffold["field"] not in label_fields:
+        remedy = nearest(scaffold["field"], label_fields)
+        raise UserError(f"{place}.field: '{scaffold['field']}' is not the key of a field with labels", remedy)
+    labels = label_fields[scaffold["field"]].labels
+    for label in (label for pair in scaffold["pairs"] for label in pair):
+        if label not in labels:
+            raise UserError(f"{place}.pairs: '{label}' is no label of '{scaffold['field']}'", nearest(label, labels))
+    both = {scaffolds for scaffolds, _ in scaffold["pairs"]} & {tells for _, tells in scaffold["pairs"]}
+    if both:
+        raise UserError(
+            f"{place}.pairs: '{min(both)}' stands in both places of the pairs",
+            "of each pair, the first label scaffolds and the second tells",
+        )
+
+
+def _equal(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that differ in nothing but case."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in seen:
+            return seen[name.casefold()], name
+        seen[name.casefold()] = name
+    return None
+
+
+def _pair(names: tuple[str, str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)

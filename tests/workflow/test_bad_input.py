@@ -369,7 +369,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], list[str]]] = {
     ),
     "a rubric that is none": (
         (*SCORE[:3], "--rubric", "HERE/rows.json", "--output", "HERE/out", "--settings", SCORING),
-        ["rows.json: not a rubric", "compare with datasets/rubrics/class.yaml"],
+        ["rows.json: top level: is [{", "a rubric has the keys name, fields, spoken and instructions"],
     ),
     "a tutor without mistakes": (
         ("pair", *SCORE[1:3], "--rubric", CLASS, "--output", "HERE/out", "--counts", "HERE/counts", "--settings", "{}"),

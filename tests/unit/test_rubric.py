@@ -1,0 +1,128 @@
+"""A rubric file says what it means or is refused: where, what was found, what would be right."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pedalign.rubric import load_rubric
+
+FOLDER = Path(__file__).parents[2] / "datasets/rubrics"
+OWN = """\
+name: Yes or no
+fields:
+  - name: Judgement
+    key: judgement
+    labels:
+      yes: the student is right
+      no: the student is wrong
+      n: nothing to judge
+    not_applicable: {label: n, written_as: [N/A, null]}
+  - name: Move
+    key: move
+    labels:
+      1: give a hint
+      010: tell
+  - name: Tutor
+    key: tutor
+spoken: tutor
+scaffold_tell:
+  field: move
+  pairs: [[1, 010]]
+instructions:
+  compact: You are a tutor.
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[[str, str], Path]:
+    """The rubric above with a part of it replaced, as a file."""
+
+    def write(old: str = "", new: str = "") -> Path:
+        assert old in OWN
+        path = tmp_path / "own.yaml"
+        path.write_text(OWN.replace(old, new, 1))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["class", "mathdial"])
+def test_the_rubrics_that_come_with_the_project_are_accepted(name: str) -> None:
+    rubric = load_rubric(FOLDER / f"{name}.yaml")
+    assert rubric.label_fields
+    assert rubric.scaffold_tell
+
+
+def test_labels_are_the_text_that_stands_in_the_file_whatever_yaml_makes_of_it(own) -> None:
+    rubric = load_rubric(own())
+    assert [list(field.labels) for field in rubric.fields] == [["yes", "no", "n"], ["1", "010"], []]
+    assert rubric.scaffold_tell == (("1", "010"),)
+    reply = '{"Judgement": "%s", "Move": "010", "Tutor": "Well."}'
+    assert [rubric.parse(reply % word).values["judgement"] for word in ("yes", "n/a", "NULL")] == ["yes", "n", "n"]
+    assert rubric.parse(reply % "True").defect == "unknown_label"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("labels:", "lables:", ["fields[0] (Judgement): unknown key 'lables'", "did you mean 'labels'"]),
+        ("spoken: tutor\n", "", ["top level: key 'spoken' is missing", "the key of the text field that the student"]),
+        ("spoken: tutor\n", "spokn: tutor\n", ["top level: unknown key 'spokn'", "did you mean 'spoken'"]),
+        ("spoken: tutor\n", "spoken: Tutor\n", ["spoken: 'Tutor' is not the key of a text field", "valid: tutor"]),
+        ("spoken: tutor\n", "spoken: move\n", ["spoken: 'move' is not the key of a text field", "valid: tutor"]),
+        ("spoken: tutor\n", "spoken: [tutor]\n", ["spoken: is ['tutor'] (list)", "type string", "text field"]),
+        ("    key: move\n", "", ["fields[1] (Move): key 'key' is missing", "letters, digits"]),
+        ("key: move", "key: my move", ["fields[1] (Move).key: is 'my move'", "letters, digits"]),
+        ("key: move", "key: judgement", ["fields: 'judgement' and 'judgement' are the keys of two", "its own key"]),
+        ("name: Move", "name: judgement", ["'Judgement' and 'judgement' are the names of two fields"]),
+        ("name: Move", "name: ''", ["fields[1] ().name: is ''", "without spaces"]),
+        ("name: Move", "name: 'Move '", ["name: is 'Move '", "without spaces at its ends"]),
+        ("name: Move", "name: [Move]", ["fields[1].name: is ['Move'] (list)", "type string"]),
+        ("{label: n, written_as: [N/A, null]}", "{label: x}", ["'x' is no label of the field", "valid: n, no, yes"]),
+        ("[N/A, null]", "N/A", ["not_applicable.written_as: is 'N/A' (str)", "type array"]),
+        ("[N/A, null]", "[N/A, NO]", ["written_as: 'NO' is the label 'no', which would be read as 'n'", "take it out"]),
+        ("{label: n, ", "{", ["not_applicable: key 'label' is missing", "stands for 'not applicable'"]),
+        ("      n: nothing", "      No: nothing", ["labels 'no' and 'No' differ in case alone", "rename one"]),
+        ("      n: nothing", "      no: nothing", ["key 'no' stands there twice", "line 8"]),
+        ("      n: nothing to judge\n", "      n:\n", ["fields[0] (Judgement).labels.n: is ''", "write a text there"]),
+        ("      n: nothing", "      '': nothing", ["fields[0] (Judgement).labels: key ''", "write a name"]),
+        ("      n: nothing", "      'n ': nothing", ["fields[0] (Judgement).labels: key 'n '", "spaces at its ends"]),
+        ("\n      1: give a hint\n      010: tell", " [1, 010]", ["labels: is ['1', '010'] (list)", "a: incorrect"]),
+        ("\n      1: give a hint\n      010: tell", "", ["labels: is '' (str)", "leave the key out"]),
+        ("\n      1: give a hint\n      010: tell", " {1: hint}", ["labels: is {'1': 'hint'}", "minProperties 2"]),
+        ("    key: tutor\n", "    key: tutor\n    not_applicable: {label: n}\n", ["'n' is no label of the field"]),
+        ("[[1, 010]]", "[[1, 10]]", ["scaffold_tell.pairs: '10' is no label of 'move'", "did you mean '010'"]),
+        ("[[1, 010]]", "[[1]]", ["scaffold_tell.pairs[0]: is ['1']", "minItems 2", "the one that tells"]),
+        ("[[1, 010]]", "[[1, 010], [010, 1]]", ["scaffold_tell.pairs: '010' stands in both places"]),
+        ("field: move", "field: tutor", ["scaffold_tell.field: 'tutor' is not the key of a field with labels", "move"]),
+        ("instructions:\n  compact: You are a tutor.", "instructions: Teach.", ["instructions: is 'Teach.' (str)"]),
+        ("compact: You are a tutor.", "compact:", ["instructions.compact: is ''", "write a text there"]),
+        (OWN, "- a\n- b\n", ["own.yaml: top level: is ['a', 'b'] (list)", "name, fields, spoken and instructions"]),
+        (OWN, "", ["own.yaml: top level: is None (NoneType)", "name, fields, spoken and instructions"]),
+        (OWN, "name: *x\n", ["not YAML"]),
+    ],
+)
+def test_a_mistake_in_a_rubric_is_named_with_its_place_and_what_would_be_right(own, refused, old, new, words) -> None:
+    path = own(old, new)
+    with refused(str(path), *words):
+        load_rubric(path)
+
+
+def test_a_rubric_without_labels_is_refused(own, refused, tmp_path) -> None:
+    path = tmp_path / "texts.yaml"
+    path.write_text(
+        "name: A\nfields: [{name: A, key: a}, {name: B, key: b}]\nspoken: a\ninstructions: {compact: Hm.}\n"
+    )
+    with refused(str(path), "none of them has labels", "add 'labels:'"):
+        load_rubric(path)
+
+
+def test_the_rubric_in_the_docs_is_accepted_and_its_reply_is_valid(tmp_path) -> None:
+    text = (FOLDER.parents[1] / "docs/rubrics.md").read_text()
+    path = tmp_path / "docs.yaml"
+    path.write_text(re.search("```yaml\n(.*?)```", text, re.DOTALL)[1])
+    (reply,) = re.findall(r"A reply that fits it: `(.*)`", text)
+    assert load_rubric(path).parse(reply).defect is None
+    assert load_rubric(path).parse(reply.replace('"1"', "1")).detail in text
