@@ -17,7 +17,7 @@ from pedalign.errors import UserError
 from pedalign.leases import visible_devices
 from pedalign.progress import TERMINAL
 from pedalign.provenance import check_recorded
-from pedalign.published import PUBLISHED, published_blob
+from pedalign.published import PUBLISHED, check_published
 from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
 from pedalign.rubric import load_rubric
 from pedalign.sources import script_sources
@@ -64,6 +64,7 @@ RUBRIC = config["rubric"]
 checked(load_rubric, Path(RUBRIC))
 DATASET = config["dataset"]
 SOURCE = {name: f"datasets/{name}" for name in ("simulated", "published")}.get(config["source"], config["source"])
+PUBLISHED_FLAG = "--published" if config["source"] == "published" else ""
 SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
 RUNS = list(runs(config))
 MODELS = list(dict.fromkeys(model for model, _ in RUNS))
@@ -119,8 +120,10 @@ def conversation_files():
     if config["source"] == "simulated":
         return [source_file(number) for number in range(1, config["simulation"]["files"] + 1)]
     if config["source"] == "published":
-        checked(published_blob, Path(source_file(1)).name)
-        return [source_file(number) for number in (1, 2, 3)]
+        files = [source_file(number) for number in (1, 2, 3)]
+        if workflow.is_main_process:
+            checked(check_published, map(Path, [*files, source_file("ppl")]))
+        return files
     return [str(path) for path in checked(dataset_files, Path(SOURCE), DATASET)]
 
 

@@ -80,6 +80,7 @@ rule split:
         output=lambda wildcards, output: str(Path(output[0]).parent),
         settings=settings(**config["splits"], seed=config["seed"], paper_rules=config["paper_rules"]),
         dataset=DATASET,
+        published=PUBLISHED_FLAG,
     shell:
-        "python scripts/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q}"
+        "python scripts/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q} {params.published}"
         " --output {params.output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -61,10 +61,11 @@ rule perplexity:
             seed=config["seed"],
             paper_rules=config["paper_rules"],
         ),
+        published=PUBLISHED_FLAG,
     shell:
         "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
         " scripts/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
-        " --output {output:q} --settings {params.settings:q}"
+        " --output {output:q} --settings {params.settings:q} {params.published}"
 
 
 rule compare:

@@ -8,8 +8,8 @@ Writes  the file, whole or not at all
 
 from pathlib import Path
 
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.published import REPOSITORY, blob_id, fetch, published_blob
+from pedalign.errors import argument_parser, run
+from pedalign.published import REPOSITORY, check_published, fetch, published_blob
 
 
 def main() -> None:
@@ -21,12 +21,7 @@ def main() -> None:
     wanted = published_blob(args.output.name)
     if not args.output.exists():
         fetch(f"{args.url.rstrip('/')}/{args.output.name}", args.output, wanted)
-    found = blob_id(args.output)
-    if found != wanted:
-        raise UserError(
-            f"{args.output}: is not the published file: git blob {found}, not {wanted}",
-            "move it away, or read it as your own: set 'source' in config.yaml to its folder",
-        )
+    check_published([args.output])
     print(f"{args.output}: the published file, {args.output.stat().st_size} bytes")
 
 

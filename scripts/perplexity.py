@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pedalign.artifacts import write_json
+from pedalign.conversation import turn_reader
 from pedalign.errors import argument_parser, run
 from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
-from pedalign.paper import canonical_form
 from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
 from pedalign.phases import begin
 from pedalign.progress import Progress
 from pedalign.provenance import record, verified
+from pedalign.published import check_published
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.template import renderer
@@ -44,13 +45,16 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens, resamples, ...")
+    parser.add_argument("--published", action="store_true", help="the file must be the paper's, bit for bit")
     args = parser.parse_args()
 
     begin("loading")
+    if args.published:
+        check_published([args.pairs])
     settings = from_json(PerplexitySettings, args.settings)
     inputs = verified(args.pairs, args.model, args.rubric)
     rubric = load_rubric(args.rubric)
-    pairs, refused = read_reply_pairs(args.pairs, rubric, canonical_form(rubric, settings.paper_rules))
+    pairs, refused = read_reply_pairs(args.pairs, turn_reader(rubric, settings.paper_rules))
     rendering = renderer(load_tokenizer(args.model), rubric=rubric, **settings.rendering)
     prompts = [rendering.encode(pair.messages)[0] for pair in pairs for _ in pair.replies]
     replies = [rendering.reply_ids(reply) for pair in pairs for reply in pair.replies]

@@ -3,6 +3,7 @@
 Reads   a formatted split, the tutor's checkpoint folder or hub id, the rubric
 Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gold reply), conversation_id,
         turn (from 0), prompt_tokens, response_tokens, finish_reason, sample (from 0);
+        prompt and response as the paper's generate_responses.py writes them, so that its scripts read this file;
         with --shard, the rows that this shard answers
 
     python scripts/respond.py results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint \
@@ -17,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pedalign import vllm_engine
+from pedalign import paper, vllm_engine
 from pedalign.artifacts import read_json, write_csv
 from pedalign.errors import UserError, argument_parser, run
 from pedalign.generation import Completion, GenerationSettings, History, batches, generate
@@ -84,8 +85,8 @@ def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
             row = group[at // settings.samples]
             records.append(
                 (
-                    rendering.text(row["prompt"]),
-                    tokenizer.decode(answer.ids, skip_special_tokens=True),
+                    paper.prompt_text(row["prompt"], rendering.instruction),
+                    paper.response_text(tokenizer.decode(answer.ids, skip_special_tokens=True)),
                     row["chosen"][0]["content"],
                     row["conversation_id"],
                     row["turn"],

@@ -14,6 +14,7 @@ from pedalign.artifacts import write_json, write_records
 from pedalign.conversation import formatted_rows
 from pedalign.errors import argument_parser, run
 from pedalign.provenance import record, verified
+from pedalign.published import check_published
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
 from pedalign.splits import SplitSettings, draw
@@ -26,8 +27,11 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: conversations per file and split, and the seed")
+    parser.add_argument("--published", action="store_true", help="the files must be the paper's, bit for bit")
     args = parser.parse_args()
 
+    if args.published:
+        check_published(args.conversations)
     settings = from_json(SplitSettings, args.settings)
     inputs = verified(*args.conversations, args.rubric)
     splits, report = draw(args.conversations, load_rubric(args.rubric), settings)

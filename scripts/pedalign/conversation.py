@@ -1,19 +1,21 @@
 """Conversation files: reading them, refusing what is wrong, cutting what cannot be used."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pedalign import paper
 from pedalign.errors import UserError
+from pedalign.paper import INSTRUCTIONS, INSTRUCTIONS_END
 from pedalign.records import iterate_json, json_kind
-from pedalign.rubric import Canonical
+from pedalign.rubric import Canonical, Rubric
 
 SPEAKERS = ("human", "gpt")  # the student, the tutor
 Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, as TRL has it
 
-_INSTRUCTIONS_END = "Student: "
 _STRAY_QUOTE = re.compile(r"^[\"'](?=\s*\n)\s*(?=Q\.)")
 
 
@@ -60,18 +62,65 @@ class Cut:
     detail: str
 
 
-def read_conversations(path: Path, two_endings: bool = False) -> Iterator[RawConversation]:
+class Reader:
+    """Reads the turns of a conversation file by the workflow's rules."""
+
+    paper_rules = False
+
+    def __init__(self, rubric: Rubric) -> None:
+        self.rubric = rubric
+
+    def reply(self, text: str) -> Canonical:
+        """A tutor turn in the rubric's canonical form, or why it has none."""
+        return self.rubric.canonical(text)
+
+    def student(self, text: str, turn: int) -> str:
+        """A student turn (from 0) without instructions to the tutor.
+
+        Text before the first "Student: " is instructions if it holds the published ones' title or names every label
+        field; else it is the student's own words and stays. An opening may also begin with the mark itself.
+        """
+        before, mark, question = text.partition(INSTRUCTIONS_END)
+        names = [field.name for field in self.rubric.label_fields]
+        known = INSTRUCTIONS in before or all(name in before for name in names) or (turn == 0 and not before.strip())
+        kept = question if mark and known else text
+        return _STRAY_QUOTE.sub("", kept) if turn == 0 else kept
+
+
+class PaperReader(Reader):
+    """Reads the turns of a conversation file by the rules of the paper's scripts."""
+
+    paper_rules = True
+
+    def reply(self, text: str) -> Canonical:
+        return paper.canonical(text, self.rubric)
+
+    def student(self, text: str, turn: int) -> str:
+        return paper.student_turn(text)
+
+
+def turn_reader(rubric: Rubric, paper_rules: bool) -> Reader:
+    """How conversation files are read: by the paper's rules or by the workflow's."""
+    return PaperReader(rubric) if paper_rules else Reader(rubric)
+
+
+def read_conversations(path: Path, two_endings: bool = False, paper_rules: bool = False) -> Iterator[RawConversation]:
     """The conversations of a file, one after another.
 
-    `two_endings`: those of a perplexity file, whose last two entries are two replies to one history.
+    `two_endings`: those of a perplexity file, whose last two entries are two replies to one history. `paper_rules`: ids
+    may be repeated (the second "x" is called "x#2") and conversations empty, as the paper's scripts allow.
     Raises UserError naming file, record and what was found, where the file is not a list of
     `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
     ids and turns that alternate, the student's first.
     """
     shape = '[{"id": "...", "conversations": [{"from": "human", "value": "..."}, ...]}, ...]'
     seen: dict[str, int] = {}
+    repeated = Counter[str]()
     for number, record in enumerate(iterate_json(path, "conversations", f"the format is {shape}")):
-        conversation = _read_record(record, f"{path}: record {number}", two_endings)
+        conversation = _read_record(record, f"{path}: record {number}", two_endings, paper_rules)
+        while paper_rules and conversation.id in seen:
+            repeated[conversation.id] += 1
+            conversation = replace(conversation, id=f"{conversation.id}#{repeated[conversation.id] + 1}")
         if conversation.id in seen:
             raise UserError(
                 f"{path}: record {number}: id '{conversation.id}' is also the id of record {seen[conversation.id]}",
@@ -81,7 +130,7 @@ def read_conversations(path: Path, two_endings: bool = False) -> Iterator[RawCon
         yield conversation
 
 
-def _read_record(record: Any, where: str, two_endings: bool) -> RawConversation:
+def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool) -> RawConversation:
     if not isinstance(record, dict):
         raise UserError(
             f"{where}: a JSON {json_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}'
@@ -94,7 +143,7 @@ def _read_record(record: Any, where: str, two_endings: bool) -> RawConversation:
     entries = record.get("conversations")
     if not isinstance(entries, list):
         raise UserError(f"{where}: field 'conversations' is {json_kind(entries)}, not a list", "list its turns there")
-    if not entries:
+    if not entries and not may_be_empty:
         raise UserError(f"{where}: 'conversations' has no turns", "remove the record or add its turns")
     speakers = [entry.get("from") if isinstance(entry, dict) else None for entry in entries]
     if two_endings and (len(entries) < 3 or len(entries) % 2 == 0 or speakers[-2:] != ["gpt", "gpt"]):
@@ -122,8 +171,8 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def clean(raw: RawConversation, canonical: Callable[[str], Canonical]) -> tuple[Conversation, Cut | None]:
-    """The usable part of a conversation, replies in `canonical` form, and where it was cut if it was.
+def clean(raw: RawConversation, reader: Reader) -> tuple[Conversation, Cut | None]:
+    """The usable part of a conversation as `reader` reads it, and where it was cut if it was.
 
     A reply that has a defect drops itself, the student turn before it and all that follows.
     A last student turn without a reply is dropped too.
@@ -131,18 +180,12 @@ def clean(raw: RawConversation, canonical: Callable[[str], Canonical]) -> tuple[
     messages: list[Message] = []
     for turn in range(len(raw.texts) // 2):
         student, tutor = raw.texts[2 * turn : 2 * turn + 2]
-        reply = canonical(tutor)
+        reply = reader.reply(tutor)
         if reply.defect:
             return Conversation(raw.id, tuple(messages)), Cut(turn, reply.defect, reply.detail)
-        messages.append({"role": "user", "content": _opening(student) if turn == 0 else student})
+        messages.append({"role": "user", "content": reader.student(student, turn)})
         messages.append({"role": "assistant", "content": reply.text})
     return Conversation(raw.id, tuple(messages)), None
-
-
-def _opening(text: str) -> str:
-    """The question of a first turn, without the instructions that may stand before it."""
-    _, mark, question = text.partition(_INSTRUCTIONS_END)
-    return _STRAY_QUOTE.sub("", question if mark else text)
 
 
 def split_conversations(path: Path) -> Iterator[Conversation]:
@@ -156,7 +199,7 @@ def split_conversations(path: Path) -> Iterator[Conversation]:
 def formatted_rows(conversations: Iterable[Conversation]) -> Iterator[dict[str, Any]]:
     """One row per tutor turn: the history with the student's turn as prompt, the gold reply as chosen.
 
-    Conversations of a single tutor turn are left out, as in the paper's preprocess_dpo_data.py.
+    Conversations of a single tutor turn are left out, as in the paper's preprocess_sft_data.py.
     """
     for conversation in conversations:
         for turn in range(conversation.n_turns if conversation.n_turns > 1 else 0):

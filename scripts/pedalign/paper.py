@@ -7,21 +7,24 @@ the two differ. Field names, labels and their lengths are the rubric's.
 
 import ast
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
-from pedalign.literal import MAX_CHARACTERS, join_surrogates
+from pedalign.literal import join_surrogates
 from pedalign.rubric import Canonical, Field, Rubric
 
+# The published conversations open with instructions, a mark that ends them, and the student's question.
+INSTRUCTIONS = "Instructions to Act as a Tutorbot"
+INSTRUCTIONS_END = "Student: "
 NOT_APPLICABLE = "N/A"
+MAX_CHARACTERS = 131_072  # Python's csv reads no longer cells, so the published scripts stop at a longer reply
 
 
 def read_literal(text: str) -> Any:
-    """The Python literal that `text` is, as a whole; None where it is none, or longer than a reply can be.
+    """The Python literal that `text` is, as a whole; None where it is none, or longer than MAX_CHARACTERS.
 
-    The published scripts read replies by `ast.literal_eval`: words around a mapping, and JSON's `null`, `true` and
-    `false`, are refused. Nothing is run; the length bounds time and memory.
+    The published scripts read replies by `ast.literal_eval`: words or line breaks around a mapping, and JSON's `null`,
+    `true` and `false`, are refused. Nothing is run; the length bounds time and memory.
     """
     if len(text) > MAX_CHARACTERS:
         return None
@@ -55,9 +58,36 @@ def canonical(text: str, rubric: Rubric) -> Canonical:
     return Canonical(str({name: value for name, value in mapping.items() if name in names}))
 
 
-def canonical_form(rubric: Rubric, paper_rules: bool) -> Callable[[str], Canonical]:
-    """How tutor turns are brought into canonical form: as the paper keeps them, or as the rubric does."""
-    return partial(canonical, rubric=rubric) if paper_rules else rubric.canonical
+def student_turn(text: str) -> str:
+    """A student turn of a conversation file without the published instructions (preprocess_sft_data.py).
+
+    A turn that holds their title loses all up to the first "Student: ", or its first 8 characters where there is none,
+    and the stray quotes before a "Q." in what is left.
+    """
+    if INSTRUCTIONS not in text:
+        return text
+    question = text[text.find(INSTRUCTIONS_END) + len(INSTRUCTIONS_END) :]
+    return question.replace('"\nQ.', "Q.")
+
+
+def response_text(text: str) -> str:
+    """A tutor's reply as generate_responses.py records it: stripped if it is a Python literal then, else as it is."""
+    stripped = text.strip()
+    return text if read_literal(stripped) is None else stripped
+
+
+def prompt_text(messages: Sequence[dict[str, str]], instructions: str) -> str:
+    """A prompt in the published form: "System: " with instructions and opening, "Student: ", "Tutorbot: " turns.
+
+    evaluate_responses.py takes a prompt that says "Student:" once for a conversation's first. So the mark stands once
+    for each student turn; where instructions or turns have it themselves, they get a space before the colon.
+    """
+    mark = INSTRUCTIONS_END.rstrip()
+    roles = (mark, "Tutorbot:")
+    texts = [text.replace(mark, "Student :") for text in (instructions, *(one["content"] for one in messages))]
+    opening = f"System: {texts[0]}\n\n{mark} {texts[1]}\n"
+    later = "".join(f"{roles[at % 2]} {text}\n" for at, text in enumerate(texts[2:], start=1))
+    return f"{opening}{later}\n{roles[1]}"
 
 
 def valid_gold(mapping: Any, rubric: Rubric) -> bool:
@@ -78,22 +108,26 @@ def _of_label_length(value: str, field: Field) -> bool:
     return len(value) in lengths if len(lengths) == 1 else len(value) <= max(lengths)
 
 
-def why_rejected(gold: str, response: str, rubric: Rubric) -> str | None:
-    """Why the paper makes a preference pair of a response, or None where it makes none (the gold reply is not valid,
-    or all labels agree): "unparseable", "incomplete" (a field is missing, or all are empty), or the key of the first
-    label field that differs (preprocess_dpo_data.py)."""
+def mistake(gold: str, response: str, rubric: Rubric) -> tuple[str, int] | None:
+    """Why the paper makes a preference pair of a response, and how many of its labels are wrong; None where it makes
+    none (the gold reply is not valid, or all labels agree).
+
+    "unparseable", "incomplete" (a field is missing, or all are empty), which have all labels wrong, or the key of the
+    first label field that differs (preprocess_dpo_data.py).
+    """
     wanted, found = read_literal(gold), read_literal(response)
     if not valid_gold(wanted, rubric):
         return None
     if found is None:
-        return "unparseable"
+        return "unparseable", len(rubric.label_fields)
     names = [field.name for field in rubric.fields]
     if not isinstance(found, dict) or any(name not in found for name in names):
-        return "incomplete"
+        return "incomplete", len(rubric.label_fields)
     if all(found[name] == "" for name in names):
-        return "incomplete"
-    for field in rubric.label_fields:
-        value = found[field.name]
-        if not isinstance(value, str) or value.strip() != wanted[field.name].strip():
-            return field.key
-    return None
+        return "incomplete", len(rubric.label_fields)
+    differing = [field.key for field in rubric.label_fields if not _agree(found[field.name], wanted[field.name])]
+    return (differing[0], len(differing)) if differing else None
+
+
+def _agree(label: Any, gold: str) -> bool:
+    return isinstance(label, str) and label.strip() == gold.strip()

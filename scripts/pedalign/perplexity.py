@@ -7,16 +7,16 @@ negative log-probability of a token (arXiv 2402.05000, section 4).
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pedalign.conversation import Message, RawConversation, clean, read_conversations
+from pedalign.conversation import Message, RawConversation, Reader, clean, read_conversations
 from pedalign.errors import UserError
-from pedalign.rubric import Canonical, Rubric
+from pedalign.rubric import Rubric
 from pedalign.statistics import Array, interval, resampled
 
 PAPER_EMPTY = 1e-8  # the published script's count of tokens before the first, so that no class divides by nought
@@ -44,22 +44,21 @@ class Likelihood:
     tokens: int
 
 
-def read_reply_pairs(
-    path: Path, rubric: Rubric, canonical: Callable[[str], Canonical]
-) -> tuple[list[ReplyPair], dict[str, int]]:
+def read_reply_pairs(path: Path, reader: Reader) -> tuple[list[ReplyPair], dict[str, int]]:
     """The pairs of a `<dataset>-dataset-ppl.json`, and how many were not usable, by reason.
 
     Raises UserError where the rubric says of no labels that they scaffold and tell, a record does not end in two
     replies to one history, or no pair is usable.
     """
+    rubric = reader.rubric
     if not rubric.scaffold_field:
         raise UserError(
             f"the rubric {rubric.name} has no 'scaffold_tell' pairs, so no perplexity of scaffolding against telling",
             f"add them to the rubric (see datasets/rubrics/class.yaml), or remove {path}",
         )
     pairs, refused = [], Counter[str]()
-    for raw in read_conversations(path, two_endings=True):
-        pair = _reply_pair(raw, rubric, canonical)
+    for raw in read_conversations(path, two_endings=True, paper_rules=reader.paper_rules):
+        pair = _reply_pair(raw, reader)
         if isinstance(pair, str):
             refused[pair] += 1
         else:
@@ -72,19 +71,20 @@ def read_reply_pairs(
     return pairs, dict(sorted(refused.items()))
 
 
-def _reply_pair(raw: RawConversation, rubric: Rubric, canonical: Callable[[str], Canonical]) -> ReplyPair | str:
+def _reply_pair(raw: RawConversation, reader: Reader) -> ReplyPair | str:
     """The record's pair, or the reason why it has none."""
-    history, cut = clean(RawConversation(raw.id, raw.texts[:-1]), canonical)
+    history, cut = clean(RawConversation(raw.id, raw.texts[:-1]), reader)
     last = (len(raw.texts) - 2) // 2
     if cut and cut.turn < last:
         return f"history: {cut.defect}"
     if cut:
         return f"original: {cut.defect}"
-    alternative = canonical(raw.texts[-1])
+    alternative = reader.reply(raw.texts[-1])
     if alternative.defect:
         return f"alternative: {alternative.defect}"
     *messages, original = history.messages
     replies = (original["content"], alternative.text)
+    rubric = reader.rubric
     assert rubric.scaffold_field
     scaffold, tell = (rubric.parse(reply).values.get(rubric.scaffold_field, "") for reply in replies)
     if (scaffold, tell) not in rubric.scaffold_tell:

@@ -42,18 +42,29 @@ class _Mistake:
     wrong: int  # labels; all of them where the reply can't be read
 
 
-def why_rejected(gold: str, response: str, rubric: Rubric) -> str | None:
-    """Why a response is worse than the gold reply, or None where all labels agree or the gold reply has a defect.
+def mistake(gold: str, response: str, rubric: Rubric) -> tuple[str, int] | None:
+    """Why a response is worse than the gold reply, and how many of its labels are wrong; None where all labels agree
+    or the gold reply has a defect.
 
-    "unparseable", "incomplete", or the key of the first label field that differs (arXiv 2402.05000, section 4).
+    "unparseable" or "incomplete", which have all labels wrong, or the key of the first label field that differs (arXiv
+    2402.05000, section 4).
     """
     wanted, reply = rubric.parse(gold), rubric.parse(response)
     if wanted.defect:
         return None
     if reply.defect in ("unparseable", "incomplete"):
-        return reply.defect
-    differing = (field.key for field in rubric.label_fields if reply.values[field.key] != wanted.values[field.key])
-    return next(differing, None)
+        return reply.defect, len(rubric.label_fields)
+    keys = [field.key for field in rubric.label_fields]
+    differing = [key for key in keys if reply.values[key] != wanted.values[key]]
+    return (differing[0], len(differing)) if differing else None
+
+
+def _rejected(response: str, rubric: Rubric, paper_rules: bool) -> str:
+    """What is written of a wrong response. In canonical form chosen and rejected differ in content and never in spacing
+    or quoting; by the paper's rules the reply stays as the tutor gave it."""
+    reply = rubric.parse(response)
+    as_given = paper_rules or reply.defect in ("unparseable", "incomplete")
+    return response if as_given else rubric.serialize(reply.values)
 
 
 def preference_pairs(
@@ -65,10 +76,9 @@ def preference_pairs(
     """TRL's preference format as parallel lists, with `conversation_id`, `turn` and `reason`; and the counts.
 
     `rows` are those of a formatted split, `responses` those of its responses.csv, in the same order.
-    A rejected reply that can be parsed is written in canonical form, so that chosen and rejected differ in
-    content and never in spacing or quoting. The counts say how many pairs each choice leaves.
+    The counts say how many pairs each choice leaves.
     Raises UserError where the two do not belong together, no response is wrong, or the rubric lacks the field of
-    `balance`.
+    `balance`; AssertionError, which is a bug, where a rejected reply is the chosen one.
     """
     rng = random.Random(settings.seed)
     mistakes = _mistakes(rows, responses, rubric, settings)
@@ -106,19 +116,19 @@ def _mistakes(
     rows: Iterable[dict[str, Any]], responses: Iterable[dict[str, str]], rubric: Rubric, settings: PreferenceSettings
 ) -> list[_Mistake]:
     """Every wrong response in its order, each text of a prompt once."""
-    why = paper.why_rejected if settings.paper_rules else why_rejected
+    judge = paper.mistake if settings.paper_rules else mistake
     found: dict[tuple[int, str], _Mistake] = {}
     for at, (one, response) in enumerate(answered(rows, responses, settings.samples)):
         row = at // settings.samples
         gold = one["chosen"][0]["content"]
-        reason = why(gold, response["response"], rubric)
-        if reason is None:
+        judged = judge(gold, response["response"], rubric)
+        if judged is None:
             continue
-        wanted, reply = rubric.parse(gold).values, rubric.parse(response["response"])
-        broken = reply.defect in ("unparseable", "incomplete")
-        rejected = response["response"] if broken else rubric.serialize(reply.values)
-        wrong = sum(broken or reply.values[field.key] != wanted.get(field.key) for field in rubric.label_fields)
-        found.setdefault((row, rejected), _Mistake(row, rejected, reason, wrong))
+        rejected = _rejected(response["response"], rubric, settings.paper_rules)
+        if rejected == gold:
+            where = f"conversation {one['conversation_id']}, turn {one['turn']}, sample {response['sample']}"
+            raise AssertionError(f"{where}: the reply counts as a mistake ({judged[0]}) and is the gold reply: {gold}")
+        found.setdefault((row, rejected), _Mistake(row, rejected, *judged))
     return list(found.values())
 
 

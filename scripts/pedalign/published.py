@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import requests
@@ -34,6 +35,17 @@ def blob_id(path: Path) -> str:
     """The id that git gives to the file's content."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def check_published(paths: Iterable[Path]) -> None:
+    """Raises UserError where one of the files is not the paper's, bit for bit; missing ones are passed over."""
+    for path in paths:
+        wanted = published_blob(path.name)
+        if path.exists() and (found := blob_id(path)) != wanted:
+            raise UserError(
+                f"{path}: is not the published file: git blob {found}, not {wanted}",
+                "move it away and it is downloaded; for a file of your own set 'source' in config.yaml to its folder",
+            )
 
 
 def fetch(url: str, path: Path, wanted: str, tries: int = 6, pause: float = 2.0, timeout: float = 30.0) -> None:

@@ -3,19 +3,19 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pedalign import paper
 from pedalign.artifacts import sha256
-from pedalign.conversation import Conversation, Cut, RawConversation, clean, read_conversations
+from pedalign.conversation import Conversation, Cut, RawConversation, Reader, clean, read_conversations, turn_reader
 from pedalign.errors import UserError
 from pedalign.leak_free import ProblemCounts, assign
+from pedalign.paper import INSTRUCTIONS_END
 from pedalign.records import Lazy, Stored
-from pedalign.rubric import Canonical, Rubric
+from pedalign.rubric import Rubric
 
 SPLITS = ("sft", "dpo", "test")
 
@@ -76,13 +76,15 @@ def draw(
     Returns the splits, whose conversations lie in a temporary file, and the account of them (`splits.json`).
     Raises UserError where a file has too few conversations (but not under the paper's rules), or a split is empty.
     """
-    canonical = paper.canonical_form(rubric, settings.paper_rules)
+    reader = turn_reader(rubric, settings.paper_rules)
     report: dict[str, Any] = {
         "seed": settings.seed,
         "method": settings.method,
         "paper_rules": settings.paper_rules,
         "wanted_per_file": settings.sizes,
         "simulated": 0,
+        # Student turns that lost instructions before "Student: ", and those that keep this mark: it is their own words.
+        "instructions": {"taken_off": 0, "kept": 0},
         "files": [],
         "splits": {},
         "cut": [],
@@ -90,17 +92,17 @@ def draw(
     }
     eligible = []
     for path in files:
-        lengths = [len(raw.texts) for raw in read_conversations(path)]
+        lengths = [len(raw.texts) for raw in read_conversations(path, paper_rules=settings.paper_rules)]
         eligible.append(sum(length > 2 for length in lengths))
         counts = {"conversations": len(lengths), "eligible": eligible[-1]}
         report["files"].append({"file": path.name, "sha256": sha256(path), **counts})
         if not settings.paper_rules:
             _check_enough(path, eligible[-1], settings.sizes)
     if settings.method == "leak_free":
-        drawn, report["leak_free"] = _draw_leak_free(files, rubric, settings, canonical)
+        drawn, report["leak_free"] = _draw_leak_free(files, rubric, settings, reader)
     else:
         drawn = _draw_random(eligible, settings)
-    splits = _cleaned(files, drawn, canonical, report)
+    splits = _cleaned(files, drawn, reader, report)
     for split, conversations in splits.items():
         if not conversations:
             dropped = sum(one["split"] == split for one in report["dropped"])
@@ -124,9 +126,9 @@ def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
         )
 
 
-def _eligible(path: Path) -> Iterator[RawConversation]:
+def _eligible(path: Path, reader: Reader) -> Iterator[RawConversation]:
     """Those of more than two entries: what is drawn from."""
-    return (raw for raw in read_conversations(path) if len(raw.texts) > 2)
+    return (raw for raw in read_conversations(path, paper_rules=reader.paper_rules) if len(raw.texts) > 2)
 
 
 def _conversation(record: dict[str, Any]) -> Conversation:
@@ -150,14 +152,14 @@ def _draw_random(eligible: Sequence[int], settings: SplitSettings) -> Drawn:
 
 
 def _draw_leak_free(
-    files: Sequence[Path], rubric: Rubric, settings: SplitSettings, canonical: Callable[[str], Canonical]
+    files: Sequence[Path], rubric: Rubric, settings: SplitSettings, reader: Reader
 ) -> tuple[Drawn, dict[str, Any]]:
     """Each split draws from the conversations about its own problems; and what was shared out, and how well."""
     members: dict[str, list[list[int]]] = {}  # problem → for each file, which of its eligible conversations
     labels: dict[str, Counter[tuple[str, str]]] = {}
     for number, path in enumerate(files):
-        for at, raw in enumerate(_eligible(path)):
-            conversation, _ = clean(raw, canonical)
+        for at, raw in enumerate(_eligible(path, reader)):
+            conversation, _ = clean(raw, reader)
             if conversation.n_turns:
                 problem = conversation.problem
                 members.setdefault(problem, [[] for _ in files])[number].append(at)
@@ -185,7 +187,7 @@ def _draw_leak_free(
 
 
 def _cleaned(
-    files: Sequence[Path], drawn: Drawn, canonical: Callable[[str], Canonical], report: dict[str, Any]
+    files: Sequence[Path], drawn: Drawn, reader: Reader, report: dict[str, Any]
 ) -> dict[str, Sequence[Conversation]]:
     """The drawn conversations, each cut where a reply is not valid, of which the report is told."""
     store = Stored()
@@ -193,10 +195,11 @@ def _cleaned(
     for number, (path, by_split) in enumerate(zip(files, drawn, strict=True), start=1):
         wanted = {at for members in by_split.values() for at in members}
         found: dict[int, tuple[str, Cut | None, int | None]] = {}  # id, where it was cut, place in the store
-        for at, raw in enumerate(_eligible(path)):
+        for at, raw in enumerate(_eligible(path, reader)):
             if at in wanted:
                 report["simulated"] += raw.simulated
-                conversation, cut = clean(raw, canonical)
+                conversation, cut = clean(raw, reader)
+                _count_instructions(raw, reader, report["instructions"])
                 identity = f"{number}:{raw.id}"
                 found[at] = identity, cut, len(store) if conversation.n_turns else None
                 if conversation.n_turns:
@@ -210,6 +213,13 @@ def _cleaned(
                 else:
                     places[split].append(place)
     return {split: Lazy(lambda at: _conversation(store[at]), which) for split, which in places.items()}
+
+
+def _count_instructions(raw: RawConversation, reader: Reader, counts: dict[str, int]) -> None:
+    for turn, text in enumerate(raw.texts[::2]):
+        read = reader.student(text, turn)
+        counts["taken_off"] += read != text
+        counts["kept"] += INSTRUCTIONS_END in read
 
 
 def _labels(conversation: Conversation, rubric: Rubric) -> Iterator[tuple[str, str]]:

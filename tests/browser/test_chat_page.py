@@ -16,7 +16,7 @@ from small import TALKS
 from tutors import RUBRIC, trained
 from waiting import until
 
-from pedalign.conversation import clean, read_conversations
+from pedalign.conversation import Reader, clean, read_conversations
 from pedalign.launching import free_port
 from pedalign.rubric import load_rubric
 
@@ -107,7 +107,7 @@ def test_the_conversation_goes_on_with_the_reply_that_is_taken_and_is_data_for_t
         export.click()
     download.value.save_as(tmp_path / "talk.json")
     (raw,) = read_conversations(tmp_path / "talk.json")
-    talk, cut = clean(raw, load_rubric(RUBRIC).canonical)
+    talk, cut = clean(raw, Reader(load_rubric(RUBRIC)))
     assert cut is None and [one["content"] for one in talk.messages] == [one["content"] for one in TALKS[3].messages]
 
     page.get_by_label("tiny/sft").check()

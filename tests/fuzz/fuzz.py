@@ -36,7 +36,7 @@ with atheris.instrument_imports(include=["pedalign"]):
     from pedalign import config as configuration
     from pedalign import mathdial, paper
     from pedalign.artifacts import write_records
-    from pedalign.conversation import clean, formatted_rows, read_conversations
+    from pedalign.conversation import Reader, clean, formatted_rows, read_conversations
     from pedalign.errors import UserError
     from pedalign.problems import read_problems
     from pedalign.rubric import load_rubric
@@ -66,15 +66,15 @@ def reply(data: bytes) -> None:
             assert rubric.canonical(canonical.text) == canonical
             canonical.text.encode()
         paper.canonical(text, rubric).text.encode("utf-8", "surrogatepass")
-    paper.why_rejected(GOLD, text, CLASS)
-    paper.why_rejected(text, GOLD, CLASS)
+    paper.mistake(GOLD, text, CLASS)
+    paper.mistake(text, GOLD, CLASS)
 
 
 def conversations(data: bytes) -> None:
     """A conversation file."""
     path = WORK / "own-dataset-1.json"
     path.write_bytes(data)
-    usable = [clean(raw, CLASS.canonical)[0] for raw in read_conversations(path)]
+    usable = [clean(raw, Reader(CLASS))[0] for raw in read_conversations(path)]
     assert all(one.problem == one.problem.casefold() for one in usable if one.messages)
     json.dumps(list(formatted_rows(usable)), ensure_ascii=False).encode()
 
@@ -84,7 +84,7 @@ def importer(data: bytes) -> None:
     imported = mathdial.conversations(any_text(data).split("\n"), MATHDIAL)
     write_records(WORK / "mathdial-dataset-1.json", imported.records)
     for raw in read_conversations(WORK / "mathdial-dataset-1.json"):
-        assert clean(raw, MATHDIAL.canonical)[1] is None
+        assert clean(raw, Reader(MATHDIAL))[1] is None
 
 
 def bank(data: bytes) -> None:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pedalign.artifacts import write_records
-from pedalign.conversation import RawConversation, clean, read_conversations
+from pedalign.conversation import RawConversation, Reader, clean, read_conversations
 from pedalign.splits import SplitSettings, dataset_files, draw
 
 STUDENT, TUTOR = {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}
@@ -74,20 +74,55 @@ def test_whatever_a_file_holds_can_be_written_again(tmp_path, rubric) -> None:
     assert list(read_conversations(path)) == [raw]
 
 
+INSTRUCTIONS = "Instructions to Act as a Tutorbot: be kind.\n\n"
+NAMES = 'Reply with "Evaluation of Student Response", "Action Based on Evaluation" and "Subproblem State".\n\n'
+
+
 @pytest.mark.parametrize(
-    ("opening", "question"),
+    ("given", "opening", "later"),
     [
-        ("Q. Why?", "Q. Why?"),
-        ("Be kind. Student: Q. Why?", "Q. Why?"),
-        ('Be kind. Student: "\n\nQ. Why?', "Q. Why?"),
-        ("Student: Why? Student: Why?", "Why? Student: Why?"),
-        ('Student: "Why?" he said', '"Why?" he said'),
+        ("Q. Why?", "Q. Why?", "Q. Why?"),
+        (f"{INSTRUCTIONS}Student: Q. Why?", "Q. Why?", "Q. Why?"),
+        (f'{INSTRUCTIONS}Student: "\n\nQ. Why?', "Q. Why?", '"\n\nQ. Why?'),
+        (f"{NAMES}Student: Q. Why?", "Q. Why?", "Q. Why?"),
+        ("Hello. Student: Q. Why?", "Hello. Student: Q. Why?", "Hello. Student: Q. Why?"),
+        ("Hi Tutorbot. Student: Q. Why?", "Hi Tutorbot. Student: Q. Why?", "Hi Tutorbot. Student: Q. Why?"),
+        (f"{INSTRUCTIONS}Q. Why?", f"{INSTRUCTIONS}Q. Why?", f"{INSTRUCTIONS}Q. Why?"),
+        ("Student: Why? Student: Why?", "Why? Student: Why?", "Student: Why? Student: Why?"),
+        ('Student: "Why?" he said', '"Why?" he said', 'Student: "Why?" he said'),
     ],
 )
-def test_only_instructions_and_the_stray_quote_go_from_a_first_turn(rubric, opening: str, question: str) -> None:
+def test_only_instructions_and_an_openings_stray_quote_go_from_student_turns(rubric, given, opening, later) -> None:
     values = {"evaluation": "g", "action": "12", "state": "w", "subproblem": "", "tutorbot": "Well."}
-    conversation, _ = clean(RawConversation("a", (opening, rubric.serialize(values)) * 2), rubric.canonical)
-    assert [message["content"] for message in conversation.messages[::2]] == [question, opening]
+    conversation, _ = clean(RawConversation("a", (given, rubric.serialize(values)) * 2), Reader(rubric))
+    assert [message["content"] for message in conversation.messages[::2]] == [opening, later]
+
+
+@pytest.mark.parametrize("paper_rules", [False, True])
+def test_what_is_taken_off_student_turns_is_counted_and_other_words_stay(tmp_path, rubric, paper_rules) -> None:
+    told = {"from": "gpt", "value": rubric.serialize({f.key: next(iter(f.labels), "Well.") for f in rubric.fields})}
+    openings = [f"{INSTRUCTIONS}Student: Q. Why?"] * 2 + ["Hello. Student: Q. Why?"] * 3 + ["Q. Why?"]
+    records = [
+        talk({"from": "human", "value": opening}, told, STUDENT, told, identity=str(at))
+        for at, opening in enumerate(openings)
+    ]
+    path = tmp_path / "x-dataset-1.json"
+    path.write_text(json.dumps(records))
+    splits, report = draw([path], rubric, SplitSettings(2, 2, 2, 42, paper_rules=paper_rules))
+    assert report["instructions"] == {"taken_off": 2, "kept": 3}
+    questions = [one.messages[0]["content"] for members in splits.values() for one in members]
+    assert sorted(questions) == ["Hello. Student: Q. Why?"] * 3 + ["Q. Why?"] * 3
+
+
+def test_repeated_ids_and_empty_conversations_are_refused_but_not_by_the_papers_rules(tmp_path, refused) -> None:
+    path = written(tmp_path, [talk(STUDENT, TUTOR, identity="x") for _ in range(3)])
+    with refused("record 1", "id 'x' is also the id of record 0"):
+        list(read_conversations(path))
+    assert [one.id for one in read_conversations(path, paper_rules=True)] == ["x", "x#2", "x#3"]
+    path = written(tmp_path, [talk(identity="y")])
+    with refused("'conversations' has no turns"):
+        list(read_conversations(path))
+    assert [one.texts for one in read_conversations(path, paper_rules=True)] == [()]
 
 
 @pytest.fixture

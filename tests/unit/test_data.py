@@ -3,7 +3,7 @@
 import json
 import random
 
-from pedalign.conversation import Conversation, RawConversation, clean, formatted_rows, read_conversations
+from pedalign.conversation import Conversation, RawConversation, Reader, clean, formatted_rows, read_conversations
 from pedalign.splits import SplitSettings, dataset_files, draw, leaks
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
@@ -21,21 +21,21 @@ def record(rubric, identity: str, turns: int = 2, question: str = "Why?") -> dic
 
 def test_a_conversation_is_cut_before_the_student_turn_of_its_first_bad_reply(rubric):
     raw = RawConversation("1", ("one", reply(rubric), "two", "no reply", "three", reply(rubric)))
-    conversation, cut = clean(raw, rubric.canonical)
+    conversation, cut = clean(raw, Reader(rubric))
     assert [message["content"] for message in conversation.messages] == ["one", reply(rubric)]
     assert (cut.turn, cut.defect) == (1, "unparseable")
 
 
 def test_instructions_before_the_first_question_go(rubric):
-    published = 'You are a tutor. Be kind. Student: "\n\nQ. Why do leaves fall?'
-    conversation, _ = clean(RawConversation("1", (published, reply(rubric))), rubric.canonical)
+    published = '\nInstructions to Act as a Tutorbot:\n\nBe kind.\n\nStudent: "\n\nQ. Why do leaves fall?'
+    conversation, _ = clean(RawConversation("1", (published, reply(rubric))), Reader(rubric))
     assert conversation.messages[0]["content"] == "Q. Why do leaves fall?"
     assert conversation.problem == "why do leaves fall"
 
 
 def test_replies_come_out_in_one_canonical_form(rubric):
     values = {field.name: VALUES[field.key] for field in rubric.fields}
-    conversation, cut = clean(RawConversation("1", ("Why?", f"Sure!\n{values!r}")), rubric.canonical)
+    conversation, cut = clean(RawConversation("1", ("Why?", f"Sure!\n{values!r}")), Reader(rubric))
     assert cut is None
     assert conversation.messages[1]["content"] == reply(rubric)
 
@@ -43,7 +43,7 @@ def test_replies_come_out_in_one_canonical_form(rubric):
 def test_every_tutor_turn_becomes_a_row_but_those_of_single_turn_conversations(rubric, tmp_path):
     file = tmp_path / "d-dataset-1.json"
     file.write_text(json.dumps([record(rubric, "a", turns=3), record(rubric, "b", turns=1)]))
-    rows = list(formatted_rows([clean(raw, rubric.canonical)[0] for raw in read_conversations(file)]))
+    rows = list(formatted_rows([clean(raw, Reader(rubric))[0] for raw in read_conversations(file)]))
     assert [(row["conversation_id"], row["turn"], len(row["prompt"])) for row in rows] == [
         ("a", 0, 1),
         ("a", 1, 3),

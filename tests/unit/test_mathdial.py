@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pedalign.artifacts import write_records
-from pedalign.conversation import RawConversation, clean, read_conversations
+from pedalign.conversation import RawConversation, Reader, clean, read_conversations
 from pedalign.mathdial import conversations
 from pedalign.rubric import load_rubric
 
@@ -116,7 +116,7 @@ def test_conversations_about_one_problem_are_known_as_such_whatever_is_said(prob
     ]
     records = conversations(lines, RUBRIC).records
     raws = [RawConversation("7", tuple(entry["value"] for entry in record["conversations"])) for record in records]
-    one, two = (clean(raw, RUBRIC.canonical)[0].problem for raw in raws)
+    one, two = (clean(raw, Reader(RUBRIC))[0].problem for raw in raws)
     assert one == two
     assert one.startswith("how many") and one.endswith("apples")
 
@@ -156,6 +156,6 @@ def test_every_row_of_the_real_file_is_accounted_for_and_the_workflow_cuts_none(
     assert len(imported.records) + sum(imported.rejected.values()) == len(rows) == 400
     file = tmp_path / "m-dataset-1.json"
     write_records(file, imported.records)
-    cleaned = [clean(raw, RUBRIC.canonical) for raw in read_conversations(file)]
+    cleaned = [clean(raw, Reader(RUBRIC)) for raw in read_conversations(file)]
     assert [cut for _, cut in cleaned if cut] == []
     assert len({conversation.problem for conversation, _ in cleaned}) == len({row["question"] for row in rows})

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pedalign.conversation import Reader
 from pedalign.perplexity import PAPER_EMPTY, Likelihood, ReplyPair, perplexities, read_reply_pairs
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
@@ -27,7 +28,7 @@ def read(rubric, tmp_path):
         path = tmp_path / "bio-dataset-ppl.json"
         records = [{"id": str(at), "conversations": one} for at, one in enumerate(conversations)]
         path.write_text(json.dumps(records))
-        return read_reply_pairs(path, rubric, rubric.canonical)
+        return read_reply_pairs(path, Reader(rubric))
 
     return reader
 
@@ -69,7 +70,7 @@ def test_a_file_or_rubric_without_pairs_is_refused(rubric, read, refused, tmp_pa
             read(broken)
     silent = dataclasses.replace(rubric, scaffold_field=None, scaffold_tell=())
     with refused("has no 'scaffold_tell' pairs", "x.json"):
-        read_reply_pairs(tmp_path / "x.json", silent, silent.canonical)
+        read_reply_pairs(tmp_path / "x.json", Reader(silent))
 
 
 def test_one_label_may_tell_against_two_that_scaffold(mathdial):

@@ -1,5 +1,7 @@
 """The paper's files are fetched through bad connections, and nothing but their bytes is believed."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from pedalign import published
-from pedalign.published import PUBLISHED, blob_id, fetch, published_blob
+from pedalign.published import PUBLISHED, blob_id, check_published, fetch, published_blob
 
 CONTENT = bytes(range(256)) * 2000
 WANTED = "85ca3d5aeed19f818566b9244ef5ad7d1d11174a"  # by git hash-object
@@ -183,3 +185,29 @@ def test_the_configs_address_is_the_scripts_own():
 def test_a_blob_id_is_gits(tmp_path):
     (tmp_path / "x").write_bytes(CONTENT)
     assert blob_id(tmp_path / "x") == WANTED
+
+
+def test_a_file_that_is_not_the_papers_is_refused_with_its_name_and_what_to_do(tmp_path, refused, monkeypatch):
+    files = [tmp_path / name for name in PUBLISHED]
+    check_published(files)  # those that are missing are downloaded
+    files[0].write_bytes(CONTENT)
+    with refused(
+        str(files[0]), "is not the published file", WANTED, PUBLISHED[files[0].name], "move it away", "'source'"
+    ):
+        check_published(files)
+    monkeypatch.setitem(PUBLISHED, files[0].name, WANTED)
+    check_published(files)
+
+
+@pytest.mark.parametrize("script", ["split", "perplexity"])
+def test_a_stage_reads_no_file_that_only_has_the_papers_name(tmp_path, root, script):
+    file = tmp_path / "bio-dataset-ppl.json"
+    file.write_text("[]")
+    arguments = {"split": ["--dataset", "bio"], "perplexity": ["--model", "nowhere"]}[script]
+    command = [sys.executable, f"scripts/{script}.py", str(file), *arguments, "--published", "--settings", "{}"]
+    command += ["--rubric", "datasets/rubrics/class.yaml", "--output", str(tmp_path / "out")]
+    answer = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"error: {file}: is not the published file: git blob ")
+    assert len(answer.stderr.strip().splitlines()) == 2
+    assert not (tmp_path / "out").exists()

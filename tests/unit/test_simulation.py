@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pedalign.artifacts import sha256
-from pedalign.conversation import clean, read_conversations
+from pedalign.conversation import Reader, clean, read_conversations
 from pedalign.errors import UserError
 from pedalign.problems import lowered, read_problems
 from pedalign.simulation import Simulator, load_script
@@ -46,7 +46,7 @@ def test_the_shipped_files_are_what_the_simulator_makes_byte_for_byte(tmp_path):
 def shipped(rubric):
     files = sorted((ROOT / "datasets/simulated").glob("bio-dataset-[0-9].json"))
     raw = [one for file in files for one in read_conversations(file)]
-    return [(one, *clean(one, rubric.canonical)) for one in raw]
+    return [(one, *clean(one, Reader(rubric))) for one in raw]
 
 
 def test_every_label_occurs_and_no_evaluation_is_in_the_majority(shipped, rubric):
@@ -75,7 +75,7 @@ def test_without_a_malformed_share_every_reply_is_valid(rubric, tmp_path):
         tmp_path / "x.json",
         Simulator(load_script(ROOT / "datasets/simulation.yaml", rubric), rubric, 0).conversations(PROBLEMS, 50, "s"),
     )
-    assert not any(clean(raw, rubric.canonical)[1] for raw in read_conversations(tmp_path / "x.json"))
+    assert not any(clean(raw, Reader(rubric))[1] for raw in read_conversations(tmp_path / "x.json"))
 
 
 def test_the_wording_around_an_answer_does_not_give_its_judgement_away(shipped, rubric):

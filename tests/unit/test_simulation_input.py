@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pedalign.conversation import clean, read_conversations
+from pedalign.conversation import Reader, clean, read_conversations
 from pedalign.errors import UserError
 from pedalign.problems import read_problems
 from pedalign.simulation import Simulator, load_script
@@ -74,7 +74,7 @@ def test_three_hundred_conversations_hold_every_label_and_about_the_share_of_fla
     for field in rubric.label_fields:
         assert {reply.values[field.key] for reply in replies if not reply.defect} == set(field.labels)
     (tmp_path / "x.json").write_text(json.dumps(records))
-    assert any(clean(raw, rubric.canonical)[1] for raw in read_conversations(tmp_path / "x.json"))
+    assert any(clean(raw, Reader(rubric))[1] for raw in read_conversations(tmp_path / "x.json"))
 
 
 @pytest.mark.parametrize("spoil", ["moves: [", "moves: {}", "tell_after: 1", "replies: {}"])

@@ -18,7 +18,7 @@ from small import TALKS
 from tutors import RENDERING, RUBRIC, script, trained
 
 from pedalign.artifacts import write_records
-from pedalign.conversation import clean, read_conversations
+from pedalign.conversation import Reader, clean, read_conversations
 from pedalign.launching import free_port
 from pedalign.provenance import verified, write_manifest
 from pedalign.rubric import load_rubric
@@ -71,13 +71,13 @@ def test_what_is_saved_is_a_conversation_file_that_goes_on_with_the_reply_that_w
         f"{saved}: is there already" in answer and "nothing was said yet" in answer and "':what' is not known" in answer
     )
     (raw,) = read_conversations(saved)
-    talk, cut = clean(raw, load_rubric(RUBRIC).canonical)
+    talk, cut = clean(raw, Reader(load_rubric(RUBRIC)))
     assert cut is None and [one["content"] for one in talk.messages] == [one["content"] for one in TALKS[3].messages]
 
     other = tmp_path / "other.json"
     script("chat", *checkpoints, given=said(":take 1", QUESTION, "Hm.", f":save {other}"))
     (raw,) = read_conversations(other)
-    assert clean(raw, load_rubric(RUBRIC).canonical)[1].turn == 0  # the reply of the other, which can't be read
+    assert clean(raw, Reader(load_rubric(RUBRIC)))[1].turn == 0  # the reply of the other, which can't be read
 
 
 def test_a_conversation_that_cannot_be_saved_goes_on(checkpoints, tmp_path):

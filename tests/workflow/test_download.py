@@ -54,17 +54,19 @@ def test_files_that_are_not_the_papers_are_refused_and_named(write, tmp_path):
         assert not (checkout.path / path).exists()
 
 
-def test_a_users_own_files_are_never_replaced(write):
+def test_files_placed_by_hand_that_are_not_the_papers_are_refused_before_anything_starts_and_stay(write):
     checkout = write()
     folder = checkout.path / "datasets/published"
     folder.mkdir()
     for part in ("1", "2", "3", "ppl"):
         (folder / f"bio-dataset-{part}.json").write_text("[]")
-    assert "download" not in checkout.planned("--cores", "4", config="paper.yaml")
     file = "datasets/published/bio-dataset-1.json"
-    answer = checkout.snakemake("--cores", "1", "--force", file, config="paper.yaml")
-    assert answer.returncode != 0
-    assert f"error: {file}: is not the published file" in answer.stdout + answer.stderr
+    for wanted in (["--dry-run"], ["preflight"], ["--force", file]):
+        answer = checkout.snakemake("--cores", "1", *wanted, config="paper.yaml")
+        assert answer.returncode != 0
+        said = answer.stdout + answer.stderr
+        assert f"error: {file}: is not the published file: git blob " in said and "mend: move it away" in said
+        assert "Traceback" not in said
     assert (checkout.path / file).read_text() == "[]"
 
 

@@ -3,15 +3,20 @@
 import csv
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
 
+import paper_scripts
 import pytest
 import yaml
 from checkouts import QUICK
 
 from pedalign import timing
+from pedalign.models import load_tokenizer
+from pedalign.rubric import load_rubric
+from pedalign.template import renderer
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +78,27 @@ def test_responses_stand_in_the_order_of_the_split(finished):
         assert row["chosen"][0]["content"] == response["gpt"]
 
 
+def test_the_published_evaluation_of_the_responses_gives_the_papers_figures(finished):
+    """Read as evaluate_responses.py reads the file, which finds first turns by the prompt."""
+    for policy in ("sft", "dpo-b0.1"):
+        folder = finished.path / f"results/tiny/{policy}/test"
+        metrics = json.loads((folder / "metrics.json").read_text())
+        published = paper_scripts.scores(folder / "responses.csv")
+        assert set(published) == {"evaluation", "action", "state"}
+        for key, found in published.items():
+            assert not isinstance(found, str), found
+            right, macro_f1, support = found
+            assert metrics[key]["paper_accuracy"] == pytest.approx(right, abs=1e-6)
+            if math.isnan(macro_f1):
+                assert metrics[key]["paper_macro_f1"] is None
+            else:
+                assert metrics[key]["paper_macro_f1"] == pytest.approx(macro_f1, abs=1e-6)
+            assert metrics[key]["paper_support"] == support > 0
+        with (folder / "responses.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                assert row["prompt"].count("Student:") == int(row["turn"]) + 1
+
+
 def test_a_manifest_names_every_file_of_its_checkpoint(finished):
     for policy in ("sft", "dpo-b0.1"):
         folder = finished.path / "results/tiny" / policy
@@ -90,8 +116,6 @@ def test_a_manifest_names_every_file_of_its_checkpoint(finished):
 
 def test_a_checkpoint_loads_with_plain_transformers_and_renders_as_the_workflow_does(finished):
     results = finished.path / "results"
-    with (results / "tiny/dpo-b0.1/test/responses.csv").open(newline="") as file:
-        prompt = next(csv.DictReader(file))["prompt"]
     row = json.loads((results / "data/bio-test_formatted.json").read_text())[0]
     code = (
         "import sys, json; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
@@ -103,7 +127,9 @@ def test_a_checkpoint_loads_with_plain_transformers_and_renders_as_the_workflow_
     checkpoint = results / "tiny/dpo-b0.1/checkpoint"
     command = [sys.executable, "-c", code, str(checkpoint), json.dumps(row["prompt"])]
     answer = subprocess.run(command, cwd=results, capture_output=True, text=True)
-    assert answer.stdout == prompt, answer.stderr
+    tokenizer = load_tokenizer(str(checkpoint))
+    rendering = renderer(tokenizer, "tutor", "compact", load_rubric(finished.path / "datasets/rubrics/class.yaml"))
+    assert answer.stdout == rendering.text(row["prompt"]), answer.stderr
 
 
 def test_a_run_ends_with_where_its_time_went(finished):
