@@ -6,6 +6,7 @@ response and gpt by their place. The rubric is CLASS.
 
 import ast
 import csv
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,3 +129,30 @@ def cleaned(conversation: list[dict[str, str]]) -> list[tuple[str, Any]]:
             reply[name] = label if reply[name] == "N/A" else reply[name]
         turns.append(("gpt", {name: value for name, value in reply.items() if name in FIELDS}))
     return turns
+
+
+def reply_pairs(records: list[dict[str, Any]]) -> list[tuple[str, dict[str, str]]]:
+    """evaluate_ppl.py: for each usable record its prompt, and for both actions the reply as it stands in the file.
+
+    Usable are actions 1 then 2, or 4 then 5, as they are written; nothing else is looked at.
+    """
+    found = []
+    for record in records:
+        *history, original, alternative = record["conversations"]
+        told = [one["value"] for one in (original, alternative)]
+        actions = [ast.literal_eval(text)[LABELS["action"]] for text in told]
+        if actions not in (["1", "2"], ["4", "5"]):
+            continue
+        turns = [history[0]["value"].replace('Student: "\nQ', "Student: Q")]
+        turns += [("Student: " if at % 2 else "Tutorbot: ") + one["value"] for at, one in enumerate(history[1:])]
+        found.append(("\n\n".join([*turns, "Tutorbot:"]), dict(zip(actions, told, strict=True))))
+    return found
+
+
+def perplexities(mean_losses: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
+    """evaluate_ppl.py: for each action, of its replies' mean losses and numbers of tokens."""
+    figures = {}
+    for action, replies in mean_losses.items():
+        tokens = 1e-8 + sum(count - 1 for _, count in replies)
+        figures[action] = math.exp(sum(loss * (count - 1) for loss, count in replies) / tokens)
+    return figures

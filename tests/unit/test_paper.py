@@ -5,6 +5,7 @@ import json
 import random
 
 import pytest
+import yaml
 
 from pedalign import paper
 from pedalign.conversation import PaperReader, RawConversation, clean
@@ -39,6 +40,25 @@ def test_the_papers_macro_f1_leaves_out_a_real_label_where_every_reply_can_be_re
     unreadable = row(repr(reply(evaluation="a")), "hm")
     found = paper_scores([*right, unreadable], rubric, first_turn=False)["evaluation"]
     assert found["paper_macro_f1"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)  # of a and b; "" is left out
+
+
+def test_the_catalogue_has_the_settings_of_both_versions_of_the_published_code(root):
+    models = yaml.safe_load((root / "config.yaml").read_text())["models"]
+    february = {"max_new_tokens": 1024, "repetition_penalty": 1.2}
+    later = {"max_new_tokens": 512, "repetition_penalty": 1.0}
+    for names, settings in (
+        (("mistral-7b", "zephyr-7b", "vicuna-7b"), february),
+        (("mistral-7b-v3", "llama-3.1-8b"), later),
+    ):
+        for name in names:
+            generation = models[name]["generation"]
+            assert {key: generation[key] for key in settings} == settings, name
+            assert (generation["temperature"], generation["min_new_tokens"]) == (0.3, 2), name
+            assert (models[name]["sft"], models[name]["alignment"]) == (
+                models["mistral-7b"]["sft"],
+                models["mistral-7b"]["alignment"],
+            )
+    assert models["mistral-7b-v3"]["path"] == models["mistral-7b"]["path"]
 
 
 def test_metrics_give_the_papers_figures_beside_the_corrected_ones(rubric):

@@ -5,12 +5,16 @@ import json
 import math
 
 import numpy as np
+import paper_scripts
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import small_model
 
 from pedalign.conversation import Reader
-from pedalign.perplexity import PAPER_EMPTY, Likelihood, ReplyPair, perplexities, read_reply_pairs
+from pedalign.likelihood import log_probabilities
+from pedalign.perplexity import Likelihood, ReplyPair, perplexities, read_reply_pairs
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 
@@ -81,15 +85,6 @@ def test_one_label_may_tell_against_two_that_scaffold(mathdial):
     assert list(report["groups"]) == ["focus+probing", "telling"]
 
 
-def published_figures(replies: dict[str, list[Likelihood]]) -> dict[str, float]:
-    """What the published procedure computes: a reply's mean times its tokens less one, summed, over those tokens."""
-    totals = {
-        label: sum(-one.total / one.tokens * (one.tokens - 1) for one in found) for label, found in replies.items()
-    }
-    counts = {label: PAPER_EMPTY + sum(one.tokens - 1 for one in found) for label, found in replies.items()}
-    return {label: math.exp(totals[label] / counts[label]) for label in replies}
-
-
 REPLIES = st.builds(Likelihood, st.floats(-200, -0.01), st.integers(2, 60))
 
 
@@ -103,7 +98,9 @@ def test_perplexities_are_the_right_ones_and_the_papers(rubric, drawn):
     for labels, one, other in drawn:
         by_label[labels[0]].append(one)
         by_label[labels[1]].append(other)
-    published = published_figures(by_label)
+    published = paper_scripts.perplexities(
+        {label: [(-one.total / one.tokens, one.tokens) for one in found] for label, found in by_label.items()}
+    )
     assert set(report["labels"]) == set("1245") and set(report["groups"]) == {"1+4", "2+5"}
     for label, found in by_label.items():
         entry = report["labels"][label]
@@ -129,3 +126,70 @@ def test_the_likelier_reply_is_counted_per_token_and_in_total(rubric):
     assert report["in_total"] == {"share": 1.0, "share_ci95": [1.0, 1.0]}
     low, high = report["per_token"]["share_ci95"]
     assert low < 0.25 and high > 0.55
+
+
+def test_on_the_published_texts_and_tokens_the_papers_figure_is_the_published_scripts(rubric):
+    """The script's own way, by the model's loss; so what else differs is which texts and tokens are scored."""
+    records = [
+        {"id": str(at), "conversations": entries(rubric, *(rubric.serialize({**VALUES, "action": one}) for one in two))}
+        for at, two in enumerate(["12", "45", "12", "12"])
+    ]
+    model, tokenizer, _ = small_model()
+    losses: dict[str, list[tuple[float, int]]] = {label: [] for label in "1245"}
+    asked = []
+    for prompt, replies in paper_scripts.reply_pairs(records):
+        start = len(tokenizer(prompt)["input_ids"])
+        for action, reply in replies.items():
+            ids = tokenizer(f"{prompt} {reply}", return_tensors="pt")["input_ids"]
+            labels = ids.clone()
+            labels[:, :start] = -100
+            with torch.no_grad():
+                losses[action].append((float(model(ids, labels=labels).loss), ids.shape[1] - start))
+            asked.append((ids[0, :start].tolist(), ids[0, start:].tolist()))
+    totals = log_probabilities(model, asked, 4096)
+    found = [Likelihood(total, len(reply)) for total, (_, reply) in zip(totals, asked, strict=True)]
+    pairs = [ReplyPair(str(at), (), ("", ""), tuple(two)) for at, two in enumerate(["12", "45", "12", "12"])]
+    report = perplexities(pairs, list(zip(found[::2], found[1::2], strict=True)), rubric, resamples=100, seed=1)
+    for label, figure in paper_scripts.perplexities(losses).items():
+        assert report["labels"][label]["paper_perplexity"] == pytest.approx(figure, rel=1e-4)
+
+
+def test_which_texts_are_scored_differs_from_the_published_script_as_the_docs_say(rubric, read):
+    def reply(action: str) -> str:
+        return rubric.serialize({**VALUES, "action": action})
+
+    spaced = f"{json.loads(reply('2'))!r}".replace("'Subproblem'", " 'Subproblem'")
+    talks = {
+        "raw text": entries(rubric, reply("1"), spaced),
+        "a history that is broken": entries(rubric, "hm", reply("1"), reply("2")),
+        "an action with a space": entries(rubric, reply("1 "), reply("2")),
+    }
+
+    def published(name: str) -> list[tuple[str, dict[str, str]]]:
+        return paper_scripts.reply_pairs([{"id": name, "conversations": talks[name]}])
+
+    ((_, texts),) = published("raw text")
+    assert texts == {"1": reply("1"), "2": spaced}
+    (pair,), _ = read(talks["raw text"])
+    assert pair.replies == (reply("1"), reply("2"))  # canonical
+
+    assert len(published("a history that is broken")) == 1
+    assert read(talks["a history that is broken"], talks["raw text"])[1] == {"history: unparseable": 1}
+
+    assert published("an action with a space") == []
+    (pair,), refused = read(talks["an action with a space"])
+    assert (pair.labels, refused) == (("1", "2"), {})
+
+    _, tokenizer, rendering = small_model()
+    ids = rendering.reply_ids(reply("1"))
+    assert ids[-1] == rendering.end_id  # scored here; the script's texts end with the reply
+    assert rendering.end_id not in tokenizer(f"Tutorbot: {reply('1')}")["input_ids"]
+
+
+def test_a_reply_that_stops_the_published_script_is_counted(rubric, read):
+    good = rubric.serialize(VALUES)
+    broken = entries(rubric, good, "hm")
+    with pytest.raises(ValueError, match="malformed"):
+        paper_scripts.reply_pairs([{"id": "0", "conversations": broken}])
+    _, refused = read(broken, entries(rubric, good, rubric.serialize({**VALUES, "action": "2"})))
+    assert refused == {"alternative: unparseable": 1}

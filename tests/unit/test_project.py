@@ -65,6 +65,7 @@ def test_a_scripts_sources_are_all_modules_that_it_imports_and_no_others():
         "records",
         "responses",
         "rubric",
+        "schema",
         "settings",
         "sources",
     }

@@ -19,7 +19,7 @@ def requests(plan):
     return asked
 
 
-@pytest.mark.parametrize("model", ["mistral-7b", "zephyr-7b", "vicuna-7b", "llama-3.1-8b"])
+@pytest.mark.parametrize("model", ["mistral-7b", "zephyr-7b", "vicuna-7b", "mistral-7b-v3", "llama-3.1-8b"])
 def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout):
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     command = ["snakemake", "--dry-run", "--cores", "16", f"results/{model}/dpo-b0.1/test/metrics.json"]
