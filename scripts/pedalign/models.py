@@ -25,6 +25,7 @@ from pedalign.errors import UserError, nearest
 from pedalign.progress import download_bar
 from pedalign.provenance import WEIGHTS
 from pedalign.template import Renderer, load_template
+from pedalign.transformers4 import add_names_of_4
 
 MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
@@ -215,14 +216,20 @@ def save_checkpoint(
     weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Weights (the model's own where none are given), tokenizer, the chat template that renders as we do, and the token
-    at which plain `generate` ends."""
+    at which plain `generate` ends; for transformers 5, and 4 where it can compute the same."""
     tokenizer.chat_template = renderer.jinja()
     for how_it_was_loaded in ("is_local", "local_files_only"):  # HF_HUB_OFFLINE decides the second
         tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.get_text_config().use_cache = True  # training sets it to False, and others generate as it says
     # Not the base model's: its settings for sampling are for other replies, and some can't be saved.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=renderer.end_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(path, state_dict=weights)
     tokenizer.save_pretrained(path)
+    add_names_of_4(path, model.config)
+    for file in path.iterdir():
+        file.chmod(
+            (path / "config.json").stat().st_mode
+        )  # weights are written for this user alone, others by the umask

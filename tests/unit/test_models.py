@@ -73,6 +73,23 @@ def test_plain_transformers_loads_a_checkpoint_and_renders_its_chats(tmp_path) -
     assert torch.equal(plain(ids).logits, ours(ids).logits)
 
 
+def test_every_file_of_a_checkpoint_can_be_read_by_those_whom_the_umask_allows(tmp_path) -> None:
+    before = os.umask(0o027)
+    try:
+        make(tmp_path / "checkpoint")
+    finally:
+        os.umask(before)
+    assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "checkpoint").iterdir()} == {"0o640"}
+
+
+def test_a_checkpoint_that_was_trained_without_a_cache_generates_with_one(tmp_path) -> None:
+    tokenizer = scratch_tokenizer([Conversation("1", TALK)], "tutor", "Teach.", 320)
+    model = scratch_model(ARCHITECTURE, tokenizer, 1)
+    model.config.use_cache = False
+    save_checkpoint(model, Renderer(tokenizer, "tutor", "Teach."), tokenizer, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["use_cache"] is True
+
+
 def cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
