@@ -1,6 +1,7 @@
 """Where the curves of a training can be watched while it runs: TensorBoard's files, or Weights & Biases."""
 
 import importlib.util
+import math
 import os
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,8 +15,10 @@ from pedalign.errors import UserError, nearest
 TRACKERS = ("tensorboard", "wandb")
 
 
-def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
+def trackers(names: Sequence[str], folder: Path, epochs: float) -> list[TrainerCallback]:
     """The trainers' callbacks of those names; TensorBoard's files lie in `folder`.
+
+    `epochs` are those of the training; the trainer counts all of them as one.
 
     Raises UserError for another name, or one whose package is not installed.
     """
@@ -28,14 +31,15 @@ def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
                 f"pip install {name} (without it: take '{name}' out of 'trackers' in config.yaml)",
             )
     made = {"tensorboard": _tensorboard, "wandb": _wandb}
-    return [_Guarded(name, made[name], folder) for name in names]
+    return [_Guarded(name, made[name], folder, epochs) for name in names]
 
 
 class _Guarded(TrainerCallback):
     """A tracker that is told no more once it fails, as on a full disk or without the net: no training ends by it."""
 
-    def __init__(self, name: str, make: Callable[[Path], TrainerCallback], folder: Path) -> None:
+    def __init__(self, name: str, make: Callable[[Path], TrainerCallback], folder: Path, epochs: float) -> None:
         self.name = name
+        self.epochs = epochs
         self.tracker: TrainerCallback | None = make(folder)
 
     def _tell(self, event: str, *given: Any, **named: Any) -> None:
@@ -49,8 +53,12 @@ class _Guarded(TrainerCallback):
     def on_train_begin(self, *given: Any, **named: Any) -> None:
         self._tell("on_train_begin", *given, **named)
 
-    def on_log(self, *given: Any, **named: Any) -> None:
-        self._tell("on_log", *given, **named)
+    def on_log(self, *given: Any, logs: dict[str, Any], **named: Any) -> None:
+        # TRL logs what it does not compute as not a number.
+        known = {name: value for name, value in logs.items() if not (isinstance(value, float) and math.isnan(value))}
+        if "epoch" in known:
+            known["epoch"] *= self.epochs
+        self._tell("on_log", *given, logs=known, **named)
 
     def on_save(self, *given: Any, **named: Any) -> None:
         self._tell("on_save", *given, **named)

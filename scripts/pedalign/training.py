@@ -328,7 +328,7 @@ def train_and_save(
             _without_shared_memory()
     begin("loading")
     names = [] if args.trackers == "none" else args.trackers.split(",")
-    watchers = trackers(names, args.tensorboard) if is_first_process() else []
+    watchers = trackers(names, args.tensorboard, settings.training.epochs) if is_first_process() else []
     inputs = verified(*data, args.model, args.rubric) if is_first_process() else {}
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)

@@ -67,12 +67,22 @@ def expect_its_own_replies(url: str, name: str, checkpoint: Path) -> None:
         assert answer.usage.prompt_tokens == len(tutor.renderer.encode(messages)[0])
 
 
+def expect_streamed_replies(url: str, name: str, checkpoint: Path) -> None:
+    """As chat interfaces show them."""
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    asked = {"model": name, "messages": QUESTION, "temperature": 0, "max_tokens": 60}
+    parts = [part.choices[0] for part in client.chat.completions.create(**asked, stream=True) if part.choices]
+    assert "".join(part.delta.content or "" for part in parts) == Tutor(checkpoint).answer(QUESTION).text
+    assert parts[-1].finish_reason == "stop"
+
+
 def test_transformers_serve_renders_as_the_checkpoint_says(checkpoint, tmp_path):
     port = free_port()
     url = f"http://localhost:{port}"
     with running(tmp_path, "-m", "transformers.cli.transformers", "serve", checkpoint, "--port", port):
         assert until(lambda: answers(f"{url}/health"), 120)
         expect_its_own_replies(url, str(checkpoint), checkpoint)
+        expect_streamed_replies(url, str(checkpoint), checkpoint)
 
 
 def test_fastchats_controller_worker_and_server_ask_with_the_tutors_template(checkpoint, tmp_path):
@@ -84,9 +94,10 @@ def test_fastchats_controller_worker_and_server_ask_with_the_tutors_template(che
         own = ("--port", ports[1], "--worker-address", worker, "--controller-address", controller)
         stack.enter_context(running(tmp_path, "scripts/fastchat_worker.py", checkpoint, *own))
         given = ("--port", ports[2], "--controller-address", controller)
-        stack.enter_context(running(tmp_path, "-m", "fastchat.serve.openai_api_server", *given))
+        stack.enter_context(running(tmp_path, "scripts/fastchat_server.py", *given))
         assert until(lambda: answers(f"{server}/v1/models", wanted="tiny/dpo-b0.1"), 120)
         expect_its_own_replies(server, "tiny/dpo-b0.1", checkpoint)
+        expect_streamed_replies(server, "tiny/dpo-b0.1", checkpoint)
 
 
 def test_fastchats_worker_refuses_code_of_a_checkpoint(checkpoint, tmp_path):

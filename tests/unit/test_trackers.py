@@ -1,6 +1,7 @@
 """The curves of a training in TensorBoard's files, and those of Weights & Biases."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -14,30 +15,55 @@ from small import TALKS, settings, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerState, TrainingArguments
 
+from pedalign.alignment import AlignmentSettings, Pair, optimize
 from pedalign.trackers import trackers
 from pedalign.training import finetune
 
 pytestmark = pytest.mark.slow
 
 
-def losses(folder):
+def curve(folder, name):
     read = EventAccumulator(str(folder))
     read.Reload()
-    return [(event.step, round(event.value, 4)) for event in read.Scalars("train/loss")]
+    return [(event.step, round(event.value, 4)) for event in read.Scalars(f"train/{name}")]
+
+
+def losses(folder):
+    return curve(folder, "loss")
 
 
 def test_tensorboard_has_the_loss_of_each_step_of_the_newest_training(tmp_path):
     model, tokenizer, renderer = small_model()
     for epochs in (2, 1):
-        watchers = trackers(["tensorboard"], tmp_path / "tiny/sft")
+        watchers = trackers(["tensorboard"], tmp_path / "tiny/sft", epochs)
         facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=epochs), watchers=watchers)
         steps = [(number + 1, round(entry["loss"], 4)) for number, entry in enumerate(facts["history"])]
         assert losses(tmp_path / "tiny/sft") == steps
 
 
+def test_the_curve_of_epochs_counts_those_of_the_training(tmp_path):
+    watchers = trackers(["tensorboard"], tmp_path, 3)
+    finetune(*small_model(), TALKS, settings(epochs=3), watchers=watchers)
+    assert curve(tmp_path, "epoch")[3::4] == [(4, 1.0), (8, 2.0), (12, 3.0)]
+
+
+def test_tensorboard_has_no_curve_of_what_the_trainer_does_not_compute(tmp_path):
+    """With replies of one prompt in two rows, TRL computes neither entropy nor the mean logits."""
+    model, tokenizer, renderer = small_model()
+    pairs = [Pair(talk.messages[:1], talk.messages[1]["content"], '{"Move": "telling"}', -3.0, -4.0) for talk in TALKS]
+    watchers = trackers(["tensorboard"], tmp_path, 1)
+    aligning = AlignmentSettings(algorithm="dpo", beta=0.1, label_noise=0.1)
+    optimize(model, tokenizer, renderer, pairs, aligning, settings(epochs=1), watchers=watchers)
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+    names = read.Tags()["scalars"]
+    assert {"train/loss", "train/rewards/margins"} <= set(names)
+    assert not [name for name in names if any(math.isnan(event.value) for event in read.Scalars(name))]
+
+
 def test_a_training_that_goes_on_has_each_step_once(tmp_path):
     for first, last in ((0, 6), (4, 8)):  # ended after the sixth; its newest state is of the fourth
-        (watcher,) = trackers(["tensorboard"], tmp_path)
+        (watcher,) = trackers(["tensorboard"], tmp_path, 1)
         state = TrainerState(global_step=first, is_world_process_zero=True)
         watcher.on_train_begin(TrainingArguments(), state, None)
         for step in range(first + 1, last + 1):
@@ -49,10 +75,10 @@ def test_a_training_that_goes_on_has_each_step_once(tmp_path):
 
 def test_a_tracker_that_is_not_known_or_not_installed_is_refused(tmp_path, monkeypatch, refused):
     with refused("tensorbord", "did you mean 'tensorboard'"):
-        trackers(["tensorbord"], tmp_path)
+        trackers(["tensorbord"], tmp_path, 1)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with refused("'wandb' is not installed", "pip install wandb"):
-        trackers(["wandb"], tmp_path)
+        trackers(["wandb"], tmp_path, 1)
 
 
 def training(tracker: str, folder, epochs: int) -> str:
@@ -63,7 +89,7 @@ from pathlib import Path
 from small import TALKS, settings, small_model
 from pedalign.trackers import trackers
 from pedalign.training import finetune
-watchers = trackers([{tracker!r}], Path({str(folder)!r}))
+watchers = trackers([{tracker!r}], Path({str(folder)!r}), {epochs})
 facts = finetune(*small_model(), TALKS, settings(epochs={epochs}), watchers=watchers)
 print("steps", len(facts["history"]))
 """
@@ -86,7 +112,7 @@ for step in (4, 0):
     wandb.finish()
     wandb.teardown()
     del os.environ["WANDB_RUN_ID"]  # as in another process
-    (watcher,) = trackers(["wandb"], Path({str(tmp_path / "logs/tiny/sft")!r}))
+    (watcher,) = trackers(["wandb"], Path({str(tmp_path / "logs/tiny/sft")!r}), 2)
     watcher.on_train_begin(TrainingArguments(), TrainerState(global_step=step, is_world_process_zero=True), None)
     runs.append(wandb.run.id)
 print("found", json.dumps([*found, runs]))
