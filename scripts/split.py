@@ -2,7 +2,8 @@
 
 Reads   <dataset>-dataset-<n>.json, in the order given, and the rubric
 Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatted.json, -test_formatted.json
-        (one row per tutor turn) and splits.json (what was drawn, dropped and shared) into the output folder
+        (one row per tutor turn) and splits.json (what was drawn, dropped and shared) into the output folder; where a
+        split is empty, splits-failed.json alone, which lists why
 
     python scripts/split.py datasets/simulated/bio-dataset-[123].json --rubric datasets/rubrics/class.yaml \
         --dataset bio --output results/data --settings '{"sft": 120, "dpo": 100, "test": 120, "seed": 42}'
@@ -12,12 +13,12 @@ from pathlib import Path
 
 from pedalign.artifacts import write_json, write_records
 from pedalign.conversation import formatted_rows
-from pedalign.errors import argument_parser, run
+from pedalign.errors import UserError, argument_parser, run
 from pedalign.provenance import record, verified
 from pedalign.published import check_published
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
-from pedalign.splits import SplitSettings, draw
+from pedalign.splits import EmptySplit, SplitSettings, draw
 
 
 def main() -> None:
@@ -34,12 +35,21 @@ def main() -> None:
         check_published(args.conversations)
     settings = from_json(SplitSettings, args.settings)
     inputs = verified(*args.conversations, args.rubric)
-    splits, report = draw(args.conversations, load_rubric(args.rubric), settings)
+    failed = args.output / "splits-failed.json"
+    failed.unlink(missing_ok=True)
+    try:
+        splits, report = draw(args.conversations, load_rubric(args.rubric), settings)
+    except EmptySplit as error:
+        write_json(failed, error.account)
+        raise UserError(error.problem, f"{error.remedy}; all reasons: {failed}") from None
     written = [args.output / "splits.json"]
     for split, conversations in splits.items():
         written.append(args.output / f"{args.dataset}-{split}.json")
         write_records(written[-1], (one.record() for one in conversations))
-        print(f"{split}: {len(conversations)} conversations, {report['splits'][split]['tutor_turns']} tutor turns")
+        found = report["splits"][split]
+        per_problem = "{fewest} to {most} each".format_map(found["conversations_per_problem"])
+        about = f"{len(conversations)} conversations about {found['problems']} problems ({per_problem})"
+        print(f"{split}: {about}, {found['tutor_turns']} tutor turns")
     for split in ("dpo", "test"):
         written.append(args.output / f"{args.dataset}-{split}_formatted.json")
         write_records(written[-1], formatted_rows(splits[split]))
@@ -48,6 +58,8 @@ def main() -> None:
     print(f"cut at a reply that is not valid: {report['cut_by_reason'] or 'none'}; details in splits.json")
     for name, shared in report["leaks"].items():
         print(f"{name}: {shared['conversations']} of {shared['of']} test conversations")
+    for warning in report["warnings"]:
+        print(f"warning: {warning}")
 
 
 if __name__ == "__main__":

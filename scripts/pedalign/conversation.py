@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pedalign import paper
+from pedalign.conversation_formats import SHAPE, SPEAKERS, looks_like, refuse_other_formats
 from pedalign.errors import UserError
 from pedalign.paper import INSTRUCTIONS, INSTRUCTIONS_END
 from pedalign.records import iterate_json, json_kind
 from pedalign.rubric import Canonical, Rubric
 
-SPEAKERS = ("human", "gpt")  # the student, the tutor
 Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, as TRL has it
 
 _STRAY_QUOTE = re.compile(r"^[\"'](?=\s*\n)\s*(?=Q\.)")
@@ -113,10 +113,10 @@ def read_conversations(path: Path, two_endings: bool = False, paper_rules: bool 
     `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
     ids and turns that alternate, the student's first.
     """
-    shape = '[{"id": "...", "conversations": [{"from": "human", "value": "..."}, ...]}, ...]'
+    refuse_other_formats(path)
     seen: dict[str, int] = {}
     repeated = Counter[str]()
-    for number, record in enumerate(iterate_json(path, "conversations", f"the format is {shape}")):
+    for number, record in enumerate(iterate_json(path, "conversations", f"the format is {SHAPE}")):
         conversation = _read_record(record, f"{path}: record {number}", two_endings, paper_rules)
         while paper_rules and conversation.id in seen:
             repeated[conversation.id] += 1
@@ -135,6 +135,8 @@ def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool)
         raise UserError(
             f"{where}: a JSON {json_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}'
         )
+    if found := looks_like(record):
+        raise UserError(f"{where}: looks like {found[0]}, not a conversation", found[1])
     identity = record.get("id")
     if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
         raise UserError(f"{where}: field 'id' is {identity!r}", "give the conversation an id, a string")

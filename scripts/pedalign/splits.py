@@ -12,12 +12,19 @@ from typing import Any
 from pedalign.artifacts import sha256
 from pedalign.conversation import Conversation, Cut, RawConversation, Reader, clean, read_conversations, turn_reader
 from pedalign.errors import UserError
-from pedalign.leak_free import ProblemCounts, assign
+from pedalign.leak_free import ProblemCounts, assign, even_counts
 from pedalign.paper import INSTRUCTIONS_END
 from pedalign.records import Lazy, Stored
+from pedalign.reply_defects import Reason, Tally, explain
 from pedalign.rubric import Rubric
 
 SPLITS = ("sft", "dpo", "test")
+
+# What `warnings` are about: cut or dropped conversations, as a share of those drawn; splits of fewer problems, with at
+# least two conversations about each, or of more conversations a problem.
+MOST_CUT = 0.2
+FEW_PROBLEMS = 10
+MANY_OF_A_PROBLEM = 20
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,14 @@ class SplitSettings:
     @property
     def sizes(self) -> dict[str, int]:
         return {split: getattr(self, split) for split in SPLITS}
+
+
+class EmptySplit(UserError):
+    """No drawn conversation of a split can be used; `account` is the account of the draw up to there."""
+
+    def __init__(self, problem: str, remedy: str, account: dict[str, Any]) -> None:
+        super().__init__(problem, remedy)
+        self.account = account
 
 
 def dataset_files(folder: Path, dataset: str) -> list[Path]:
@@ -89,6 +104,8 @@ def draw(
         "splits": {},
         "cut": [],
         "dropped": [],
+        "reasons": [],
+        "warnings": [],
     }
     eligible = []
     for path in files:
@@ -99,21 +116,52 @@ def draw(
         if not settings.paper_rules:
             _check_enough(path, eligible[-1], settings.sizes)
     if settings.method == "leak_free":
-        drawn, report["leak_free"] = _draw_leak_free(files, rubric, settings, reader)
+        drawn, report["leak_free"] = _draw_leak_free(files, rubric, settings, reader, report)
     else:
         drawn = _draw_random(eligible, settings)
-    splits = _cleaned(files, drawn, reader, report)
+    tally = Tally()
+    splits = _cleaned(files, drawn, reader, report, tally)
+    report["cut_by_reason"] = dict(Counter(cut["defect"] for cut in report["cut"]))
+    report["reasons"] = tally.listed()
     for split, conversations in splits.items():
         if not conversations:
-            dropped = sum(one["split"] == split for one in report["dropped"])
-            raise UserError(
-                f"the {split} split is empty: none of {dropped} drawn conversations opens with a valid reply",
-                f"look at the replies in {files[0]}: they must hold the fields of the rubric {rubric.name}",
-            )
+            raise _empty(split, settings, report, tally)
         report["splits"][split] = _account(conversations, rubric)
-    report["cut_by_reason"] = dict(Counter(cut["defect"] for cut in report["cut"]))
     report["leaks"] = leaks(splits)
+    report["warnings"] = [*_much_cut(drawn, report, tally), *_few_problems(report["splits"])]
     return splits, report
+
+
+def _empty(split: str, settings: SplitSettings, report: dict[str, Any], tally: Tally) -> EmptySplit:
+    dropped = sum(one["split"] == split for one in report["dropped"])
+    problem = f"the {split} split is empty: "
+    if not dropped or not tally.entries:
+        problem += f"the files hold fewer conversations of more than two turns than {settings.sizes} for each"
+        return EmptySplit(problem, "lower the sizes under 'splits' in config.yaml", report)
+    problem += f"none of {dropped:,} drawn conversations opens with a valid reply; {tally.commonest()}"
+    return EmptySplit(problem, tally.remedy(), report)
+
+
+def _much_cut(drawn: "Drawn", report: dict[str, Any], tally: Tally) -> Iterator[str]:
+    total = sum(len(members) for by_split in drawn for members in by_split.values())
+    if len(report["cut"]) > MOST_CUT * total:
+        yield (
+            f"{len(report['cut']):,} of {total:,} drawn conversations are cut before a reply that is not valid, "
+            f"{len(report['dropped']):,} of them at the first; {tally.commonest()}; to mend it: {tally.remedy()}"
+        )
+
+
+def _few_problems(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for split, account in accounts.items():
+        conversations, problems = account["conversations"], account["problems"]
+        few = problems < FEW_PROBLEMS and conversations >= 2 * problems
+        if few or conversations > MANY_OF_A_PROBLEM * problems:
+            what = "what is learned" if split != "test" else "what is measured"
+            yield (
+                f"the {split} split is about few problems for its size: {problems:,} for {conversations:,} "
+                f"conversations, {conversations / problems:.1f} each; {what} there may hold for these problems alone "
+                "(a problem is told by the opening question: docs/splits.md)"
+            )
 
 
 def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
@@ -152,44 +200,71 @@ def _draw_random(eligible: Sequence[int], settings: SplitSettings) -> Drawn:
 
 
 def _draw_leak_free(
-    files: Sequence[Path], rubric: Rubric, settings: SplitSettings, reader: Reader
+    files: Sequence[Path],
+    rubric: Rubric,
+    settings: SplitSettings,
+    reader: Reader,
+    report: dict[str, Any],
 ) -> tuple[Drawn, dict[str, Any]]:
     """Each split draws from the conversations about its own problems; and what was shared out, and how well."""
     members: dict[str, list[list[int]]] = {}  # problem → for each file, which of its eligible conversations
     labels: dict[str, Counter[tuple[str, str]]] = {}
+    unusable = Tally()
     for number, path in enumerate(files):
         for at, raw in enumerate(_eligible(path, reader)):
-            conversation, _ = clean(raw, reader)
+            conversation, cut = clean(raw, reader)
             if conversation.n_turns:
                 problem = conversation.problem
                 members.setdefault(problem, [[] for _ in files])[number].append(at)
                 labels.setdefault(problem, Counter()).update(_labels(conversation, rubric))
+            elif cut:
+                unusable.add(_reason(raw, cut, rubric), path.name, raw.id, cut.turn, raw.texts[1])
     known = [(field.key, label) for field in rubric.label_fields for label in field.labels]
     problems = {
         problem: ProblemCounts(tuple(map(len, by_file)), {label: labels[problem][label] for label in known})
         for problem, by_file in members.items()
     }
-    assignment = assign(problems, settings.sizes)
+    report["reasons"] = unusable.listed()
+    if not problems:
+        problem = f"no conversation opens with a valid reply; {unusable.commonest()}"
+        raise EmptySplit(problem, unusable.remedy(), report)
+    try:
+        assignment = assign(problems, settings.sizes)
+    except UserError as error:
+        lost = sum(entry["conversations"] for entry in report["reasons"])
+        if not lost:
+            raise
+        problem = f"{error.problem}. {lost:,} conversations open with no valid reply; {unusable.commonest()}"
+        raise UserError(problem, error.remedy) from None
     rng = random.Random(settings.seed)
-    drawn: Drawn = []
-    for number in range(len(files)):
-        drawn.append({})
-        for split, size in settings.sizes.items():
-            pool = [
-                at for problem, home in assignment.splits.items() if home == split for at in members[problem][number]
+    drawn: Drawn = [{} for _ in files]
+    for split, size in settings.sizes.items():
+        own = [problem for problem, home in assignment.splits.items() if home == split]
+        rng.shuffle(own)  # of equal problems the first give more
+        counts = even_counts([problems[problem].conversations for problem in own], size)
+        for file, by_split in enumerate(drawn):
+            taken = [
+                at
+                for problem, count in zip(own, counts, strict=True)
+                for at in rng.sample(members[problem][file], count[file])
             ]
-            drawn[-1][split] = rng.sample(pool, size)
+            rng.shuffle(taken)
+            by_split[split] = taken
     return drawn, {
-        "problems": dict(Counter(assignment.splits.values())),
+        "problems": {split: list(assignment.splits.values()).count(split) for split in settings.sizes},
         "label_share_difference": assignment.difference,
         "gap": assignment.gap,
     }
 
 
+def _reason(raw: RawConversation, cut: Cut, rubric: Rubric) -> Reason:
+    return explain(raw.texts[2 * cut.turn + 1], rubric, cut.defect, cut.detail)
+
+
 def _cleaned(
-    files: Sequence[Path], drawn: Drawn, reader: Reader, report: dict[str, Any]
+    files: Sequence[Path], drawn: Drawn, reader: Reader, report: dict[str, Any], tally: Tally
 ) -> dict[str, Sequence[Conversation]]:
-    """The drawn conversations, each cut where a reply is not valid, of which the report is told."""
+    """The drawn conversations, each cut where a reply is not valid, of which the report and the tally are told."""
     store = Stored()
     places: dict[str, list[int]] = {split: [] for split in SPLITS}  # in the store
     for number, (path, by_split) in enumerate(zip(files, drawn, strict=True), start=1):
@@ -204,6 +279,9 @@ def _cleaned(
                 found[at] = identity, cut, len(store) if conversation.n_turns else None
                 if conversation.n_turns:
                     store.append({"id": identity, "messages": conversation.messages})
+                if cut:
+                    reply = raw.texts[2 * cut.turn + 1]
+                    tally.add(_reason(raw, cut, reader.rubric), path.name, raw.id, cut.turn, reply)
         for split, members in by_split.items():
             for identity, cut, place in map(found.__getitem__, members):
                 if cut:
@@ -232,17 +310,18 @@ def _labels(conversation: Conversation, rubric: Rubric) -> Iterator[tuple[str, s
 
 def _account(members: Iterable[Conversation], rubric: Rubric) -> dict[str, Any]:
     turns: list[int] = []
-    problems: set[str] = set()
+    problems: Counter[str] = Counter()
     labels: Counter[tuple[str, str]] = Counter()
     for member in members:
         turns.append(member.n_turns)
-        problems.add(member.problem)
+        problems[member.problem] += 1
         labels.update(_labels(member, rubric))
     return {
         "conversations": len(turns),
         "tutor_turns": sum(turns),
         "of_one_turn": turns.count(1),
         "problems": len(problems),
+        "conversations_per_problem": {"fewest": min(problems.values()), "most": max(problems.values())},
         "labels": {f.key: {label: labels[f.key, label] for label in f.labels} for f in rubric.label_fields},
     }
 

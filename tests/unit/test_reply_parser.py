@@ -220,29 +220,3 @@ def test_spellings_of_not_applicable_become_its_label(spelling: str) -> None:
 def test_fields_that_the_rubric_does_not_name_are_dropped(rubric: Rubric) -> None:
     more = {"Thoughts of Tutorbot": "The student is wrong.", **named(rubric), "Mood": ["calm", {"deep": None}], "n": 1}
     assert rubric.parse(repr(more)) == rubric.parse(repr(named(rubric)))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "word"),
-    [
-        ("fields:", "fields: [", "not YAML"),
-        ("fields:", "felder:", "'fields'"),
-        ("key: action", "kay: action", "'key'"),
-        ("spoken: tutorbot", "spoken: action", "spoken: action"),
-        ("spoken: tutorbot", "", "'spoken'"),
-        ('[["1", "2"]', '[["1", "99"]', "99"),
-        ('[["1", "2"]', '[["1", "2", "3"]', "rubric"),
-        ("field: action", "field: acton", "acton"),
-        ("{label: g,", "{label: q,", "'q'"),
-        ("key: state", "key: action", "action"),
-    ],
-)
-def test_a_broken_rubric_is_refused_with_the_file_and_the_reason(
-    tmp_path, refused, old: str, new: str, word: str
-) -> None:
-    text = (FOLDER / "class.yaml").read_text(encoding="utf-8")
-    assert old in text
-    path = tmp_path / "broken.yaml"
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    with refused(str(path), word):
-        load_rubric(path)
