@@ -8,7 +8,7 @@ SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
 # A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
 run: .venv/installed
-	$(ACTIVATE) && python scripts/unlock.py && snakemake --cores all
+	$(ACTIVATE) && python scripts/unlock.py && exec snakemake --cores all
 
 # Talk to a tutor. CHAT="results/tiny/sft/checkpoint results/tiny/dpo-b0.1/checkpoint --web": to two, in the browser.
 CHAT ?= results/tiny/dpo-b0.1/checkpoint

@@ -66,4 +66,5 @@ onsuccess:
 
 
 onerror:
+    STOP.end_if_stopped()
     repeat_problems()

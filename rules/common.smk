@@ -22,6 +22,7 @@ from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
 from pedalign.rubric import load_rubric
 from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
+from pedalign.stopping import Stop
 from pedalign.submitted import mark_unfinished, records, refuse_beside
 from pedalign.table import table
 from snakemake.iocontainers import InputFiles, Wildcards
@@ -52,7 +53,9 @@ def checked(question, *arguments):
 
 
 checked(validate, config)
+STOP = Stop()
 if workflow.is_main_process:
+    STOP.at_once()
     live()
 
 # Slurm jobs of a call that was killed: what they make counts as unfinished until they are taken up.
@@ -211,6 +214,9 @@ def machine():
 def check_before_start():
     """End the workflow before anything starts, so before Snakemake removes what is to be made anew: where a file that
     jobs read is not as it was made, where a job asks for more than this machine has, or runs elsewhere already."""
+    here = workflow.is_main_process and workflow.local_exec
+    if here:
+        STOP.at_once()  # again: Snakemake has set a handler of its own since
     if workflow.is_main_process:
         checked(check_writable, Path(RESULTS))
         jobs = list(workflow.dag.needrun_jobs())
@@ -223,6 +229,8 @@ def check_before_start():
             checked(refuse_beside, SUBMITTED)
         jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
         checked(check_machine, [(str(job), job.resources.gpu, job.resources.nodes) for job in jobs], machine())
+    if here:
+        STOP.saving(workflow.scheduler.exit_gracefully)
 
 
 def base_inputs(wildcards):

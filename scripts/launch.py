@@ -1,8 +1,8 @@
 """Run a script on the GPUs that its job was granted: in one process, or in several by accelerate.
 
 On one machine the GPUs are leased, so that no two jobs have the same one; Slurm's or the caller's CUDA_VISIBLE_DEVICES
-says which there are. A job over several nodes starts this launcher once on each of them. SIGTERM is passed on to the
-script; a training saves its state and the launcher ends with status 75.
+says which there are. A job over several nodes starts this launcher once on each of them. SIGTERM, Ctrl-C and the end of
+the terminal reach the script as SIGTERM: a training saves its state and the launcher ends with status 75.
 
 Reads   nothing
 Writes  --log: what the script prints, beside printing it; how long it waited for GPUs, and how much memory it took

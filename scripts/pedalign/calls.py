@@ -1,22 +1,71 @@
 """The calls of Snakemake in this folder: what they check before they start, and which live, so that what a dead one had
 locked can be unlocked."""
 
+import argparse
 import fcntl
+import json
 import os
 import shlex
 import socket
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import yaml
+
 from pedalign.errors import UserError
+from pedalign.provenance import record_path
 
 LIVING = Path(".snakemake/living")  # locked by each call for as long as it lives; holds the hosts of all calls
 LOCKS = Path(".snakemake/locks")  # Snakemake's own, which stay behind when a call is killed
 _CLOCKS_DIFFER = 60  # seconds, of machines that share a folder
 
 _held: list[int] = []
+
+
+def check_command_line() -> None:
+    """Ends a call whose target Snakemake would read as a settings file or as a setting, since it comes after
+    --configfile or --config, with two lines. Called by profiles/default, before Snakemake reads such files."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--configfile", "--configfiles", nargs="+", default=[])
+    parser.add_argument("--config", "-C", nargs="*", default=[])
+    known, _ = parser.parse_known_args(sys.argv[1:])
+    as_file, as_setting = ("--configfile", "my.yaml", "a settings file"), ("--config", "seed=7", "a setting")
+    refused = [(*as_file, file, _no_settings(Path(file))) for file in known.configfile]
+    refused += [(*as_setting, entry, "this is no name=value") for entry in known.config if "=" not in entry]
+    for option, example, kind, given, problem in refused:
+        if problem:
+            error = UserError(
+                f"{given}: Snakemake reads what follows {option} as {kind}, and {problem}",
+                f"put targets first (snakemake --cores all TARGET {option} {example}), or after --",
+            )
+            sys.exit(str(error))
+
+
+def _no_settings(file: Path) -> str:
+    """Why this is no settings file; empty where it is one."""
+    if file.is_dir():
+        return "this is a folder"
+    if not file.exists():
+        return "there is no such file"
+    if record_path(file).exists():
+        return "this was made by the workflow"
+    if not file.is_file():  # a pipe, which can be read only once
+        return ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        try:
+            settings = json.loads(text)
+        except ValueError:
+            settings = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        where = f" (line {error.problem_mark.line + 1}: {error.problem})" if error.problem_mark else ""
+        return f"this is neither JSON nor YAML{where}"
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        return f"this can't be read: {error}"
+    return "" if isinstance(settings, dict) else "this has no names at its top level"
 
 
 def check_writable(folder: Path) -> None:

@@ -15,7 +15,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pedalign.processes import INTERRUPTED, INTERRUPTION_NOTE, LAUNCHER, accumulation, die_with_parent
+from pedalign.processes import (
+    INTERRUPTED,
+    INTERRUPTION_NOTE,
+    LAUNCHER,
+    SAME_PRESS,
+    accumulation,
+    children,
+    die_with_parent,
+)
 
 _PROFILES = Path(__file__).parents[2] / "profiles" / "accelerate"
 # On the CPU, memory that a step gives back is asked for by the next one, and to get it from the kernel anew costs some
@@ -129,7 +137,8 @@ class Acts(Enum):
 def supervise(command: Sequence[str], environment: dict[str, str], output: Output, terminates: Acts) -> int:
     """Run `command` until it ends; its exit status, or INTERRUPTED.
 
-    Signals go on to all its processes; if this process dies, however it dies, the command dies too.
+    SIGTERM, SIGHUP and Ctrl-C end it (a training saves its state); if this process dies, however it dies, the command
+    dies too.
     """
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder, "interrupted")
@@ -141,8 +150,11 @@ def supervise(command: Sequence[str], environment: dict[str, str], output: Outpu
             process_group=0,
             preexec_fn=lambda: _prepare(terminates),
         )
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, lambda number, _: _pass_on(number, process, terminates))
+        handler = _PassOn(process, terminates)
+        signal.signal(signal.SIGTERM, handler)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # by a shell for its background jobs, or by nohup
+                signal.signal(number, handler)
         assert process.stdout is not None
         while chunk := os.read(process.stdout.fileno(), 65536):
             output.write(chunk)
@@ -164,21 +176,36 @@ def _prepare(terminates: Acts) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
-def _pass_on(number: int, process: subprocess.Popen, terminates: Acts) -> None:
-    """SIGTERM again and again: a process that still loads its model was not ready for the first one."""
-    if number == signal.SIGTERM and terminates == Acts.NOBODY:
-        return
+class _PassOn:
+    """Handles the signals of the launcher: the first one ends the command by SIGTERM, so that a training saves its
+    state; Ctrl-C again interrupts it. What srun started is ended by Slurm."""
 
-    def send() -> None:
-        while process.poll() is None:
-            with suppress(ProcessLookupError, FileNotFoundError):  # ended just now
-                if number == signal.SIGTERM and terminates == Acts.PROCESSES:  # each has a group of its own
-                    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-                        os.kill(int(child), number)
-                else:
-                    os.killpg(process.pid, number)
+    def __init__(self, process: subprocess.Popen, terminates: Acts) -> None:
+        self.process = process
+        self.terminates = terminates
+        self.first: float | None = None
+
+    def __call__(self, number: int, _: Any) -> None:
+        if self.terminates == Acts.NOBODY:
             if number != signal.SIGTERM:
-                break
+                self._send_to_group(number)
+        elif self.first is None:
+            self.first = time.monotonic()
+            threading.Thread(target=self._terminate, daemon=True).start()
+        elif number == signal.SIGINT and time.monotonic() - self.first > SAME_PRESS:
+            self._send_to_group(number)
+
+    def _terminate(self) -> None:
+        """SIGTERM again and again: a process that still loads its model was not ready for the first one."""
+        while self.process.poll() is None:
+            if self.terminates == Acts.PROCESSES:  # each has a group of its own
+                for child in children(self.process.pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGTERM)
+            else:
+                self._send_to_group(signal.SIGTERM)
             time.sleep(_REMINDER)
 
-    threading.Thread(target=send, daemon=True).start()
+    def _send_to_group(self, number: int) -> None:
+        with suppress(ProcessLookupError):  # ended just now
+            os.killpg(self.process.pid, number)

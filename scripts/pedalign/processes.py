@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ from pedalign.errors import UserError
 INTERRUPTED = 75  # exit status of a training that SIGTERM ended and that can go on (sysexits.h: EX_TEMPFAIL)
 INTERRUPTION_NOTE = "PEDALIGN_INTERRUPTION_NOTE"  # names a file: there after an interruption
 LAUNCHER = "PEDALIGN_LAUNCHER"  # the launcher's process id
+SAME_PRESS = 1.0  # seconds in which SIGINT may come twice for one Ctrl-C: from the terminal, and from a program between
 
 _PR_SET_PDEATHSIG = 1
 
@@ -45,6 +47,16 @@ def accumulation(global_batch_size: int, device_batch_size: int, processes: int)
             "change one of the two, or the number of GPUs, in the model's entry of config.yaml",
         )
     return global_batch_size // at_a_time
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process of this machine has started and not yet asked how they ended (Linux)."""
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):  # it, or a thread of it, has ended
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def end_interrupted() -> NoReturn:

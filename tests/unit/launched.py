@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,24 @@ def alive(process: str) -> bool:
         return False
 
 
+def set_ignored(numbers: Sequence[int]) -> None:
+    """In a new process: of the signals of a terminal these are ignored, whatever these tests ignore themselves."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN if number in numbers else signal.SIG_DFL)
+
+
 class Launched:
     """A launcher at work. The locks of its GPUs, and what it says, are in `folder`."""
 
     def __init__(
-        self, folder: Path, *script: object, gpu: int = 0, log: object = None, impatient: bool = False, **told: str
+        self,
+        folder: Path,
+        *script: object,
+        gpu: int = 0,
+        log: object = None,
+        impatient: bool = False,
+        ignored: Sequence[int] = (),
+        **told: str,
     ) -> None:
         self.output = folder / f"{time.monotonic_ns()}.output"
         options = [f"--gpu={gpu}", *([f"--log={log}"] if log else []), "--", *map(str, script)]
@@ -65,6 +79,7 @@ class Launched:
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | pretended | told,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=lambda: set_ignored(ignored),
             )
 
     @property

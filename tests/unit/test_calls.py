@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pedalign.calls import LIVING, LOCKS, locked_by_the_dead
+from pedalign.calls import LIVING, LOCKS, check_command_line, locked_by_the_dead
 
 CALL = "import sys; from pedalign.calls import live; live(); print('lives', flush=True); sys.stdin.read()"
 
@@ -52,3 +52,61 @@ def test_without_locks_nothing_is_unlocked() -> None:
     (LOCKS / "0.input.lock").unlink()
     assert not locked_by_the_dead()
     assert not LIVING.exists()
+
+
+def said_of(monkeypatch, *arguments: object) -> str:
+    """What the check of a command line says, if anything."""
+    monkeypatch.setattr(sys, "argv", ["snakemake", *map(str, arguments)])
+    try:
+        check_command_line()
+    except SystemExit as ended:
+        return str(ended.code)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("all", None, "there is no such file"),
+        ("made.json", b"{}", "this was made by the workflow"),
+        ("table.csv", b"a,b\n1,2\n", "this has no names at its top level"),
+        ("empty.yaml", b"", "this has no names at its top level"),
+        ("list.json", b"[1]", "this has no names at its top level"),
+        ("typo.yaml", b"seed: 7\nsplits: {sft: 3\n", "this is neither JSON nor YAML (line 3: "),
+        ("weights", b"\xff\x00", "this can't be read: 'utf-8' codec"),
+        ("deep.json", b"[" * 10**5, "this can't be read: "),
+        ("results", "a folder", "this is a folder"),
+    ],
+)
+def test_what_is_no_settings_file_is_refused_after_configfile(tmp_path, monkeypatch, name, content, problem) -> None:
+    (tmp_path / "my.yaml").write_text("seed: 7")
+    (tmp_path / ".provenance").mkdir()
+    (tmp_path / ".provenance/made.json.json").write_text("{}")
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content:
+        (tmp_path / name).mkdir()
+    error, mend = said_of(monkeypatch, "--cores", 1, "--configfile", "my.yaml", name, "-n").splitlines()
+    assert error.startswith(
+        f"error: {name}: Snakemake reads what follows --configfile as a settings file, and {problem}"
+    )
+    assert mend == "  mend: put targets first (snakemake --cores all TARGET --configfile my.yaml), or after --"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["all", "--configfile", "my.yaml", "other.json"],
+        ["--configfile", "my.yaml", "--", "all"],
+        ["--configfile=my.yaml", "all"],
+        ["--configfile", "my.yaml", "--cores", "all", "all"],
+        ["all", "--config", "seed=7", "results=other", "--conda-prefix", "all"],
+        ["-C", "seed=7", "--", "all"],
+        ["--configfile", "/dev/stdin"],
+        ["all"],
+    ],
+)
+def test_what_snakemake_reads_rightly_is_let_through(tmp_path, monkeypatch, arguments) -> None:
+    (tmp_path / "my.yaml").write_text("seed: 7")
+    (tmp_path / "other.json").write_text('{"seed": 8}')
+    assert said_of(monkeypatch, *arguments) == ""

@@ -18,7 +18,7 @@ from launched import LAUNCHER, Launched, alive, until
 
 from pedalign.errors import UserError
 from pedalign.launching import Nodes, command, environment, free_port
-from pedalign.processes import accumulation
+from pedalign.processes import SAME_PRESS, accumulation
 from pedalign.resources import check_machine, gpu_count, runtime
 
 TRAINING = {"global_batch_size": 16, "device_batch_size": 1, "dtype": "bfloat16"}
@@ -213,6 +213,47 @@ while len(got) < 3:
     job = start(lines, impatient=True)
     assert job.says("ready")
     job.process.terminate()
+    assert job.ends() == 0
+
+
+TELLS = """
+import signal, time
+got = []
+signal.signal(signal.SIGTERM, lambda *_: (got.append(1), print("SIGTERM", flush=True)))
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("SIGINT after", len(got), flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_terminal_that_is_closed_let_a_training_save_as_sigterm_does(start, number):
+    job = start(TELLS)
+    assert job.says("ready")
+    job.process.send_signal(number)
+    assert job.says("SIGTERM")
+
+
+def test_ctrl_c_again_interrupts_a_script_and_one_that_comes_twice_does_not(start):
+    job = start(TELLS)
+    assert job.says("ready")
+    for _ in range(2):  # from the terminal, and passed on by a program between
+        job.process.send_signal(signal.SIGINT)
+    assert job.says("SIGTERM")
+    time.sleep(SAME_PRESS)
+    assert "SIGINT" not in job.said
+    job.process.send_signal(signal.SIGINT)
+    assert job.ends() == 0
+    assert "SIGINT after 1\n" in job.said
+
+
+def test_what_nohup_or_a_shell_has_ignored_does_not_reach_a_script(start):
+    job = start("import time; print('ready', flush=True); time.sleep(1)", ignored=[signal.SIGINT, signal.SIGHUP])
+    assert job.says("ready")
+    for number in (signal.SIGINT, signal.SIGHUP):
+        job.process.send_signal(number)
     assert job.ends() == 0
 
 

@@ -50,6 +50,23 @@ def shared(tmp_path_factory) -> Checkout:
     return fresh_checkout(tmp_path_factory.mktemp("bad") / "checkout")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--configfile", "results/a.json"], ["results/a.json: ", "follows --configfile", "there is no such file"]),
+        (["--configfile", "README.md"], ["README.md: ", "follows --configfile", "neither JSON nor YAML (line "]),
+        (["--config", "seed=7", "all"], ["all: ", "follows --config as a setting", "no name=value"]),
+    ],
+)
+def test_a_target_that_snakemake_takes_for_settings_is_refused(shared, arguments, words):
+    refused_with(shared.snakemake("--cores", "1", *arguments), [*words, "put targets first"])
+
+
+def test_targets_after_two_dashes_are_targets(shared):
+    answer = shared.snakemake("--cores", "1", "--dry-run", "--config", "seed=7", "--", "splits")
+    assert answer.returncode == 0 and "rule split:" in answer.stdout + answer.stderr
+
+
 def model(**changes: Any) -> dict[str, Any]:
     return {"models": {"tiny": changes}}
 

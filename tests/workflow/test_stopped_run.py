@@ -1,0 +1,122 @@
+"""Ctrl-C and SIGTERM let trainings save their state, and the next call gives what an undisturbed one does."""
+
+import fcntl
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+import yaml
+from checkouts import QUICK, ROOT, Checkout, fresh_checkout, made_once
+from snakemake.utils import update_config
+from waiting import until
+
+MODELS = ("tiny", "other", "undisturbed")
+# A state is saved for a signal alone.
+CHANGES = {"training_state": {"minutes": 0, "steps": 0}}
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def ready(shared_folder) -> Checkout:
+    """A checkout whose config.yaml is that of a quick run of three models, alike but for their names, with a longer
+    fine-tuning, which comes next."""
+
+    def make(path: Path) -> None:
+        fresh_checkout(path)
+        shutil.copy(ROOT / "Makefile", path)
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        for changes in (yaml.safe_load((ROOT / QUICK).read_text()), CHANGES):
+            update_config(config, changes)
+        model = config["models"]["tiny"]
+        model["sft"]["epochs"] = EPOCHS
+        configure(path, config, {"tiny": model})
+        done(path, "results/tiny/base.json")
+        shutil.copytree(path / "results/tiny/base", path / "base")
+        model = {"path": "base"} | {key: model[key] for key in model.keys() - {"init", "architecture", "vocab_size"}}
+        configure(path, config, dict.fromkeys(MODELS, model))
+        done(path, *(f"results/{name}/sft/audit.json" for name in MODELS))
+
+    def configure(path: Path, config: dict, models: dict[str, dict]) -> None:
+        runs = [{"model": name, "algorithm": "dpo", "beta": 0.1} for name in models]
+        (path / "config.yaml").write_text(yaml.safe_dump(config | {"models": models, "runs": runs}, sort_keys=False))
+
+    return made_once(shared_folder / "ready-to-train", make)
+
+
+def done(path: Path, *targets: str) -> None:
+    answer = subprocess.run(["snakemake", "--cores", "2", *targets], cwd=path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def trains(checkout: Checkout, model: str) -> bool:
+    """Its states' folder is made just before its first step."""
+    return any(checkout.path.glob(f"results/{model}/sft/checkpoint.state-*/owner"))
+
+
+def check_stopped(checkout: Checkout, *models: str) -> None:
+    """Each training has saved a state and nothing else, and no lock stays."""
+    for model in models:
+        folder = checkout.path / f"results/{model}/sft"
+        assert [path.name for path in folder.glob("checkpoint.state-*/checkpoint-*/whole.json")] == ["whole.json"]
+        assert not (folder / "checkpoint").exists() and not (folder / "checkpoint.json").exists()
+    assert list(checkout.path.glob(".snakemake/locks/*")) == []
+
+
+def test_sigterm_lets_trainings_save_and_the_same_call_ends_as_if_nothing_had_been(ready, tmp_path):
+    checkout = ready.copy(tmp_path / "checkout")
+    targets = [f"results/{model}/sft/checkpoint.json" for model in MODELS]
+    with (tmp_path / "said").open("wb") as said:
+        call = subprocess.Popen(
+            ["snakemake", "--cores", "2", *targets[:2]], cwd=checkout.path, stdout=said, stderr=subprocess.STDOUT
+        )
+    assert until(lambda: all(trains(checkout, model) for model in MODELS[:2]), 180), (tmp_path / "said").read_text()
+    call.terminate()
+    assert call.wait(60) == 143
+    assert (tmp_path / "said").read_text().splitlines()[-1].startswith("Stopped by SIGTERM. Start the same command")
+    check_stopped(checkout, *MODELS[:2])
+
+    done(checkout.path, *targets)
+    logs = {model: (checkout.path / f"results/logs/{model}/sft/checkpoint.log").read_text() for model in MODELS}
+    assert [model for model in MODELS if "going on from step" in logs[model]] == ["tiny", "other"]
+    weights = {(checkout.path / f"results/{model}/sft/checkpoint/model.safetensors").read_bytes() for model in MODELS}
+    assert len(weights) == 1
+
+
+@pytest.mark.parametrize("ctrl_c", [True, False], ids=["Ctrl-C", "SIGTERM"])
+def test_make_run_is_stopped_as_snakemake_is(ready, tmp_path, ctrl_c):
+    checkout = ready.copy(tmp_path / "checkout")
+    ours, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    with (tmp_path / "said").open("wb") as said:
+        call = subprocess.Popen(
+            ["make", "--old-file", ".venv/installed", "run", "ACTIVATE=true"],
+            cwd=checkout.path,
+            stdin=theirs,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=take_terminal,
+        )
+    assert until(lambda: any(trains(checkout, model) for model in MODELS), 180), (tmp_path / "said").read_text()
+    if ctrl_c:
+        os.write(ours, b"\x03")
+    else:
+        call.terminate()
+    assert call.wait(60) != 0
+    os.close(ours)
+    os.close(theirs)
+    said = (tmp_path / "said").read_text()
+    assert f"Stopped by {'Ctrl-C' if ctrl_c else 'SIGTERM'}. Start the same command" in said
+    assert "Error in rule" not in said
+    check_stopped(checkout, *(model for model in MODELS if trains(checkout, model)))
+    started = checkout.path / "results/undisturbed/sft/checkpoint"
+    assert not started.exists()
