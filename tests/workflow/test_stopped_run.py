@@ -18,7 +18,7 @@ from waiting import until
 MODELS = ("tiny", "other", "undisturbed")
 # A state is saved for a signal alone.
 CHANGES = {"training_state": {"minutes": 0, "steps": 0}}
-EPOCHS = 8
+EPOCHS = 6
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_sigterm_lets_trainings_save_and_the_same_call_ends_as_if_nothing_had_be
         )
     assert until(lambda: all(trains(checkout, model) for model in MODELS[:2]), 180), (tmp_path / "said").read_text()
     call.terminate()
-    assert call.wait(60) == 143
+    assert call.wait(120) == 143
     assert (tmp_path / "said").read_text().splitlines()[-1].startswith("Stopped by SIGTERM. Start the same command")
     check_stopped(checkout, *MODELS[:2])
 
@@ -111,7 +111,7 @@ def test_make_run_is_stopped_as_snakemake_is(ready, tmp_path, ctrl_c):
         os.write(ours, b"\x03")
     else:
         call.terminate()
-    assert call.wait(60) != 0
+    assert call.wait(120) != 0
     os.close(ours)
     os.close(theirs)
     said = (tmp_path / "said").read_text()
