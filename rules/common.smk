@@ -145,6 +145,15 @@ def comparison_of(wildcards):
     return [] if wildcards.policy == "sft" else f"{folder}/comparison.json"
 
 
+def audits():
+    """Of the models that are fine-tuned here."""
+    return [f"{RESULTS}/{model}/sft/audit.json" for model in MODELS if f"{model}/sft" not in ADOPTED]
+
+
+def audit_of(wildcards):
+    return [] if isinstance(entry(wildcards)["sft"], str) else f"{RESULTS}/{wildcards.model}/sft/audit.json"
+
+
 def perplexity_of(wildcards):
     folder = f"{RESULTS}/{wildcards.model}/{wildcards.policy}/test"
     return f"{folder}/perplexity.json" if has_perplexity_pairs() else []

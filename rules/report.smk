@@ -15,6 +15,7 @@ rule card:
         comparison=comparison_of,
         perplexity=perplexity_of,
         before=perplexity_before,
+        audit=audit_of,
         splits=f"{RESULTS}/data/splits.json",
         rubric=RUBRIC,
         code=script("card"),
@@ -34,12 +35,14 @@ rule card:
     params:
         dataset=DATASET,
         origin=origin,
+        valid_format=config["checks"]["valid_format"],
         more=lambda wildcards, input: [
-            f"--{name}={input[name]}" for name in ("comparison", "perplexity", "before") if input.get(name)
+            f"--{name}={input[name]}" for name in ("comparison", "perplexity", "before", "audit") if input.get(name)
         ],
     shell:
         "python scripts/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"
         " --rubric {input.rubric:q} --dataset {params.dataset:q} --origin {params.origin:q} {params.more:q}"
+        " --valid-format {params.valid_format}"
         " --output {output:q} 2>&1 | tee {log:q}"
 
 
@@ -50,6 +53,7 @@ rule summarize:
         comparisons=[f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
         perplexities=perplexity_artifacts(),
         manifests=[f"{RESULTS}/{tutor}/checkpoint.json" for tutor in TUTORS],
+        audits=audits(),
         splits=f"{RESULTS}/data/splits.json",
         rubric=RUBRIC,
         code=script("summarize"),
@@ -70,7 +74,8 @@ rule summarize:
         valid_format=config["checks"]["valid_format"],
     shell:
         "python scripts/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
-        " --perplexities {input.perplexities:q} --manifests {input.manifests:q} --valid-format {params.valid_format}"
+        " --perplexities {input.perplexities:q} --manifests {input.manifests:q} --audits {input.audits:q}"
+        " --valid-format {params.valid_format}"
         " --rubric {input.rubric:q} --splits {input.splits:q} --dataset {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
@@ -84,7 +89,7 @@ rule report:
         responses=[f"{RESULTS}/{tutor}/test/responses.csv" for tutor in TUTORS],
         perplexities=perplexity_artifacts(),
         manifests=[f"{RESULTS}/{tutor}/checkpoint.json" for tutor in TUTORS],
-        audits=[f"{RESULTS}/{model}/sft/audit.json" for model in MODELS if f"{model}/sft" not in ADOPTED],
+        audits=audits(),
         counts=[f"{RESULTS}/{model}/preferences_counts.json" for model in ALIGNED_HERE],
         rubric=RUBRIC,
         code=script("report"),

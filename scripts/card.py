@@ -1,13 +1,13 @@
 """Write a tutor's model card: what it is, how it was trained and how well it does, for who gets the checkpoint.
 
 Reads   the checkpoint's manifest, metrics.json, of an aligned tutor comparison.json, perplexity.json, splits.json, the
-        rubric; what is on record of metrics.json and the responses.csv beside it: how was asked and scored
+        rubric, the audit; what is on record of metrics.json and the responses.csv beside it: how was asked and scored
 Writes  README.md, and a copy into the checkpoint's folder, where the hub looks for it
 
     python scripts/card.py results/tiny/dpo-b0.1/checkpoint.json --metrics results/tiny/dpo-b0.1/test/metrics.json \
         --comparison results/tiny/dpo-b0.1/test/comparison.json --splits results/data/splits.json \
         --rubric datasets/rubrics/class.yaml --dataset bio --origin 'random weights' \
-        --output results/tiny/dpo-b0.1/README.md
+        --valid-format 0.9 --output results/tiny/dpo-b0.1/README.md
 """
 
 import re
@@ -20,6 +20,7 @@ from pedalign.artifacts import read_json, write_text
 from pedalign.errors import argument_parser, run
 from pedalign.provenance import CARD, read_record, record, verified
 from pedalign.rubric import Rubric, load_rubric
+from pedalign.summary import is_tested, tutor_marks
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TEMPLATE = Path(__file__).parent / "pedalign" / "card.md"
@@ -32,6 +33,10 @@ def main() -> None:
     parser.add_argument("--comparison", type=Path, help="of an aligned tutor")
     parser.add_argument("--perplexity", type=Path, help="where there are pairs for it")
     parser.add_argument("--before", type=Path, help="perplexity.json of the fine-tuned tutor, of an aligned one")
+    parser.add_argument("--audit", type=Path, help="of a model that was fine-tuned here")
+    parser.add_argument(
+        "--valid-format", type=float, required=True, help="a comparison of smaller shares is not tested"
+    )
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
@@ -39,15 +44,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
-    more = [path for path in (args.comparison, args.perplexity, args.before) if path]
+    more = [path for path in (args.comparison, args.perplexity, args.before, args.audit) if path]
     inputs = verified(args.manifest, args.metrics, args.splits, args.rubric, *more)
     manifest, metrics, splits = read_json(args.manifest), read_json(args.metrics), read_json(args.splits)
     comparison = read_json(args.comparison) if args.comparison else {}
-    perplexity, before = (read_json(path) if path else {} for path in (args.perplexity, args.before))
+    perplexity, before, audit = (read_json(path) if path else {} for path in (args.perplexity, args.before, args.audit))
     rubric, settings = load_rubric(args.rubric), manifest["settings"]
+    key = (args.output.parts[-3], args.output.parts[-2])
+    tested = bool(comparison) and is_tested(comparison, args.valid_format)
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     card = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        name=" ".join(args.output.parts[-3:-1]),
+        name=" ".join(key),
         told=_told(manifest, args.origin),
         spoken=rubric.field(rubric.spoken).name,
         simulated=bool(splits["simulated"]),
@@ -63,7 +70,10 @@ def main() -> None:
         first_turn=read_record(args.metrics)["settings"]["first_turn"],
         decoding=_decoding(read_record(args.metrics.with_name("responses.csv"))["settings"]["generation"]),
         comparison=comparison,
-        measured=_measured(metrics, comparison, rubric),
+        tested=tested,
+        format_change=_change(comparison["valid_format"], tested) if comparison else "",
+        marks=tutor_marks({key: metrics}, {key: manifest}, {key[0]: audit}, rubric, args.valid_format).get(key),
+        measured=_measured(metrics, comparison, tested, rubric),
         perplexity=perplexity.get("scaffold_likelier", {}).get("per_token"),
         before=before.get("scaffold_likelier", {}).get("per_token"),
         pairs=perplexity.get("pairs"),
@@ -72,7 +82,7 @@ def main() -> None:
     )
     write_text(args.output, card)
     write_text(args.manifest.with_suffix("") / CARD, card)
-    record([args.output], inputs, {"dataset": args.dataset, "origin": args.origin})
+    record([args.output], inputs, {name: getattr(args, name) for name in ("dataset", "origin", "valid_format")})
     print(f"{args.output}: the model card, in the checkpoint's folder too")
 
 
@@ -123,7 +133,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _measured(metrics: dict[str, Any], comparison: dict[str, Any], rubric: Rubric) -> list[list[str]]:
+def _measured(metrics: dict[str, Any], comparison: dict[str, Any], tested: bool, rubric: Rubric) -> list[list[str]]:
     rows = []
     for field in rubric.label_fields:
         found = metrics[field.key]
@@ -132,10 +142,19 @@ def _measured(metrics: dict[str, Any], comparison: dict[str, Any], rubric: Rubri
         row.append(f"{100 * metrics['majority_baseline'][field.key]:.1f}")
         if comparison:
             one = comparison[field.key]
-            low, high = (f"{100 * end:+.1f}" for end in one["difference_ci95"])
-            row += [f"{100 * one['difference']:+.1f} ({low} to {high})", f"{one['p_value']:.3g}"]
+            row += [_change(one["both_valid"], tested), _change(one, tested, p=False) if tested else "not tested"]
         rows.append(row)
     return rows
+
+
+def _change(one: dict[str, Any], tested: bool, p: bool = True) -> str:
+    """A difference in points, with its interval and p-value where it is tested."""
+    if one["difference"] is None:
+        return "none"
+    if not tested:
+        return f"{100 * one['difference']:+.1f}, not tested"
+    low, high = (f"{100 * end:+.1f}" for end in one["difference_ci95"])
+    return f"{100 * one['difference']:+.1f} ({low} to {high})" + (f", p = {one['p_value']:.3g}" if p else "")
 
 
 if __name__ == "__main__":

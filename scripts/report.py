@@ -70,13 +70,14 @@ def main() -> None:
     first_turn = args.first_turn == "true"
     scored = report.scored(talks, first_turn)
     splits = read_json(splits_file)
+    counted = {name: int(rows[0][name]) for name in ("conversations", "replies")}
     sections = [
         report.comparison(rows, rubric),
         report.confusion_section(scored, keys, rubric),
         report.turns(found["metrics"], rubric, first_turn),
         report.perplexity(found["perplexities"]),
         report.trainings(found["manifests"]),
-        report.data(splits, found["audits"], found["counts"], rubric, int(rows[0]["replies"]), first_turn),
+        report.data(splits, found["audits"], found["counts"], rubric, len(prompts), counted, first_turn),
         report.costs(by_stage(spent(results)), memory(results)),
     ]
     names = [" ".join(key) for key in keys]
@@ -88,7 +89,7 @@ def main() -> None:
     page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(
         title=f"Tutors of {rows[0]['data']}",
         answers=report.answers(rows, rubric),
-        changes=report.changes(scored, keys, rubric),
+        changes=report.changes(scored, rows, keys, rubric),
         marks=[f"{row['model']} {row['policy']}: {row['marks']}" for row in rows if row["marks"]],
         leaks=[*report.leaks(splits), *splits.get("warnings", [])],
         sections=sections,

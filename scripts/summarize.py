@@ -1,7 +1,8 @@
 """Put all runs into one table.
 
 Reads   metrics.json, comparison.json and perplexity.json files, told apart by their paths
-        <results>/<model>/<policy>/test/, and splits.json, which says whether the conversations are simulated
+        <results>/<model>/<policy>/test/; splits.json, which says whether the conversations are simulated; the manifests
+        and the audits, which say what went wrong in training and how long the gold replies are
 Writes  summary.csv
 
     python scripts/summarize.py --metrics results/tiny/*/test/metrics.json \
@@ -26,18 +27,24 @@ def main() -> None:
     parser.add_argument("--comparisons", type=Path, nargs="*", default=[])
     parser.add_argument("--perplexities", type=Path, nargs="*", default=[])
     parser.add_argument("--manifests", type=Path, nargs="+", required=True, help="of the tutors that --metrics are of")
-    parser.add_argument("--valid-format", type=float, required=True, help="a tutor with a smaller share is marked")
+    parser.add_argument("--audits", type=Path, nargs="*", default=[], help="of the models that were fine-tuned here")
+    parser.add_argument(
+        "--valid-format", type=float, required=True, help="a tutor with a smaller share is marked, and not tested"
+    )
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--splits", type=Path, required=True, help="splits.json")
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
-    inputs = verified(*args.metrics, *args.comparisons, *args.perplexities, *args.manifests, args.rubric, args.splits)
+    measured = (*args.metrics, *args.comparisons, *args.perplexities)
+    inputs = verified(*measured, *args.manifests, *args.audits, args.rubric, args.splits)
     data = f"{args.dataset} (simulated)" if read_json(args.splits)["simulated"] else args.dataset
     metrics, comparisons, perplexities = map(_read, (args.metrics, args.comparisons, args.perplexities))
-    marks = tutor_marks(metrics, _read(args.manifests, above=3), args.valid_format)
-    header, rows = summary_rows(metrics, comparisons, perplexities, load_rubric(args.rubric), data, marks)
+    rubric = load_rubric(args.rubric)
+    audits = {model: audit for (model, _), audit in _read(args.audits, above=3).items()}
+    marks = tutor_marks(metrics, _read(args.manifests, above=3), audits, rubric, args.valid_format)
+    header, rows = summary_rows(metrics, comparisons, perplexities, rubric, data, marks, args.valid_format)
     write_csv(args.output, header, rows)
     record([args.output], inputs, {"dataset": args.dataset, "valid_format": args.valid_format})
 

@@ -65,10 +65,11 @@ def main_field(rubric: Rubric) -> Field:
 def answers(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> list[str]:
     """Whether alignment helped: a sentence for each aligned tutor; of more than three, one for all of them.
 
-    `rows` are those of summary.csv; p-values are Holm's, over all aligned tutors.
+    `rows` are those of summary.csv; told are the replies in valid format in both tutors, and beside them the valid
+    format itself; p-values are Holm's, over all tested tutors. Of a tutor that is not tested no gain is told.
     """
     key = main_field(rubric).key
-    compared = [row for row in rows if row[f"{key}_p_holm"]]
+    compared = [row for row in rows if row["both_valid_replies"]]
     first = rows[0]
     on = f"On {_counted(first['replies'], 'test reply', 'test replies')} of "
     on += f"{_counted(first['conversations'], 'conversation')}, {first['data']},"
@@ -76,28 +77,51 @@ def answers(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> list[str]:
         return [f"{on} no aligned tutor was measured."]
     if len(compared) <= 3:
         return [f"{on} {_answer(row, key)}" for row in compared]
-    better = sum(_significant(row, key) and float(row[f"{key}_difference"]) > 0 for row in compared)
-    worse = sum(_significant(row, key) and float(row[f"{key}_difference"]) < 0 for row in compared)
-    differences = [float(row[f"{key}_difference"]) for row in compared]
-    best = compared[differences.index(max(differences))]
+    tested = [row for row in compared if _is_tested(row)]
+    untested = len(compared) - len(tested)
+    without = f" {untested} of {len(compared)} are not tested: too few replies are in valid format." if untested else ""
+    if not tested:
+        return [f"{on} no gain of the {len(compared)} aligned tutors can be told.{without}"]
+    name = f"{key}_both_valid"
+    differences = [float(row[f"{name}_difference"]) for row in tested]
+    better = sum(_significant(row, name) and one > 0 for row, one in zip(tested, differences, strict=True))
+    worse = sum(_significant(row, name) and one < 0 for row, one in zip(tested, differences, strict=True))
+    best = tested[differences.index(max(differences))]
     return [
-        f"{on} {better} of {len(compared)} aligned tutors pick the right {key} significantly more often than their "
-        f"fine-tuned tutor, {worse} less often (p < {SIGNIFICANT}, Holm); differences {_points(min(differences))} to "
-        f"{_points(max(differences))} points, the largest of {_name(best)}."
+        f"{on} {better} of {len(tested)} aligned tutors pick the right {key} significantly more often than their "
+        f"fine-tuned tutor, {worse} less often, where both replies are in valid format (p < {SIGNIFICANT}, Holm); "
+        f"differences {_points(min(differences))} to {_points(max(differences))} points, the largest of {_name(best)}."
+        f"{without}"
     ]
 
 
 def _answer(row: Mapping[str, str], key: str) -> str:
-    difference, low, high = (float(row[f"{key}_difference{end}"]) for end in ("", "_low", "_high"))
-    accuracy = float(row[f"{key}_accuracy"])
-    told = f"the aligned tutor {_name(row)} picks the right {key} in {accuracy:.1%} of its replies, its fine-tuned "
-    told += f"tutor in {accuracy - difference:.1%}: {_points(difference)} points, 95% interval {_points(low)} to "
-    told += f"{_points(high)}, {_p(float(row[f'{key}_p_holm']))}, which is "
-    return told + ("significant." if _significant(row, key) else "not significant.")
+    shares = float(row["valid_format_reference"]), float(row["valid_format"])
+    if not _is_tested(row):
+        return (
+            f"nothing can be told of what the aligned tutor {_name(row)} gained: {shares[1]:.1%} of its replies are in "
+            f"valid format, {shares[0]:.1%} of its fine-tuned tutor's, and that is too few to tell judging from format."
+        )
+    name = f"{key}_both_valid"
+    before, after = (float(row[f"{name}_{which}"]) for which in ("reference", "aligned"))
+    told = f"where both replies are in valid format ({int(row['both_valid_replies']):,}), the aligned tutor "
+    told += f"{_name(row)} picks the right {key} in {after:.1%} of its replies, its fine-tuned tutor in {before:.1%}: "
+    told += f"{_told(row, name)}, which is {'' if _significant(row, name) else 'not '}significant. In valid format are "
+    told += f"{shares[1]:.1%} of its replies, {shares[0]:.1%} of its fine-tuned tutor's: {_told(row, 'valid_format')}."
+    return told
 
 
-def _significant(row: Mapping[str, str], key: str) -> bool:
-    return float(row[f"{key}_p_holm"]) < SIGNIFICANT
+def _told(row: Mapping[str, str], name: str) -> str:
+    difference, low, high = (_points(float(row[f"{name}_difference{end}"])) for end in ("", "_low", "_high"))
+    return f"{difference} points, 95% interval {low} to {high}, {_p(float(row[f'{name}_p_holm']))}"
+
+
+def _is_tested(row: Mapping[str, str]) -> bool:
+    return bool(row["valid_format_p_holm"])
+
+
+def _significant(row: Mapping[str, str], name: str) -> bool:
+    return float(row[f"{name}_p_holm"]) < SIGNIFICANT
 
 
 def scored(conversations: Iterable[Mapping[str, Any]], first_turn: bool) -> list[Mapping[str, Any]]:
@@ -106,11 +130,13 @@ def scored(conversations: Iterable[Mapping[str, Any]], first_turn: bool) -> list
     return [turn for turn in turns if not turn["gold"]["defect"]]
 
 
-def changes(turns: Sequence[Mapping[str, Any]], tutors: Sequence[Key], rubric: Rubric) -> list[str]:
-    """What each aligned tutor mended and spoiled in the scored `turns`, and how much of it is format alone; of more
-    than three, nothing."""
+def changes(
+    turns: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, str]], tutors: Sequence[Key], rubric: Rubric
+) -> list[str]:
+    """What each tested tutor mended and spoiled in the scored `turns`, and how much of it is format alone; of more than
+    three, nothing. `rows` are those of summary.csv."""
     key = main_field(rubric).key
-    aligned = [tutor for tutor in tutors if tutor[1] != "sft" and (tutor[0], "sft") in tutors]
+    aligned = [tutor for row in rows if _is_tested(row) and (tutor := (row["model"], row["policy"])) in tutors]
     told = []
     for tutor in aligned if len(aligned) <= 3 else ():
         found: Counter[tuple[bool, bool]] = Counter()
@@ -135,15 +161,22 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
         "runs",
         "All tutors",
         "Share of replies in valid format, and of right labels with 95% intervals, drawn over conversations; under an "
-        "aligned tutor its paired difference to the fine-tuned one, in points, with the p-value of a permutation test.",
+        "aligned tutor its paired differences to the fine-tuned one, in points. The first is over the replies that are "
+        "in valid format in both tutors, with the p-value of a permutation test. The second is over all replies: it "
+        "also counts labels that a tutor's replies lack, and so mixes judging with format. Where too few replies of a "
+        "tutor are in valid format, nothing is tested.",
     )
     fields = rubric.label_fields
     majority = [f"{float(rows[0][f'{one.key}_majority']):.1%}" for one in fields]
     table: list[Sequence[str]] = [("always the commonest label", "", *majority)]
     for row in rows:
         table.append((_name(row), f"{float(row['valid_format']):.1%}", *(_accuracy(row, one.key) for one in fields)))
-        if row[f"{fields[0].key}_difference"]:
-            table.append(("difference to fine-tuned", "", *(_difference(row, one.key) for one in fields)))
+        if row["valid_format_difference"]:
+            many = f", {int(row['both_valid_replies']):,} replies" if row["both_valid_replies"] else ""
+            told = [_difference(row, f"{one.key}_both_valid") for one in fields]
+            table.append((f"difference where both are valid{many}", _difference(row, "valid_format"), *told))
+            if _is_tested(row) or row["valid_format_difference_sd"]:
+                table.append(("difference over all replies", "", *(_difference(row, one.key) for one in fields)))
     section.tables.append((("tutor", "valid format", *(one.name for one in fields)), table))
 
     alone = [row for row in rows if row["seeds"] == "1"]
@@ -158,20 +191,22 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
         ]
         described = "; ".join(f"{at['name']} {at['value']:.1%} ({at['low']:.1%} to {at['high']:.1%})" for at in points)
         section.add(one.name, charts.intervals(points), f"Right labels, {one.name}: {described}")
-    compared = [row for row in alone if row[f"{fields[0].key}_p_holm"]]
-    ends = [100 * float(row[f"{one.key}_difference{mark}"]) for row in compared for one in fields for _, mark in _ENDS]
-    for one in fields if compared else ():
+    tested = [row for row in alone if _is_tested(row)]
+    names = {"valid_format": "Valid format", **{f"{one.key}_both_valid": one.name for one in fields}}
+    ends = [100 * float(row[f"{name}_difference{mark}"]) for row in tested for name in names for _, mark in _ENDS]
+    for name, title in names.items() if tested else ():
         points = [
             {
                 "name": _name(row),
                 "kind": "aligned",
-                **{end: 100 * float(row[f"{one.key}_difference{at}"]) for end, at in _ENDS},
+                **{end: 100 * float(row[f"{name}_difference{at}"]) for end, at in _ENDS},
             }
-            for row in compared
+            for row in tested
         ]
         chart = charts.intervals(points, 0, "points", around=ends)
-        described = "; ".join(f"{_name(row)} {_difference(row, one.key)}" for row in compared)
-        section.add(f"{one.name}: difference", chart, f"Difference in points, {one.name}: {described}")
+        described = "; ".join(f"{_name(row)} {_difference(row, name)}" for row in tested)
+        caption = "" if name == "valid_format" else "where both replies are in valid format"
+        section.add(f"{title}: difference", chart, f"Difference in points, {title}: {described}", caption)
     paper = [{"name": name, "value": points, "kind": "paper"} for name, points in PAPER.items()]
     section.add(
         "For orientation: the paper's gains",
@@ -192,12 +227,18 @@ def _accuracy(row: Mapping[str, str], key: str) -> str:
     return f"{value} [{low:.1f}, {high:.1f}]"
 
 
-def _difference(row: Mapping[str, str], key: str) -> str:
-    value = _points(float(row[f"{key}_difference"]))
-    if row["seeds"] != "1":
-        return f"{value} ± {100 * float(row[f'{key}_difference_sd']):.1f}"
-    low, high = (_points(float(row[f"{key}_difference_{end}"])) for end in ("low", "high"))
-    return f"{value} [{low}, {high}], {_p(float(row[f'{key}_p_holm']))}"
+def _difference(row: Mapping[str, str], name: str) -> str:
+    """With its interval, and its p-value if it has one; of a group of seeds, the mean with its standard deviation."""
+    if not row[f"{name}_difference"]:
+        return "none"
+    value = _points(float(row[f"{name}_difference"]))
+    if row[f"{name}_difference_sd"]:
+        return f"{value} ± {100 * float(row[f'{name}_difference_sd']):.1f}"
+    if not _is_tested(row):
+        return f"{value}, not tested"
+    low, high = (_points(float(row[f"{name}_difference_{end}"])) for end in ("low", "high"))
+    p = row.get(f"{name}_p_holm")
+    return f"{value} [{low}, {high}]" + (f", {_p(float(p))}" if p else "")
 
 
 _ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
@@ -351,39 +392,63 @@ def leaks(splits: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def steps(splits: Mapping[str, Any], asked: int, scored: Mapping[str, int], first_turn: bool) -> Table:
+    """What each step from the files to the scored replies leaves, and why the rest is left out.
+
+    `asked`: the test turns that the tutors answered; `scored`: the "conversations" and "replies" that are scored.
+    """
+    there = sum(one["conversations"] for one in splits["files"])
+    eligible = sum(one["eligible"] for one in splits["files"])
+    dropped = Counter(one["split"] for one in splits["dropped"])
+    gone = {(one["split"], one["id"]) for one in splits["dropped"]}
+    cut = Counter(one["split"] for one in splits["cut"] if (one["split"], one["id"]) not in gone)
+    drawn = sum(one["conversations"] for one in splits["splits"].values()) + dropped.total()
+    sizes = ", ".join(f"{name} {size}" for name, size in splits["wanted_per_file"].items())
+    rows: list[Sequence[str]] = [
+        ("in the files", f"{there:,}", "", _counted(len(splits["files"]), "file")),
+        ("long enough", f"{eligible:,}", "", _left(there - eligible, "has", "have", "two turns or fewer")),
+        ("drawn", f"{drawn:,}", "", f"by the method '{splits['method']}', from each file: {sizes}"),
+    ]
+    for name, one in splits["splits"].items():
+        why = [_left(dropped[name], "opens", "open", "with a reply that is not valid")] if dropped[name] else []
+        why += [f"{cut[name]:,} cut before a reply that is not valid"] if cut[name] else []
+        rows.append((f"the {name} split", f"{one['conversations']:,}", f"{one['tutor_turns']:,}", "; ".join(why)))
+    test = splits["splits"]["test"]
+    answered = test["conversations"] - test["of_one_turn"]
+    why = [_left(test["of_one_turn"], "has", "have", "a single tutor turn")] if test["of_one_turn"] else []
+    rows.append(("test: answered", f"{answered:,}", f"{asked:,}", "; ".join(why)))
+    first = 0 if first_turn else answered
+    why = [f"the first reply of each has nothing to judge ({first:,})"] if first else []
+    defect = asked - first - scored["replies"]
+    why += [f"the gold reply is not valid ({defect:,})"] if defect else []
+    rows.append(("test: scored", f"{scored['conversations']:,}", f"{scored['replies']:,}", "; ".join(why)))
+    return (("step", "conversations", "tutor turns", "what is left out, and why"), rows)
+
+
+def _left(number: int, one: str, many: str, why: str) -> str:
+    return f"{number:,} {one if number == 1 else many} {why}" if number else ""
+
+
 def data(
     splits: Mapping[str, Any],
     audits: Mapping[str, Any],
     counts: Mapping[str, Any],
     rubric: Rubric,
-    scored: int,
+    asked: int,
+    scored: Mapping[str, int],
     first_turn: bool,
 ) -> Section:
-    """What was trained and tested on. `audits` and `counts` (of pairs): by model; `scored`: replies of each tutor."""
-    there = sum(one["conversations"] for one in splits["files"])
-    kept = sum(one["conversations"] for one in splits["splits"].values())
-    text = f"Of {_counted(there, 'conversation')} in the files"
-    text += f" ({splits['simulated']:,} simulated), " if splits["simulated"] else ", "
-    text += f"{kept:,} are in the splits, drawn by the method '{splits['method']}'"
-    if splits["dropped"]:
-        text += f"; left out for want of a valid first reply: {len(splits['dropped']):,}"
+    """What was trained and tested on. `audits` and `counts` (of pairs): by model; `asked`, `scored` as in `steps`."""
+    text = "What each step leaves, from the conversation files to the replies that are scored."
+    if splits["simulated"]:
+        text += f" Of the conversations that were drawn, {splits['simulated']:,} are simulated."
     if splits["cut"]:
         why = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in splits["cut_by_reason"].items())
-        text += f"; cut before a reply that is not valid: {len(splits['cut']):,} ({why})"
-    test = splits["splits"]["test"]
-    text += f". Of the test split's {_counted(test['tutor_turns'], 'tutor turn')} {scored:,} are scored"
-    left = [f"conversations of a single turn ({test['of_one_turn']:,})"] if test["of_one_turn"] else []
-    left += [] if first_turn else ["the first reply of the others, which has nothing to judge"]
-    text += f": not {', nor '.join(left)}." if left else "."
+        text += f" Replies that are not valid: {len(splits['cut']):,} ({why}); what follows one is not used."
     section = Section("data", "The data", text)
+    section.tables.append(steps(splits, asked, scored, first_turn))
     section.tables.append(
-        (
-            ("split", "conversations", "tutor turns", "problems"),
-            [
-                (name, *(f"{one[what]:,}" for what in ("conversations", "tutor_turns", "problems")))
-                for name, one in splits["splits"].items()
-            ],
-        )
+        (("split", "problems"), [(name, f"{one['problems']:,}") for name, one in splits["splits"].items()])
     )
     shared = [
         (f"test shares a problem with {name.rpartition('_')[2]}", f"{leak['conversations']:,} of {leak['of']:,}")

@@ -20,7 +20,8 @@ COLUMNS = (
     "finish_reason",
     "sample",
 )
-READ = ("response", "gpt", "conversation_id", "turn", "sample")  # of these, what later stages need
+# Of these, what later stages need.
+READ = ("response", "gpt", "conversation_id", "turn", "response_tokens", "finish_reason", "sample")
 
 
 def answered(

@@ -4,24 +4,40 @@ from collections.abc import Mapping, Sequence
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """The rows of a summary.csv as lines that fit a terminal: percentages with 95% intervals."""
+    """The rows of a summary.csv as lines for a terminal: percentages with 95% intervals.
+
+    A difference is told over the replies that are in valid format in both tutors, where it is tested, and over all.
+    """
     first = rows[0]
     fields = [name.removesuffix("_macro_f1") for name in first if name.endswith("_macro_f1")]
-    compared = sum(bool(row[f"{fields[0]}_p_value"]) for row in rows)
+    compared = [row for row in rows if row["both_valid_replies"] or row["valid_format_difference"]]
+    tested = sum(bool(row["valid_format_p_holm"]) for row in compared)
     lines = [["tutor", "valid format", *fields]]
     lines.append(["always the commonest label", "", *(_percent(first[f"{field}_majority"]) for field in fields)])
     for row in rows:
         name = f"{row['model']} {row['policy']}"
         lines.append([name, _percent(row["valid_format"]), *(_accuracy(row, field) for field in fields)])
-        if row[f"{fields[0]}_difference"]:
-            lines.append(["  difference to sft", "", *(_difference(row, field) for field in fields)])
+        if row in compared:
+            told = [_difference(row, f"{field}_both_valid") for field in fields]
+            lines.append(
+                [f"  both valid{_counted(row['both_valid_replies'])}", _difference(row, "valid_format"), *told]
+            )
+        if row in compared and _is_tested(row):
+            lines.append(["  all replies", "", *(_over_all(row, field) for field in fields)])
     body = aligned(lines)
     title = [
         f"{first['data']}: accuracy on {first['replies']} test replies of {first['conversations']} conversations, "
-        "in %, with 95% intervals; differences in points"
+        "in %, with 95% intervals"
     ]
-    if compared > 1:
-        title.append(f"p-values are adjusted for the {compared} aligned tutors by Holm's method")
+    if compared:
+        title.append(
+            "under an aligned tutor its differences to sft, in points: over the replies that are in valid format in "
+            "both, which is tested, and over all"
+        )
+    if any(not _is_tested(row) for row in compared):
+        title.append("not tested: too few replies are in valid format to tell judging from format")
+    if tested > 1:
+        title.append(f"p-values are adjusted for the {tested} aligned tutors by Holm's method")
     if any(int(row["seeds"]) > 1 for row in rows):
         title.append("(mean): over the training seeds, with the standard deviation of one seed")
     marked = [f"MARKED: {row['model']} {row['policy']}: {row['marks']}" for row in rows if row["marks"]]
@@ -59,11 +75,37 @@ def _accuracy(row: Mapping[str, str], field: str) -> str:
     return f"{_percent(row[f'{field}_accuracy'])} [{low}, {high}]"
 
 
-def _difference(row: Mapping[str, str], field: str) -> str:
-    if row[f"{field}_difference_sd"]:
-        return f"{100 * float(row[f'{field}_difference']):+.1f} ± {_percent(row[f'{field}_difference_sd'])}"
-    value, low, high = (100 * float(row[f"{field}_difference{end}"]) for end in ("", "_low", "_high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}] {_p(float(row[f'{field}_p_holm']))}"
+def _counted(replies: str) -> str:
+    return f" ({replies})" if replies else ""
+
+
+def _is_tested(row: Mapping[str, str]) -> bool:
+    """Whether the row's difference is told with a p-value, or of a group of seeds with its standard deviation."""
+    return bool(row["valid_format_p_holm"] or row["valid_format_difference_sd"])
+
+
+def _difference(row: Mapping[str, str], name: str) -> str:
+    """Of labels over the replies valid in both, or of the valid format itself; no interval where it is not tested."""
+    if not row[f"{name}_difference"]:
+        return "none"
+    if row[f"{name}_difference_sd"]:
+        return _with_sd(row, name)
+    if not row[f"{name}_p_holm"]:
+        return f"{100 * float(row[f'{name}_difference']):+.1f}, not tested"
+    return f"{_with_interval(row, name)} {_p(float(row[f'{name}_p_holm']))}"
+
+
+def _over_all(row: Mapping[str, str], field: str) -> str:
+    return _with_sd(row, field) if row[f"{field}_difference_sd"] else _with_interval(row, field)
+
+
+def _with_sd(row: Mapping[str, str], name: str) -> str:
+    return f"{100 * float(row[f'{name}_difference']):+.1f} ± {_percent(row[f'{name}_difference_sd'])}"
+
+
+def _with_interval(row: Mapping[str, str], name: str) -> str:
+    value, low, high = (100 * float(row[f"{name}_difference{end}"]) for end in ("", "_low", "_high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _percent(share: str) -> str:

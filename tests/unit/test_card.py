@@ -50,7 +50,7 @@ def checkpoint(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         ("score", results / "rows.json", test / "responses.csv", "--output", test / "metrics.json",
          "--settings", scoring),
         ("card", own / "checkpoint.json", "--metrics", test / "metrics.json", "--splits", results / "splits.json",
-         "--dataset", "talks", "--origin", "someone/some-model", "--output", own / "README.md"),
+         "--dataset", "talks", "--origin", "someone/some-model", "--valid-format", 0.9, "--output", own / "README.md"),
     ):  # fmt: skip
         answer = script(name, *arguments, *common)
         assert answer.returncode == 0, answer.stderr

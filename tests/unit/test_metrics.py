@@ -131,7 +131,8 @@ def rows(rubric, *answers: tuple[str, dict, str]) -> list[dict]:
     for conversation, gold, response in answers:
         turn = turns[conversation] = turns.get(conversation, -1) + 1
         gpt = rubric.serialize({**VALUES, **gold})
-        made.append({"conversation_id": conversation, "turn": str(turn), "response": response, "gpt": gpt})
+        row = {"conversation_id": conversation, "turn": str(turn), "response": response, "gpt": gpt}
+        made.append({**row, "response_tokens": str(len(response) // 4), "finish_reason": "stop"})
     return made
 
 
@@ -202,3 +203,73 @@ def test_results_are_told_by_the_number_of_turns_before(rubric):
     better = [(talk, labels, right if answer == wrong else answer) for talk, labels, answer in talks]
     gain = comparison(rows(rubric, *talks), rows(rubric, *better), rubric, without)["by_turn"]
     assert [gain[turn]["action"]["difference"] for turn in "12"] == [0, 1]
+
+
+CUT = '{"Evaluation of Student Response": "a", "Action Based on Evaluation": "1", "Subproblem State": "x'
+
+
+def test_labels_before_a_cut_are_scored_and_the_forms_of_replies_are_counted(rubric):
+    right = rubric.serialize(VALUES)
+    closed = '{"Evaluation of Student Response": "a"}'
+    answers = [right, right, CUT, '{"Evaluation of', closed, "hm", right.replace('"1"', '"99"')]
+    report = metrics(rows(rubric, *(("1", {}, answer) for answer in answers)), rubric, SETTINGS)
+    forms = {"valid": 2, "cut_off_with_labels": 1, "cut_off_without_labels": 1, "otherwise_defective": 3}
+    assert report["reply_forms"] == forms
+    shares = {field: round(7 * report[field]["accuracy"]) for field in ("evaluation", "action", "state")}
+    assert shares == {"evaluation": 5, "action": 3, "state": 3}  # the state, "x, may be any text that begins so
+
+
+def test_replies_that_end_at_max_new_tokens_are_counted_over_all_of_them(rubric):
+    """Those that are not scored too."""
+    made = rows(rubric, *[("1", {}, "hm")] * 3, ("2", {}, rubric.serialize(VALUES)))
+    for row in made[:2]:
+        row |= {"finish_reason": "length", "response_tokens": "40"}
+    without = EvaluationSettings(first_turn=False, resamples=200, seed=1)
+    ended = metrics(made, rubric, without)["ended_at_max_new_tokens"]
+    assert ended == {"replies": 2, "of": 4, "share": 0.5, "max_new_tokens": 40}
+    none = metrics(made[2:], rubric, SETTINGS)["ended_at_max_new_tokens"]
+    assert (none["replies"], none["max_new_tokens"]) == (0, None)
+
+
+def test_a_tutor_that_learned_the_format_alone_gains_over_all_replies_and_not_where_both_are_valid(rubric):
+    right, wrong = rubric.serialize(VALUES), rubric.serialize({**VALUES, "action": "2"})
+    before = [(str(at), {}, answer) for at in range(30) for answer in ("hm", right, wrong)]
+    after = [(str(at), {}, answer) for at in range(30) for answer in (right, right, wrong)]
+    report = comparison(rows(rubric, *before), rows(rubric, *after), rubric, SETTINGS)
+    action = report["action"]
+    assert action["difference"] == pytest.approx(1 / 3, abs=1e-6) and action["p_value"] < 0.01
+    assert (action["mended"], action["spoiled"]) == (30, 0)
+    both = action["both_valid"]
+    assert (both["difference"], both["difference_ci95"], both["p_value"]) == (0, [0, 0], 1)
+    assert (both["reference"], both["aligned"], both["mended"]) == (0.5, 0.5, 0)
+    assert report["both_valid"] == {"n_rows": 60, "n_conversations": 30}
+    valid = report["valid_format"]
+    assert valid["difference"] == pytest.approx(1 / 3, abs=1e-6) and valid["p_value"] < 0.01
+    assert valid["difference_ci95"] == pytest.approx([1 / 3, 1 / 3], abs=1e-6)
+
+
+def test_replies_valid_in_both_are_compared_as_if_they_were_all(rubric):
+    """Its own intervals and tests: those of a comparison of these rows alone."""
+    rng = np.random.default_rng(2)
+
+    def some():
+        labels = [rubric.serialize({**VALUES, "action": str(action)}) for action in rng.integers(1, 4, size=80)]
+        return [(str(at // 4), {}, "hm" if rng.random() < 0.2 else label) for at, label in enumerate(labels)]
+
+    before, after = rows(rubric, *some()), rows(rubric, *some())
+    both = [at for at in range(80) if "hm" not in (before[at]["response"], after[at]["response"])]
+    alone = comparison([before[at] for at in both], [after[at] for at in both], rubric, SETTINGS)
+    report = comparison(before, after, rubric, SETTINGS)
+    assert report["action"]["both_valid"] == alone["action"]["both_valid"]
+    assert alone["action"] == {**alone["action"]["both_valid"], "both_valid": alone["action"]["both_valid"]}
+    assert report["action"]["difference"] != alone["action"]["difference"]
+
+
+def test_without_a_row_that_is_valid_in_both_its_figures_are_null(rubric):
+    right = rubric.serialize(VALUES)
+    before, after = rows(rubric, ("1", {}, "hm"), ("1", {}, right)), rows(rubric, ("1", {}, right), ("1", {}, "hm"))
+    report = comparison(before, after, rubric, SETTINGS)
+    assert report["both_valid"] == {"n_rows": 0, "n_conversations": 0}
+    both = report["action"]["both_valid"]
+    assert (both.pop("mended"), both.pop("spoiled")) == (0, 0) and set(both.values()) == {None}
+    assert report["action"]["mended"] == 1

@@ -29,7 +29,8 @@ def reply(**changed) -> dict:
 
 
 def row(gold: str, response: str, turn: int = 1) -> dict[str, str]:
-    return {"conversation_id": "1", "turn": str(turn), "gpt": gold, "response": response, "sample": "0"}
+    ended = {"response_tokens": "9", "finish_reason": "stop"}
+    return {"conversation_id": "1", "turn": str(turn), "gpt": gold, "response": response, "sample": "0", **ended}
 
 
 def test_the_papers_macro_f1_leaves_out_a_real_label_where_every_reply_can_be_read(rubric):

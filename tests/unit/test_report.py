@@ -6,44 +6,57 @@ import json
 
 import pytest
 
-from pedalign.report import FEW, answers, changes, data, leaks, scored, turns
+from pedalign.report import FEW, answers, changes, leaks, scored, steps, turns
 from pedalign.transcripts import labelled, packed, transcripts
 
 ROW = {"model": "tiny", "seeds": "1", "data": "bio (simulated)", "conversations": "75", "replies": "525"}
 
 
-def tutor(policy: str, difference: float | None = None, p: float = 1.0) -> dict[str, str]:
-    """A row of summary.csv; without a difference, a fine-tuned tutor's."""
-    compared = {"": difference, "_low": (difference or 0) - 0.02, "_high": (difference or 0) + 0.02}
-    ends = {f"action_difference{end}": "" if difference is None else str(value) for end, value in compared.items()}
-    return {
-        **ROW,
-        "policy": policy,
-        "action_accuracy": "0.61",
-        "action_p_holm": "" if difference is None else str(p),
-        **ends,
-    }
+def tutor(policy: str, difference: float | None = None, p: float = 1.0, tested: bool = True) -> dict[str, str]:
+    """A row of summary.csv; without a difference, a fine-tuned tutor's. Over all replies the difference is larger."""
+    row = {**ROW, "policy": policy, "action_accuracy": "0.61", "valid_format": "0.992", "valid_format_p_holm": ""}
+    row |= {"both_valid_replies": "", "action_both_valid_p_holm": "", "valid_format_difference": ""}
+    if difference is None:
+        return row
+    row |= {"both_valid_replies": "1500", "valid_format_reference": "0.973"}
+    for name, value in (("action_both_valid", difference), ("action", difference + 0.2), ("valid_format", 0.019)):
+        ends = {"": value, "_low": value - 0.02, "_high": value + 0.02}
+        row |= {f"{name}_difference{end}": str(one) for end, one in ends.items()}
+    p_values = {"action_both_valid_p_holm": str(p), "valid_format_p_holm": "0.061"} if tested else {}
+    return {**row, "action_both_valid_reference": "0.576", "action_both_valid_aligned": "0.61", **p_values}
 
 
-def test_the_answer_is_a_sentence_with_the_gain_its_interval_and_p(rubric) -> None:
+def test_the_answer_is_a_sentence_with_the_gain_where_both_are_valid_its_interval_and_p_and_the_format(rubric) -> None:
     (answer,) = answers([tutor("sft"), tutor("dpo-b0.1", 0.034, 0.0004)], rubric)
     assert answer == (
-        "On 525 test replies of 75 conversations, bio (simulated), the aligned tutor tiny dpo-b0.1 picks the right "
-        "action in 61.0% of its replies, its fine-tuned tutor in 57.6%: +3.4 points, 95% interval +1.4 to +5.4, "
-        "p < 0.001, which is significant."
+        "On 525 test replies of 75 conversations, bio (simulated), where both replies are in valid format (1,500), the "
+        "aligned tutor tiny dpo-b0.1 picks the right action in 61.0% of its replies, its fine-tuned tutor in 57.6%: "
+        "+3.4 points, 95% interval +1.4 to +5.4, p < 0.001, which is significant. In valid format are 99.2% of its "
+        "replies, 97.3% of its fine-tuned tutor's: +1.9 points, 95% interval \u22120.1 to +3.9, p = 0.061."
     )
 
 
 def test_a_gain_that_is_not_significant_is_said_to_be_none(rubric) -> None:
     (answer,) = answers([tutor("sft"), tutor("dpo-b0.1", 0.034, 0.06)], rubric)
-    assert answer.endswith("p = 0.060, which is not significant.")
+    assert "p = 0.060, which is not significant." in answer
 
 
 def test_of_many_runs_all_are_counted_and_none_is_picked(rubric) -> None:
     runs = [tutor(f"dpo-b{at}", (at - 2) / 100, 0.01 if at != 2 else 0.9) for at in range(1, 6)]
     (answer,) = answers([tutor("sft"), *runs], rubric)
     assert "3 of 5 aligned tutors pick the right action significantly more often" in answer
-    assert "1 less often (p < 0.05, Holm); differences \u22121.0 to +3.0 points, the largest of tiny dpo-b5." in answer
+    assert (
+        "1 less often, where both replies are in valid format (p < 0.05, Holm); differences \u22121.0 to +3.0" in answer
+    )
+    assert answer.endswith("points, the largest of tiny dpo-b5.")
+    (answer,) = answers([tutor("sft"), *runs, tutor("dpo-b6", 0.5, tested=False)], rubric)
+    assert "3 of 5 aligned tutors" in answer and "the largest of tiny dpo-b5. 1 of 6 are not tested" in answer
+
+
+@pytest.mark.parametrize("runs", [1, 4])
+def test_of_tutors_that_are_not_tested_no_gain_is_told(rubric, runs) -> None:
+    told = " ".join(answers([tutor("sft"), *(tutor(f"dpo-b{at}", 0.5, tested=False) for at in range(runs))], rubric))
+    assert "can be told" in told and "significant" not in told and "points" not in told and "p =" not in told
 
 
 def test_without_an_aligned_tutor_no_gain_is_told(rubric) -> None:
@@ -62,10 +75,12 @@ def test_what_alignment_mended_is_told_apart_from_format_that_it_mended(rubric) 
     mended = [turn(1, "1", None, "1"), turn(2, "1", None, "1"), turn(3, "1", "2", "1")]
     spoiled = [turn(4, "1", "1", None), turn(5, "1", "1", "2")]
     talk = {"turns": [turn(0, "12", "12", "1"), *mended, *spoiled, lost, turn(7, "1", "1", "1")]}
-    (told,) = changes(scored([talk], first_turn=False), [("tiny", "sft"), ("tiny", "dpo")], rubric)
+    rows, tutors = [tutor("sft"), tutor("dpo", 0.1)], [("tiny", "sft"), ("tiny", "dpo")]
+    (told,) = changes(scored([talk], first_turn=False), rows, tutors, rubric)
     assert "had wrong, 3 became right" in told and "had right, 2 became wrong" in told
     assert told.endswith("valid format, these are 1 and 1.")
-    assert changes(scored([talk], first_turn=False), [("tiny", "dpo")], rubric) == []
+    untested = [tutor("sft"), tutor("dpo", 0.1, tested=False)]
+    assert changes(scored([talk], first_turn=False), untested, tutors, rubric) == []
 
 
 @pytest.mark.parametrize(("conversations", "minded"), [(0, False), (8, False), (9, True)])
@@ -85,19 +100,34 @@ def test_turns_that_are_answered_too_seldom_are_not_drawn(rubric) -> None:
     assert "3 replies at turn 1, 1 at turn 2." in turns({("tiny", "sft"): {"by_turn": few}}, rubric, True).text
 
 
-def test_the_data_are_counted_from_the_files_to_the_replies_that_are_scored(rubric) -> None:
-    labels = {one.key: {} for one in rubric.label_fields}
-    split = {"conversations": 9, "tutor_turns": 60, "of_one_turn": 1, "problems": 4, "labels": labels}
-    splits = {
-        **{"method": "random", "simulated": 0, "files": [{"conversations": 12}], "splits": {"test": split}},
-        **{"cut": [{}, {}], "cut_by_reason": {"unknown_label": 2}, "dropped": [{}]},
+def test_the_data_are_counted_from_the_files_to_the_replies_that_are_scored() -> None:
+    """The default run's numbers, and what each step leaves out adds up."""
+    account = {
+        "sft": {"conversations": 1_475, "tutor_turns": 10_700, "of_one_turn": 20},
+        "dpo": {"conversations": 1_031, "tutor_turns": 7_500, "of_one_turn": 11},
+        "test": {"conversations": 1_176, "tutor_turns": 8_557, "of_one_turn": 24},
     }
-    assert data(splits, {}, {}, rubric, scored=51, first_turn=False).text == (
-        "Of 12 conversations in the files, 9 are in the splits, drawn by the method 'random'; left out for want "
-        "of a valid first reply: 1; cut before a reply that is not valid: 2 (unknown label 2). Of the "
-        "test split's 60 tutor turns 51 are scored: not conversations of a single turn (1), nor the first reply of the "
-        "others, which has nothing to judge."
-    )
+    dropped = [{"split": "test", "id": str(at)} for at in range(24)]
+    cut = [*dropped, *({"split": "test", "id": f"cut {at}"} for at in range(130)), {"split": "sft", "id": "0"}]
+    splits = {
+        **{"method": "random", "splits": account, "cut": cut, "dropped": dropped},
+        **{"files": [{"conversations": 1_250, "eligible": 1_240}] * 3},
+        **{"wanted_per_file": {"sft": 500, "dpo": 350, "test": 400}},
+    }
+    _, rows = steps(splits, 8_533, {"conversations": 1_152, "replies": 7_381}, first_turn=False)
+    assert rows == [
+        ("in the files", "3,750", "", "3 files"),
+        ("long enough", "3,720", "", "30 have two turns or fewer"),
+        ("drawn", "3,706", "", "by the method 'random', from each file: sft 500, dpo 350, test 400"),
+        ("the sft split", "1,475", "10,700", "1 cut before a reply that is not valid"),
+        ("the dpo split", "1,031", "7,500", ""),
+        ("the test split", "1,176", "8,557",
+         "24 open with a reply that is not valid; 130 cut before a reply that is not valid"),
+        ("test: answered", "1,152", "8,533", "24 have a single tutor turn"),
+        ("test: scored", "1,152", "7,381", "the first reply of each has nothing to judge (1,152)"),
+    ]  # fmt: skip
+    _, rows = steps(splits, 8_533, {"conversations": 1_152, "replies": 8_530}, first_turn=True)
+    assert rows[-1] == ("test: scored", "1,152", "8,530", "the gold reply is not valid (3)")
 
 
 @pytest.fixture
