@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -14,6 +15,9 @@ from pedalign.processes import local_rank
 
 TERMINAL = "PEDALIGN_TERMINAL"  # names the terminal of the call of Snakemake that this job belongs to
 EVERY = 30  # seconds between two lines
+# A rate is told once so many items are done, and seconds gone by, since the first ones: these also wait for what is
+# loaded and compiled. It looks back so many seconds, so that it follows when items become slower or faster.
+FEW_ITEMS, FEW_SECONDS, WINDOW = 3, 10, 300
 
 
 class _Terminal:
@@ -77,6 +81,7 @@ class Progress(tqdm):
     ) -> None:
         terminal = _terminal()
         self.said = time.monotonic()
+        self.marks: deque[tuple[float, float]] = deque()  # seconds, items done by then
         self.file = terminal or io.StringIO()
         super().__init__(
             desc=name,
@@ -97,6 +102,7 @@ class Progress(tqdm):
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)
         now = time.monotonic()
+        self._mark(now)
         if now - self.said >= EVERY and not self.disable:
             self.said = now
             self.clear()
@@ -107,14 +113,28 @@ class Progress(tqdm):
         super().close()
         self.file.close()
 
+    def _mark(self, now: float) -> None:
+        if not self.marks or now - self.marks[-1][0] >= 1:
+            self.marks.append((now, self.n))
+        while len(self.marks) > 2 and now - self.marks[1][0] > WINDOW and self.n - self.marks[1][1] >= FEW_ITEMS:
+            self.marks.popleft()
+
+    def rate(self) -> float | None:
+        """Items per second of late; None as long as too few are done to tell."""
+        since, before = self.marks[0] if self.marks else (0.0, 0.0)
+        elapsed, done = time.monotonic() - since, self.n - before
+        return done / elapsed if self.marks and done >= FEW_ITEMS and elapsed >= FEW_SECONDS else None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar is drawn from; tqdm draws a rate of 0 as unknown, and the time left too."""
+        return {**super().format_dict, "rate": self.rate() or 0}
+
     def line(self) -> str:
         """`respond: 120 of 480 replies (25%), 12.1 per second, 00:30 left`"""
-        known = self.format_dict
-        elapsed, done = known["elapsed"], self.n - self.initial
         n, total = (self.format_sizeof(one) if self.unit_scale else one for one in (self.n, self.total))
         said = f"{self.desc}: {n} of {total}{self.unit} ({self.n / max(self.total, 1):.0%})"
-        if done and elapsed:
-            rate = done / elapsed
+        if rate := self.rate():
             number = self.format_sizeof(rate) if self.unit_scale else f"{rate:.1f}"
             speed = f"{number} per second" if rate >= 1 else f"{1 / rate:.1f} s each"
             said += f", {speed}, {self.format_interval((self.total - self.n) / rate)} left"

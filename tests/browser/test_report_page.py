@@ -50,11 +50,13 @@ def test_every_chart_has_marks_in_the_page_and_says_what_it_shows(page: Page) ->
 def test_the_answer_is_the_first_that_one_reads(page: Page) -> None:
     answer = page.locator(".answer").first.inner_text()
     assert re.search(
-        r"^On [\d,]+ test replies of \d+ conversations, bio \(simulated\), the aligned tutor tiny dpo-b0.1 picks",
+        r"^On [\d,]+ test replies of \d+ conversations, bio \(simulated\), where both replies are in valid format "
+        r"\(\d+\), the aligned tutor tiny dpo-b0.1 picks",
         answer,
     )
     assert re.search(
-        r"right action in \d+\.\d% of .*: \+\d+\.\d points, 95% interval \+.* to \+.*, p .* significant", answer
+        r"right action in \d+\.\d% of .*: \+\d+\.\d points, 95% interval \+.* to \+.*, p .* is significant\. In valid",
+        answer,
     )
 
 

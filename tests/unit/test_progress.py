@@ -10,19 +10,25 @@ import sys
 import termios
 from contextlib import ExitStack
 
+import pytest
 from checkouts import ROOT
 
+from pedalign import progress
 from pedalign.progress import TERMINAL, Progress
 
 WORK = """
 import sys; sys.path.insert(0, "scripts")
+from types import SimpleNamespace
+from pedalign import progress
 from pedalign.progress import Progress
-with Progress("respond", 40, "replies") as progress:
+
+clock = 0.0
+progress.time = SimpleNamespace(monotonic=lambda: clock)
+with Progress("respond", 40, "replies") as bar:
     for done in range(1, 41):
-        progress.start_t -= 1  # as if a second had gone by
-        progress.said -= 4
-        progress.update_to(done)
-        progress.refresh()
+        clock += 4
+        bar.update_to(done)
+        bar.refresh()
 """
 
 
@@ -108,8 +114,65 @@ def test_of_jobs_that_go_on_at_once_one_draws_its_bar_and_another_when_that_one_
 def test_a_log_has_a_line_every_half_minute_with_rate_and_time_left() -> None:
     lines = seen(standard_error_too=False)[1].splitlines()
     assert len(lines) == 5
-    assert lines[0].startswith("respond: 8 of 40 replies (20%), 1.0 s each, 00:3")
+    assert lines[0] == "respond: 8 of 40 replies (20%), 4.0 s each, 02:08 left"
     assert lines[-1].startswith("respond: 40 of 40 replies (100%)")
+
+
+class Clock:
+    """Seconds that a test lets go by."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(progress, "time", made)
+    return made
+
+
+def test_no_time_left_is_told_before_a_few_are_done_nor_from_the_first_that_waits_for_loading(clock) -> None:
+    """The first of 504 replies took 410 s, the others 2 s each."""
+    with Progress("respond", 504, "replies") as bar:
+        clock.now += 410
+        bar.update_to(1)
+        assert bar.line() == "respond: 1 of 504 replies (0%)" and "?" in str(bar)
+        for done in range(2, 6):
+            clock.now += 2
+            bar.update_to(done)
+            assert "left" not in bar.line() and bar.format_dict["rate"] == 0
+        clock.now += 2
+        bar.update_to(6)
+        assert bar.line() == "respond: 6 of 504 replies (1%), 2.0 s each, 16:36 left"
+        assert "[" in str(bar) and "16:36" in str(bar)
+
+
+def test_the_time_left_follows_items_that_become_slower_and_work_that_stands_still(clock) -> None:
+    with Progress("respond", 1000, "replies") as bar:
+        for done in range(1, 501):
+            clock.now += 1
+            bar.update_to(done)
+        assert bar.line().endswith("1.0 per second, 08:20 left")
+        for done in range(501, 541):
+            clock.now += 10
+            bar.update_to(done)
+        assert bar.line().endswith("10.0 s each, 1:16:40 left")
+        clock.now += 3000
+        assert float(bar.line().partition("%), ")[2].split()[0]) > 80
+        bar.update_to(541)
+        assert "left" in bar.line()
+
+
+def test_updates_of_many_at_once_that_are_far_apart_give_a_rate_too(clock) -> None:
+    with Progress("respond", 1000, "replies") as bar:
+        for done in range(100, 700, 100):
+            clock.now += 1000
+            bar.update_to(done)
+        assert bar.line() == "respond: 600 of 1000 replies (60%), 10.0 s each, 1:06:40 left"
 
 
 def test_nothing_is_drawn_where_nobody_looks_on(capfd, monkeypatch) -> None:
