@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from waiting import until
+
+from pedalign.processes import SAME_PRESS
 
 SNAKEFILE = """
 from pedalign.stopping import Stop
@@ -149,6 +152,7 @@ def test_a_second_ctrl_c_kills_jobs_and_one_that_comes_twice_does_not(call):
     assert running.says("ready")
     for _ in range(2):  # from the terminal, and passed on by a program between
         running.process.send_signal(signal.SIGINT)
+        time.sleep(SAME_PRESS / 4)
     for _ in range(3):  # as a supervisor that asks again and again
         running.process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
