@@ -34,6 +34,7 @@ rule card:
         runtime=10,
     params:
         dataset=DATASET,
+        source=config["source"],
         origin=origin,
         valid_format=config["checks"]["valid_format"],
         more=lambda wildcards, input: [
@@ -41,8 +42,8 @@ rule card:
         ],
     shell:
         "python scripts/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"
-        " --rubric {input.rubric:q} --dataset {params.dataset:q} --origin {params.origin:q} {params.more:q}"
-        " --valid-format {params.valid_format}"
+        " --rubric {input.rubric:q} --dataset {params.dataset:q} --source {params.source:q}"
+        " --origin {params.origin:q} {params.more:q} --valid-format {params.valid_format}"
         " --output {output:q} 2>&1 | tee {log:q}"
 
 

@@ -6,23 +6,23 @@ Writes  README.md, and a copy into the checkpoint's folder, where the hub looks 
 
     python scripts/card.py results/tiny/dpo-b0.1/checkpoint.json --metrics results/tiny/dpo-b0.1/test/metrics.json \
         --comparison results/tiny/dpo-b0.1/test/comparison.json --splits results/data/splits.json \
-        --rubric datasets/rubrics/class.yaml --dataset bio --origin 'random weights' \
-        --valid-format 0.9 --output results/tiny/dpo-b0.1/README.md
+        --rubric datasets/rubrics/class.yaml --dataset bio --source simulated \
+        --origin 'random weights' --valid-format 0.9 --output results/tiny/dpo-b0.1/README.md
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from pedalign.artifacts import read_json, write_text
+from pedalign.card_metadata import metadata
 from pedalign.errors import argument_parser, run
 from pedalign.provenance import CARD, read_record, record, verified
 from pedalign.rubric import Rubric, load_rubric
 from pedalign.summary import is_tested, tutor_marks
+from pedalign.transformers4 import which_transformers
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TEMPLATE = Path(__file__).parent / "pedalign" / "card.md"
 
 
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
+    parser.add_argument("--source", required=True, help="where these lie, as 'source' in config.yaml")
     parser.add_argument("--origin", required=True, help="the model that all began with, folder or hub id")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
@@ -51,15 +52,21 @@ def main() -> None:
     perplexity, before, audit = (read_json(path) if path else {} for path in (args.perplexity, args.before, args.audit))
     rubric, settings = load_rubric(args.rubric), manifest["settings"]
     key = (args.output.parts[-3], args.output.parts[-2])
+    name, simulated = " ".join(key), bool(splits["simulated"])
+    checkpoint = args.manifest.with_suffix("")
     tested = bool(comparison) and is_tested(comparison, args.valid_format)
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     card = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        name=" ".join(key),
+        name=name,
         told=_told(manifest, args.origin),
         spoken=rubric.field(rubric.spoken).name,
-        simulated=bool(splits["simulated"]),
+        simulated=simulated,
         rubric=rubric,
-        base_model=args.origin if _HUB_ID.fullmatch(args.origin) and not Path(args.origin).exists() else None,
+        metadata=metadata(
+            name, args.origin, "alignment" in settings, args.dataset, args.source, simulated, metrics, rubric
+        ),
+        transformers=which_transformers(read_json(checkpoint / "config.json")),
+        scratch=args.origin == "random weights",
         data=_data(splits, args.dataset, manifest),
         leaks=_leaks(splits),
         alignment=settings.get("alignment"),
@@ -81,8 +88,9 @@ def main() -> None:
         versions=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
     )
     write_text(args.output, card)
-    write_text(args.manifest.with_suffix("") / CARD, card)
-    record([args.output], inputs, {name: getattr(args, name) for name in ("dataset", "origin", "valid_format")})
+    write_text(checkpoint / CARD, card)
+    told = {name: getattr(args, name) for name in ("dataset", "source", "origin", "valid_format")}
+    record([args.output], inputs, told)
     print(f"{args.output}: the model card, in the checkpoint's folder too")
 
 

@@ -100,13 +100,17 @@ def read_yaml(path: Path, as_text: bool = False) -> Any:
 
     Raises UserError where it is not YAML, or a key is twice in a mapping.
     """
-    text = read_text(path)
+    return parse_yaml(read_text(path), str(path), as_text)
+
+
+def parse_yaml(text: str, where: str, as_text: bool = False) -> Any:
+    """`text` as YAML, like `read_yaml`; `where` is named in errors."""
     try:
         return yaml.load(text, _Text if as_text else _Bounded)
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
-        raise UserError(f"{path}: not YAML: {error}", "mend the file at that place") from None
+        raise UserError(f"{where}: not YAML: {error}", "mend the file at that place") from None
     except RecursionError:
-        raise UserError(f"{path}: YAML nested too deeply", "write it anew without needless nesting") from None
+        raise UserError(f"{where}: YAML nested too deeply", "write it anew without needless nesting") from None
 
 
 def _runs(process: int) -> bool:

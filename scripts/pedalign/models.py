@@ -23,7 +23,7 @@ from transformers import (
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.progress import download_bar
-from pedalign.provenance import WEIGHTS
+from pedalign.provenance import CARD, WEIGHTS
 from pedalign.template import Renderer, load_template
 from pedalign.transformers4 import add_names_of_4
 
@@ -139,7 +139,8 @@ def _fetch(source: str | Path) -> Path:
     """The folder of the cache with the files of a hub id, downloaded where they are not there yet."""
     bar = download_bar(f"download {source}")
     try:
-        return Path(snapshot_download(str(source), allow_patterns=_CHECKPOINT_FILES, tqdm_class=bar))
+        wanted = [*_CHECKPOINT_FILES, CARD]  # the card says the licence
+        return Path(snapshot_download(str(source), allow_patterns=wanted, tqdm_class=bar))
     except IncompleteSnapshotError as error:  # without a net; what is there may do
         return Path(error.snapshot_path)
     except (OSError, ValueError, HTTPError) as error:

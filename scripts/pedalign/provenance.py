@@ -180,10 +180,19 @@ def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any
 def hub_commit(model: str) -> str:
     """The commit of a model of the hub that was loaded last, by the local cache (huggingface_hub's, which the data
     stages do not have)."""
+    ref = _hub_folder(model) / "refs" / "main"
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else "unknown"
+
+
+def model_folder(model: str) -> Path:
+    """The files of a model that is a folder, or was loaded from the hub."""
+    return Path(model) if Path(model).is_dir() else _hub_folder(model) / "snapshots" / hub_commit(model)
+
+
+def _hub_folder(model: str) -> Path:
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
-    ref = cache / f"models--{model.replace('/', '--')}" / "refs" / "main"
-    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else "unknown"
+    return cache / f"models--{model.replace('/', '--')}"
 
 
 def versions() -> dict[str, str]:

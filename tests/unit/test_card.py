@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from huggingface_hub import ModelCard
 from small import TALKS
 from tutors import RENDERING, RUBRIC, script, trained
 
-from pedalign.artifacts import write_json, write_records
+from pedalign.artifacts import write_json, write_records, write_text
+from pedalign.card_metadata import metadata
 from pedalign.provenance import verified
+from pedalign.rubric import load_rubric
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +27,9 @@ def checkpoint(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """That of a tutor that has been measured, and has its card."""
     folder = trained(shared_folder)[1].parent
     results = tmp_path_factory.mktemp("card")
+    commit = results / "hub/models--someone--some-model/refs/main"  # of a base model that was loaded from the hub
+    write_text(commit, "0" * 40)
+    write_text(commit.parents[1] / "snapshots" / ("0" * 40) / "README.md", "---\nlicense: mit\n---\n")
     own = results / "tiny/dpo-b0.1"
     own.parent.mkdir()
     subprocess.run(["cp", "-r", folder, own], check=True)
@@ -50,9 +57,10 @@ def checkpoint(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         ("score", results / "rows.json", test / "responses.csv", "--output", test / "metrics.json",
          "--settings", scoring),
         ("card", own / "checkpoint.json", "--metrics", test / "metrics.json", "--splits", results / "splits.json",
-         "--dataset", "talks", "--origin", "someone/some-model", "--valid-format", 0.9, "--output", own / "README.md"),
+         "--dataset", "talks", "--source", "simulated", "--origin", "someone/some-model",
+         "--valid-format", 0.9, "--output", own / "README.md"),
     ):  # fmt: skip
-        answer = script(name, *arguments, *common)
+        answer = script(name, *arguments, *common, HF_HUB_CACHE=str(results / "hub"))
         assert answer.returncode == 0, answer.stderr
     return own / "checkpoint"
 
@@ -72,10 +80,42 @@ def test_the_figures_of_the_card_are_those_that_were_measured_and_simulated_data
     assert f"| {100 * metrics[field]['accuracy']:.1f} | {low} to {high} |" in card
     assert "On 32 replies of 16 test conversations;\n100.0% of its replies are in valid format" in card
     assert "Asked with always the likeliest token, at most 40 tokens." in card
-    assert "fine-tuned from someone/some-model." in card and "\nbase_model: someone/some-model\n---\n" in card
+    assert "fine-tuned from someone/some-model." in card
     assert "tested on are simulated" in card
     for label in ("focus", "probing", "telling", "generic"):
         assert f"`{label}`" in card
+
+
+def test_the_hub_reads_of_the_card_what_the_tutor_is_and_the_figures_that_were_measured(checkpoint):
+    card = ModelCard.load(checkpoint / "README.md")
+    metrics = json.loads((checkpoint.parent / "test/metrics.json").read_text())
+    (field,) = load_rubric(RUBRIC).label_fields
+    assert (card.data.language, card.data.base_model, card.data.license) == ("en", "someone/some-model", "mit")
+    found = {one.metric_name: one for one in card.data.eval_results}
+    wanted = {
+        f"{field.name}, accuracy": metrics[field.key]["accuracy"],
+        f"{field.name}, macro F1": metrics[field.key]["macro_f1"],
+    }
+    assert {name: one.metric_value for name, one in found.items()} == {"replies in valid format": 1.0, **wanted}
+    assert {one.dataset_name for one in found.values()} == {"talks (simulated conversations)"}
+    again = yaml.safe_load(card.data.to_yaml())
+    assert again == yaml.safe_load((checkpoint / "README.md").read_text().split("---\n")[1])
+    assert "Needs transformers 4.50 or newer." in card.text
+
+
+def test_a_licence_that_is_not_known_is_left_out_and_that_of_a_base_models_folder_is_taken_over(tmp_path, rubric):
+    measured = {"valid_format": 1.0, **{one.key: {"accuracy": 0.5, "macro_f1": 0.4} for one in rubric.label_fields}}
+
+    def found() -> dict:
+        text = metadata("a", str(tmp_path), False, "own", "data/own", False, measured, rubric)
+        return yaml.safe_load(text)
+
+    assert not {"license", "language", "base_model", "datasets"} & found().keys()
+    for broken in ("no front matter", "---\nlicense: [\n---\n", "---\nlicense: [mit]\n---\n", "---\nmit\n---\n"):
+        (tmp_path / "README.md").write_text(broken)
+        assert "license" not in found()
+    (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: gemma\n---\n# A model\n")
+    assert (found()["license"], found()["license_name"]) == ("other", "gemma")
 
 
 def test_a_card_in_the_folder_does_not_make_it_another_checkpoint(checkpoint):
