@@ -109,6 +109,7 @@ rule finetune:
         save_steps=config["training_state"]["steps"],
         trackers=",".join(config["trackers"]) or "none",
         unlearned=config["checks"]["unlearned"],
+        engine=lambda wildcards: entry(wildcards)["generation"].get("engine", "auto"),
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -123,4 +124,4 @@ rule finetune:
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"
         " --trackers {resources.trackers} --tensorboard {params.tensorboard:q}"
-        " --unlearned {resources.unlearned}"
+        " --unlearned {resources.unlearned} --engine {resources.engine}"

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from pedalign import baselines
 from pedalign.artifacts import read_json, whole_directory
 from pedalign.conversation import split_conversations
+from pedalign.engines import Engine
 from pedalign.errors import argument_parser, run
 from pedalign.generation import Completion, GenerationSettings, History
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
@@ -89,7 +90,7 @@ def train(method: Callable[..., float]) -> None:
 
 STAGES: dict[str, Callable[[], None]] = {
     "finetune": partial(train, finetune),
-    "respond": partial(respond_stage.main, respond),
+    "respond": partial(respond_stage.main, lambda *_: Engine("generate, a prompt at a time", respond)),
     "optimize": partial(train, optimize),
 }
 

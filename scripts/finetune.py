@@ -8,11 +8,13 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
         --manifest results/tiny/sft/checkpoint.json --settings '{"rendering": {...}, "training": {...}}'
 """
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pedalign.conversation import split_conversations
+from pedalign.engines import engine_for
 from pedalign.errors import argument_parser, run
+from pedalign.processes import is_first_process
 from pedalign.training import StageSettings, add_training_arguments, finetune, train_and_save
 
 
@@ -20,11 +22,19 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("conversations", type=Path)
     add_training_arguments(parser)
+    parser.add_argument("--engine", default="auto", help="that will answer: what it can't do is told before training")
     args = parser.parse_args()
 
     settings = StageSettings.from_json(args.settings)
     conversations = list(split_conversations(args.conversations))
-    train = partial(finetune, conversations=conversations, settings=settings.training)
+
+    def train(model: Any, tokenizer: Any, renderer: Any, *, states: Any, watchers: Any) -> dict[str, Any]:
+        engine = engine_for(model, renderer, conversations, args.engine)
+        if is_first_process():
+            print(f"replies will be given by the {engine}", flush=True)
+        facts = finetune(model, tokenizer, renderer, conversations, settings.training, states, watchers)
+        return {"engine": str(engine), **facts}
+
     train_and_save(Path(__file__), args, settings, [args.conversations], train)
 
 

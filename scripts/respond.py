@@ -20,8 +20,9 @@ from typing import Any
 
 from pedalign import paper, vllm_engine
 from pedalign.artifacts import read_json, write_csv
+from pedalign.engines import VLLM, Engine, choose_engine
 from pedalign.errors import UserError, argument_parser, run
-from pedalign.generation import Completion, GenerationSettings, History, batches, generate
+from pedalign.generation import Completion, GenerationSettings, History, batches, history
 from pedalign.models import load_model, load_tokenizer
 from pedalign.phases import begin
 from pedalign.progress import Progress
@@ -29,7 +30,7 @@ from pedalign.provenance import record, verified
 from pedalign.responses import COLUMNS
 from pedalign.rubric import load_rubric
 from pedalign.settings import from_json
-from pedalign.template import Renderer, renderer
+from pedalign.template import renderer
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class RespondSettings:
     samples: int  # responses per prompt
 
 
-def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
+def main(choose: Callable[..., Engine] = choose_engine) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("rows", type=Path, help="the formatted split")
     parser.add_argument("--model", required=True, help="folder or hub id of the tutor")
@@ -58,29 +59,35 @@ def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     generation = GenerationSettings(**settings.generation)
     conversations = [list(group) for _, group in groupby(rows, key=lambda row: row["conversation_id"])]
-    histories = [_history(group, rendering, settings.samples) for group in conversations]
+    histories = [
+        history(group[0]["conversation_id"], [row["prompt"] for row in group], rendering, settings.samples)
+        for group in conversations
+    ]
     selection = None  # all; how many at a time, the model says
     if generation.max_batch_tokens is not None:
         selection = batches(histories, generation, *args.shard)
     completions: list[list[Completion]] = [[] for _ in histories]
     started = time.monotonic()
+    engine = Engine(generation.engine)
     if selection == []:  # as where there are more shards than batches
         pass
-    elif generation.engine == "vllm":
+    elif generation.engine == VLLM:
         begin("generating")
         completions = vllm_engine.generate(
             args.model, settings.dtype, histories, rendering.end_id, generation, selection
         )
     else:
         model = load_model(args.model, settings.dtype)
+        engine = choose(model, histories, generation)
+        print(engine, flush=True)
         started = time.monotonic()
         begin("generating")
         with Progress(f"respond {args.output.parent}", _prompts(histories, selection), "replies") as progress:
-            completions = generate(model, histories, rendering.end_id, generation, progress.update_to, selection)
+            completions = engine.generate(model, histories, rendering.end_id, generation, progress.update_to, selection)
 
     begin("saving")
     records = []
-    for group, history, answers in zip(conversations, histories, completions, strict=True):
+    for group, asked, answers in zip(conversations, histories, completions, strict=True):
         for at, answer in enumerate(answers):  # none where another shard has them
             row = group[at // settings.samples]
             records.append(
@@ -90,14 +97,14 @@ def main(generate: Callable[..., list[list[Completion]]] = generate) -> None:
                     row["chosen"][0]["content"],
                     row["conversation_id"],
                     row["turn"],
-                    history.prompt_lengths[at],
+                    asked.prompt_lengths[at],
                     len(answer.ids),
                     answer.finish_reason,
                     at % settings.samples,
                 )
             )
     write_csv(args.output, COLUMNS, records)
-    record([args.output], inputs, {**vars(settings), "shard": "/".join(map(str, args.shard))})
+    record([args.output], inputs, {**vars(settings), "shard": "/".join(map(str, args.shard)), "engine": engine.name})
     print(f"{args.output}: {len(records)} responses in {time.monotonic() - started:.0f} s")
 
 
@@ -108,15 +115,9 @@ def _shard(text: str) -> tuple[int, int]:
     return int(shard), int(shards)
 
 
-def _history(group: list[dict[str, Any]], rendering: Renderer, samples: int) -> History:
-    """A conversation's rows as one history, each asked for `samples` times: its ids are a prefix of the last one's."""
-    lengths = [len(rendering.encode(row["prompt"])[0]) for row in group for _ in range(samples)]
-    return History(group[0]["conversation_id"], rendering.encode(group[-1]["prompt"])[0], lengths)
-
-
 def _prompts(histories: list[History], selection: list[list[int]] | None) -> int:
     chosen = histories if selection is None else [histories[at] for batch in selection for at in batch]
-    return sum(len(history.prompt_lengths) for history in chosen)
+    return sum(len(one.prompt_lengths) for one in chosen)
 
 
 if __name__ == "__main__":

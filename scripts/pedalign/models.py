@@ -113,10 +113,20 @@ def load_model(source: str | Path, dtype: str, **options: Any) -> PreTrainedMode
 
 
 def cached_numbers(config: Any) -> int:
-    """How many numbers the keys and values of one token are, in all layers."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size
+    """How many numbers the keys and values of one token are, in all layers; roughly, where layers differ or have none."""
+    config = config.get_text_config()
+
+    def number(name: str) -> int | None:
+        try:
+            return getattr(config, name, None)
+        except Exception:  # transformers has an error of its own where layers differ
+            return None
+
+    size = config.hidden_size
+    if query_heads := number("num_attention_heads"):
+        heads = number("num_key_value_heads") or query_heads
+        size = heads * (number("head_dim") or config.hidden_size // query_heads)
+    return 2 * config.num_hidden_layers * size
 
 
 def batch_tokens(model: PreTrainedModel, max_batch_tokens: int | None) -> int:

@@ -57,5 +57,5 @@ def vllm_python() -> Path:
         return Path(sys.executable)
     raise UserError(
         "generation.engine: vllm is not installed",
-        "run `make vllm` in the workflow's folder, or set engine: transformers",
+        "run `make vllm` in the workflow's folder, or set engine: auto",
     )

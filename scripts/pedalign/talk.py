@@ -10,8 +10,9 @@ from typing import Any
 from pedalign.artifacts import read_json
 from pedalign.conversation import Conversation, Message
 from pedalign.errors import UserError
-from pedalign.generation import GenerationSettings, History, generate
+from pedalign.generation import GenerationSettings, History
 from pedalign.models import load_model, load_tokenizer
+from pedalign.plain_engine import generate
 from pedalign.provenance import expect_checkpoint, manifest_path, read_record, record_path, verified
 from pedalign.rubric import Rubric, load_rubric
 from pedalign.template import renderer
@@ -42,7 +43,7 @@ class Tutor:
         settings, self.rubric = asked(checkpoint)
         self.name = name or tutor_name(checkpoint)
         decoding = settings.get("generation", _DECODING)
-        self.settings = GenerationSettings(**{**decoding, "engine": "transformers", "max_batch_tokens": None})
+        self.settings = GenerationSettings(**{**decoding, "engine": "plain", "max_batch_tokens": None})
         self.tokenizer = load_tokenizer(checkpoint)
         self.renderer = renderer(self.tokenizer, rubric=self.rubric, **settings["rendering"])
         self.model = load_model(checkpoint, precision(settings))
@@ -60,7 +61,7 @@ class Tutor:
                 "begin a new conversation",
             )
         history = History(str(len(messages)), ids, [len(ids)])
-        ((completion,),) = generate(self.model, [history], self.renderer.end_id, self.settings)
+        ((completion,),) = generate(self.model, [history], self.renderer.end_id, self.settings, padded=False)
         text = self.tokenizer.decode(completion.ids, skip_special_tokens=True)
         return Answer(text, len(completion.ids) if completion.finish_reason == "length" else None)
 

@@ -26,9 +26,9 @@ def generate(
 ) -> list[list[Completion]]:
     """A completion for every prompt of every history, in their order, by the model of a checkpoint folder or hub id.
 
-    As `generation.generate`; all prompts are submitted at once, conversation after conversation, so that a prompt finds
-    the keys and values of the one before it. Every GPU of the job has a part of the model. What `settings` say of
-    tokens at a time does not matter here.
+    As `shared_prefix_engine.generate`; all prompts are submitted at once, conversation after conversation, so that a
+    prompt finds the keys and values of the one before it. Every GPU of the job has a part of the model. What
+    `settings` say of tokens at a time does not matter here.
     Raises UserError where vLLM is not installed or fails.
     """
     chosen = range(len(histories)) if selection is None else sorted(at for batch in selection for at in batch)
@@ -62,7 +62,7 @@ def generate(
         if status := subprocess.run(command, env=environment).returncode:
             raise UserError(
                 f"vLLM failed (exit status {status}) with {source}",
-                "it said why above; `engine: transformers` does without it",
+                "it said why above; `engine: auto` does without it",
             )
         for (at, _), (ids, finish_reason) in zip(rows, read_json(answers), strict=True):
             results[at].append(Completion(ids, finish_reason))

@@ -15,7 +15,8 @@ from pedalign import baselines
 from pedalign.alignment import AlignmentSettings, Pair, optimize
 from pedalign.benchmark import OURS, Comparison, Way, matrix_product_rate, measure
 from pedalign.conversation import Conversation
-from pedalign.generation import GenerationSettings, History, generate
+from pedalign.engines import choose_engine
+from pedalign.generation import GenerationSettings, history
 from pedalign.likelihood import log_probabilities
 from pedalign.models import load_model, load_tokenizer
 from pedalign.rubric import Rubric
@@ -125,17 +126,15 @@ def generation(
     rendering = renderer(subject.tokenizer, settings.template, instruction, data.rubric)
     conversations = [list(rows) for _, rows in groupby(data.rows, key=lambda row: row["conversation_id"])]
     histories = [
-        History(
-            rows[0]["conversation_id"],
-            rendering.encode(rows[-1]["prompt"])[0],
-            [len(rendering.encode(row["prompt"])[0]) for row in rows],
-        )
+        history(rows[0]["conversation_id"], [row["prompt"] for row in rows], rendering)
         for rows in conversations[: SIZES[settings.size].answered]
     ]
-    prompts = [history.ids[:length] for history in histories for length in history.prompt_lengths]
+    engine = choose_engine(model, histories, decoding)
+    say(f"  {engine}")
+    prompts = [one.ids[:length] for one in histories for length in one.prompt_lengths]
 
     def ours() -> list[list[int]]:
-        answers = generate(model, histories, rendering.end_id, decoding)
+        answers = engine.generate(model, histories, rendering.end_id, decoding)
         return [completion.ids for completions in answers for completion in completions]
 
     def batched(number: int) -> Callable[[], list[list[int]]]:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from pedalign import generation
-from pedalign.generation import GenerationSettings, History, batches, generate
+from pedalign import shared_prefix_engine
+from pedalign.generation import GenerationSettings, History, batches
+from pedalign.shared_prefix_engine import generate
 
 END, VOCABULARY = 1, 120
 SHAPE = {
@@ -105,16 +106,20 @@ def test_a_batch_holds_no_more_tokens_than_the_setting_says_unless_it_is_one_con
 
 
 def test_as_many_are_answered_at_a_time_as_fit_where_no_number_is_given(model, monkeypatch):
-    wanted, whole, at_a_time = generate(model, histories(), END, settings(max_batch_tokens=300)), generation._read, []
+    wanted, whole, at_a_time = (
+        generate(model, histories(), END, settings(max_batch_tokens=300)),
+        shared_prefix_engine._read,
+        [],
+    )
 
     def read(model, histories, *rest):
         at_a_time.append(len(histories))
         return whole(model, histories, *rest)
 
-    monkeypatch.setattr(generation, "_read", read)
+    monkeypatch.setattr(shared_prefix_engine, "_read", read)
     assert generate(model, histories(), END, settings(max_batch_tokens=None)) == wanted
     assert at_a_time == [len(histories())]
-    monkeypatch.setattr(generation, "batch_tokens", lambda model, number: number or 300)  # of a small machine
+    monkeypatch.setattr(shared_prefix_engine, "batch_tokens", lambda model, number: number or 300)  # of a small machine
     assert generate(model, histories(), END, settings(max_batch_tokens=None)) == wanted
     assert len(at_a_time) > 2
 
@@ -122,23 +127,28 @@ def test_as_many_are_answered_at_a_time_as_fit_where_no_number_is_given(model, m
 @pytest.fixture
 def early(monkeypatch):
     """Most replies end after a few tokens, some not at all."""
-    choose = generation._Chooser.choose
+    choose = shared_prefix_engine.TokenChooser.choose
 
     def sooner(self, logits, *rest):
         return choose(self, logits + 3 * (torch.arange(VOCABULARY) == END), *rest)
 
-    monkeypatch.setattr(generation._Chooser, "choose", sooner)
+    monkeypatch.setattr(shared_prefix_engine.TokenChooser, "choose", sooner)
 
 
 @pytest.mark.parametrize("changed", [{}, {"temperature": 1.0}, {"repetition_penalty": 1.2, "min_new_tokens": 3}])
 def test_the_last_rows_of_a_batch_go_on_beside_the_next_one(model, early, monkeypatch, changed):
-    many, wanted, step, together = histories(100), settings(max_batch_tokens=6000, **changed), generation._step, []
+    many, wanted, step, together = (
+        histories(100),
+        settings(max_batch_tokens=6000, **changed),
+        shared_prefix_engine._step,
+        [],
+    )
 
     def counted(model, going):
         together.append(len(going))
         step(model, going)
 
-    monkeypatch.setattr(generation, "_step", counted)
+    monkeypatch.setattr(shared_prefix_engine, "_step", counted)
     apart = generate(model, many, END, wanted, selection=batches(many, wanted))
     steps_apart = len(together)
     assert set(together) == {1}
@@ -149,7 +159,7 @@ def test_the_last_rows_of_a_batch_go_on_beside_the_next_one(model, early, monkey
 
 
 def test_where_memory_does_not_suffice_beside_rows_that_waited_all_are_answered_once(model, early, monkeypatch):
-    many, wanted, step = histories(100), settings(max_batch_tokens=6000), generation._step
+    many, wanted, step = histories(100), settings(max_batch_tokens=6000), shared_prefix_engine._step
     undisturbed, refused = generate(model, many, END, wanted), []
 
     def of_a_small_gpu(model, going):
@@ -158,7 +168,7 @@ def test_where_memory_does_not_suffice_beside_rows_that_waited_all_are_answered_
             raise torch.OutOfMemoryError
         step(model, going)
 
-    monkeypatch.setattr(generation, "_step", of_a_small_gpu)
+    monkeypatch.setattr(shared_prefix_engine, "_step", of_a_small_gpu)
     told = []
     assert generate(model, many, END, wanted, told.append) == undisturbed
     assert refused
@@ -166,7 +176,7 @@ def test_where_memory_does_not_suffice_beside_rows_that_waited_all_are_answered_
 
 
 def test_what_memory_does_not_suffice_for_is_halved_until_it_does(model, monkeypatch, refused):
-    wanted, whole = generate(model, histories(), END, settings(max_batch_tokens=10_000)), generation._read
+    wanted, whole = generate(model, histories(), END, settings(max_batch_tokens=10_000)), shared_prefix_engine._read
 
     def of_a_small_gpu(room):
         def read(model, histories, *rest):
@@ -174,7 +184,7 @@ def test_what_memory_does_not_suffice_for_is_halved_until_it_does(model, monkeyp
                 raise torch.OutOfMemoryError
             return whole(model, histories, *rest)
 
-        monkeypatch.setattr(generation, "_read", read)
+        monkeypatch.setattr(shared_prefix_engine, "_read", read)
 
     of_a_small_gpu(2)
     assert generate(model, histories(), END, settings(max_batch_tokens=10_000)) == wanted

@@ -9,7 +9,7 @@ import small
 import torch
 import yaml
 
-from pedalign import generation
+from pedalign import shared_prefix_engine
 from pedalign.artifacts import read_csv, write_json
 from pedalign.config import answering_settings
 from pedalign.conversation import Conversation, formatted_rows
@@ -55,14 +55,14 @@ class Tutor:
 @pytest.fixture
 def tutor(tmp_path, root, monkeypatch) -> Tutor:
     """Its logits depend on what shares a batch. They always do, by rounding; here so much that each reply shows it."""
-    read = generation._read
+    read = shared_prefix_engine._read
 
     def read_roughly(model, histories, *rest):
         layers, logits = read(model, histories, *rest)
         rounding = torch.Generator().manual_seed(sum(len(history.ids) for history in histories))
         return layers, logits + torch.randn(logits.shape[-1], generator=rounding)
 
-    monkeypatch.setattr(generation, "_read", read_roughly)
+    monkeypatch.setattr(shared_prefix_engine, "_read", read_roughly)
     return Tutor(tmp_path, root, monkeypatch)
 
 

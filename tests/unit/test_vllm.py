@@ -7,9 +7,10 @@ import pytest
 import small
 
 from pedalign import resources, vllm_engine
-from pedalign.generation import GenerationSettings, History, generate
+from pedalign.generation import GenerationSettings, History
 from pedalign.models import load_model, save_checkpoint, scratch_model
 from pedalign.resources import vllm_python
+from pedalign.shared_prefix_engine import generate
 from pedalign.training import finetune
 
 GREEDY = {"max_new_tokens": 12, "min_new_tokens": 2, "temperature": 0.0, "repetition_penalty": 1.0}
@@ -31,7 +32,7 @@ def test_where_it_is_not_installed_the_line_that_installs_it_is_said(monkeypatch
 
 def test_a_worker_that_fails_ends_the_stage_in_two_lines(monkeypatch, refused):
     monkeypatch.setattr(vllm_engine, "vllm_python", lambda: Path("/bin/false"))
-    with refused("vLLM failed (exit status 1) with there", "engine: transformers"):
+    with refused("vLLM failed (exit status 1) with there", "engine: auto"):
         vllm_engine.generate("there", "float32", [History("1", [1, 2, 3], [2, 3])], 0, settings())
 
 

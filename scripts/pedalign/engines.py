@@ -1,0 +1,214 @@
+"""Which engine answers for a model: the fastest of those that are proved to give this very model's replies.
+
+The proof takes seconds. A few prompts are answered by transformers' own `generate`, each alone, and by the engine. Both
+are made to write the same tokens, and at each step the log-probabilities of all tokens must agree. The prompts lie on
+both sides of every length at which the configuration says that something changes (a window, a chunk, scaled positions).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from pedalign import plain_engine, shared_prefix_engine
+from pedalign.conversation import Conversation
+from pedalign.errors import UserError, nearest
+from pedalign.generation import Completion, GenerationSettings, History, TokenChooser, history
+from pedalign.template import Renderer
+
+Generate = Callable[..., list[list[Completion]]]
+SHARED_PREFIX, PLAIN, VLLM = "shared_prefix", "plain", "vllm"
+ALONE = "plain, one prompt at a time"
+_ENGINES: dict[str, Generate] = {
+    SHARED_PREFIX: shared_prefix_engine.generate,
+    PLAIN: plain_engine.generate,
+    ALONE: partial(plain_engine.generate, padded=False),
+}
+_TOKENS = 8  # that the proof has each prompt answered with
+_NEVER = -1  # an end token that no model gives
+_SIDES = 4  # tokens before a switch where a prompt ends, so that its reply runs over it
+_LENGTHS = re.compile(r"window|chunk|position|context|seq_len|length")  # settings of these names may hold a length
+# How much of a difference of log-probabilities is rounding: so much always, and never more than that. Between the two:
+# four times what the model's own forward pass differs by from its `generate`.
+_ROUNDING = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (5e-2, 5e-1), torch.float16: (1e-2, 1e-1)}
+
+Replies = dict[tuple[str, int], list[torch.Tensor]]  # history's id, turn → log-probabilities (vocabulary) of each step
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`name`: as records have it; `why`: why no faster one was taken, empty where none is faster.
+
+    vLLM has no `generate` here: it runs in an environment of its own (`vllm_engine`).
+    """
+
+    name: str
+    generate: Generate = plain_engine.generate
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"engine: {self.name}" + (f" ({self.why})" if self.why else "")
+
+
+@torch.inference_mode()
+def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings: GenerationSettings) -> Engine:
+    """The engine that `settings.engine` asks for, or for "auto" the fastest, of those that are proved for the model.
+
+    `histories` are to be answered; some of them are tried, and prompts of other lengths made of them. Raises UserError
+    where no engine is proved, or transformers itself can't answer.
+    """
+    names = {"auto": list(_ENGINES), PLAIN: [PLAIN, ALONE], SHARED_PREFIX: [SHARED_PREFIX]}
+    if settings.engine not in names:
+        raise UserError(f"engine '{settings.engine}' is not known", nearest(settings.engine, names))
+    kind, training = model.config.model_type, model.training
+    model.eval()
+    probes = probe_histories(histories, settings.max_new_tokens, switch_lengths(model.config))
+    try:
+        truth = _answered(_ENGINES[ALONE], model, probes)
+        tokens = {key: [int(step.argmax()) for step in steps] for key, steps in truth.items()}
+        allowed = _rounding(model, probes, truth, tokens)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model's code raises at what it was not made for
+        raise UserError(
+            f"transformers' own generate fails with this {kind} model: {_said(error)}",
+            "take a model of another architecture (docs/engines.md lists them)",
+        ) from None
+    reasons: list[str] = []
+    try:
+        for name in names[settings.engine]:
+            reason = None if name == ALONE else _difference(_ENGINES[name], model, probes, truth, tokens, allowed)
+            if reason is None:
+                return Engine(name, _ENGINES[name], "; ".join(reasons))
+            reasons.append(f"{name} can't serve it: {reason}")
+    finally:
+        model.train(training)
+    raise UserError(
+        f"engine '{settings.engine}' does not serve this {kind} model: {reasons[0]}",
+        "set 'engine: auto' under 'generation' in the model's entry of config.yaml",
+    )
+
+
+def engine_for(model: Any, rendering: Renderer, conversations: Sequence[Conversation], engine: str) -> Engine:
+    """The engine by which a model, which may hold an adapter, will answer once it is trained on the conversations.
+
+    Whether an engine is right depends on the model's computations, and so can be known before the training.
+    """
+    if engine == VLLM:
+        return Engine(VLLM)
+    order = sorted(conversations, key=lambda one: (sum(len(message["content"]) for message in one.messages), one.id))
+    some = [order[at] for at in sorted({0, len(order) // 2, len(order) - 1})]
+    histories = [
+        history(one.id, [one.messages[: 2 * turn + 1] for turn in range(one.n_turns)], rendering) for one in some
+    ]
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return choose_engine(plain, histories, GenerationSettings(_TOKENS, 0, 0.0, 1.0, None, 0, engine))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+def switch_lengths(config: Any) -> list[int]:
+    """Numbers in a configuration that may be a length (in tokens) at which the model computes otherwise."""
+
+    def found(values: dict[str, Any]) -> Iterator[int]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from found(value)
+            elif _LENGTHS.search(str(name)) and isinstance(value, int) and not isinstance(value, bool):
+                yield value
+
+    return sorted(set(found(config.get_text_config().to_dict())))
+
+
+def probe_histories(histories: Sequence[History], max_new_tokens: int, switches: Sequence[int]) -> list[History]:
+    """What the proof has answered: the shortest, a middle and the longest history, the first and the last prompt of
+    each; and a prompt that ends just before each of the `switches` that a reply can reach.
+    """
+    order = sorted(histories, key=lambda history: (len(history.ids), history.id))
+    some = {at: order[at] for at in (0, len(order) // 2, len(order) - 1)}
+    probes = [
+        History(f"{at}", one.ids, sorted({one.prompt_lengths[0], one.prompt_lengths[-1]})) for at, one in some.items()
+    ]
+    shortest = min(min(probe.prompt_lengths) for probe in probes)
+    longest = order[-1].ids
+    for switch in switches:
+        if shortest < switch <= len(longest) + max_new_tokens and switch > 2 * _SIDES:
+            length = switch - _SIDES
+            repeated = longest * (length // len(longest) + 1)
+            probes.append(History(f"before {switch}", repeated[:length], [length]))
+    return probes
+
+
+def _chooser(seen: Replies, tokens: dict[tuple[str, int], list[int]] | None) -> type[TokenChooser]:
+    """One that keeps all log-probabilities, and takes the given tokens; the likeliest where none are given."""
+
+    class Recording(TokenChooser):
+        def __init__(self, histories: Sequence[History], rows: Sequence[tuple[int, int]], *how: Any) -> None:
+            self.keys = [(histories[at].id, turn) for at, turn in rows]
+
+        def choose(self, logits: torch.Tensor, active: torch.Tensor, step: int) -> torch.Tensor:
+            chosen = []
+            for row, one in zip(active.tolist(), logits.float().log_softmax(-1).cpu(), strict=True):
+                seen.setdefault(self.keys[row], []).append(one)
+                chosen.append(tokens[self.keys[row]][step] if tokens else int(one.argmax()))
+            return torch.tensor(chosen, device=logits.device)
+
+    return Recording
+
+
+def _answered(
+    generate: Generate,
+    model: PreTrainedModel,
+    probes: Sequence[History],
+    tokens: dict[tuple[str, int], list[int]] | None = None,
+) -> Replies:
+    seen: Replies = {}
+    settings = GenerationSettings(_TOKENS, 0, 0.0, 1.0, None, 0)
+    generate(model, probes, _NEVER, settings, chooser=_chooser(seen, tokens))
+    return seen
+
+
+def _rounding(
+    model: PreTrainedModel, probes: Sequence[History], truth: Replies, tokens: dict[tuple[str, int], list[int]]
+) -> float:
+    """How much rounding the log-probabilities of this model have, at its precision."""
+    least, most = _ROUNDING[model.dtype]
+    seen = 0.0
+    for probe in probes:
+        for turn, length in enumerate(probe.prompt_lengths):
+            written = tokens[probe.id, turn]
+            ids = torch.tensor([[*probe.ids[:length], *written[:-1]]], device=model.device)
+            logits = model(input_ids=ids, use_cache=False).logits[0, length - 1 :]
+            found = logits.float().log_softmax(-1).cpu()
+            seen = max(seen, float((found - torch.stack(truth[probe.id, turn])).abs().max()))
+    return min(max(least, 4 * seen), most)
+
+
+def _difference(
+    generate: Generate,
+    model: PreTrainedModel,
+    probes: Sequence[History],
+    truth: Replies,
+    tokens: dict[tuple[str, int], list[int]],
+    allowed: float,
+) -> str | None:
+    """How the engine's log-probabilities differ from the true ones; None where they agree but for rounding."""
+    try:
+        found = _answered(generate, model, probes, tokens)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model's code raises at what it was not made for
+        return _said(error)
+    for probe in probes:
+        for turn, length in enumerate(probe.prompt_lengths):
+            one, other = torch.stack(found[probe.id, turn]), torch.stack(truth[probe.id, turn])
+            difference = float((one - other).abs().max())
+            if not difference <= allowed:
+                return f"log-probabilities differ by {difference:.2g} behind a prompt of {length} tokens"
+    return None

@@ -1,0 +1,140 @@
+"""Each architecture of transformers is answered for by an engine that gives the model's own replies."""
+
+import random
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, END, VOCABULARY, make
+from checkouts import ROOT
+from peft import LoraConfig, get_peft_model
+from small import TALKS, small_model
+from transformers import GenerationConfig
+
+from pedalign import shared_prefix_engine
+from pedalign.engines import ALONE, PLAIN, SHARED_PREFIX, choose_engine, engine_for
+from pedalign.generation import GenerationSettings, History, row_seed
+
+TOKENS = 6
+
+
+def histories(shortest: int = 3) -> list[History]:
+    """Two conversations of two turns, whose prompts lie on both sides of 16 and 32 tokens."""
+    rng = random.Random(0)
+    found = []
+    for number, lengths in enumerate([(shortest + 10, shortest + 17), (shortest + 26, shortest + 40)]):
+        ids = [2, 3, 4, 5, 6, *(rng.randrange(2, VOCABULARY) for _ in range(lengths[-1] - 5))]
+        found.append(History(f"c{number}", ids, list(lengths)))
+    return found
+
+
+def settings(**changed) -> GenerationSettings:
+    values = {"max_new_tokens": TOKENS, "min_new_tokens": 0, "temperature": 0.0, "repetition_penalty": 1.0, "seed": 7}
+    return GenerationSettings(**{**values, "max_batch_tokens": None, **changed})
+
+
+def prompts(asked: list[History]):
+    return [one.ids[:length] for one in asked for length in one.prompt_lengths]
+
+
+def replies(engine, model, decoding: GenerationSettings) -> list[list[int]]:
+    answers = engine.generate(model, histories(), END, decoding)
+    return [[*one.ids, *[END] * (one.finish_reason == "stop")] for completions in answers for one in completions]
+
+
+def forget(model) -> None:
+    """Rotary embeddings that depend on the length remember the longest text; a short one resets them."""
+    with torch.no_grad():
+        model(input_ids=torch.tensor([[3]]))
+
+
+def by_transformers(model, prompt: list[int]) -> list[int]:
+    forget(model)
+    model.generation_config = GenerationConfig()  # without tokens that some kinds force
+    ids = torch.tensor([prompt])
+    how = {"do_sample": False, "max_new_tokens": TOKENS, "eos_token_id": END, "pad_token_id": 0}
+    return model.generate(ids, attention_mask=torch.ones_like(ids), **how)[0, len(prompt) :].tolist()
+
+
+def documented() -> dict[str, str]:
+    """Architecture → engine, by the table in docs/engines.md."""
+    page = (ROOT / "docs/engines.md").read_text(encoding="utf-8")
+    found = {}
+    for engine in (SHARED_PREFIX, PLAIN, ALONE):
+        (names,) = (line.split("|")[2] for line in page.splitlines() if line.startswith(f"| {engine} |"))
+        found |= {name.strip(): engine for name in names.split(";")}
+    return found
+
+
+def test_the_table_in_the_docs_has_all_architectures() -> None:
+    assert sorted(documented()) == sorted(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_replies_are_the_models_own(name) -> None:
+    model = make(name)
+    engine = choose_engine(model, histories(), settings())
+    assert engine.name == documented()[name], engine.why
+    wanted = [by_transformers(model, prompt) for prompt in prompts(histories())]
+    assert replies(engine, model, settings()) == wanted
+    sampled = replies(engine, model, settings(temperature=1.0))
+    assert sampled != wanted
+    keys = [(one.id, turn) for one in histories() for turn in range(len(one.prompt_lengths))]
+    for (identity, turn), prompt, reply in zip(keys, prompts(histories()), sampled, strict=True):
+        forget(model)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1].double()
+        generator = torch.Generator().manual_seed(row_seed(settings(), identity, turn))
+        draws = torch.rand(TOKENS, generator=generator).double()
+        for token, step, draw in zip(reply, logits.softmax(-1).cumsum(-1), draws, strict=False):
+            below = float(step[token - 1]) if token else 0.0
+            assert below - 1e-3 <= draw <= float(step[token]) + 1e-3, "not drawn by the model's probabilities"
+
+
+def wrong(*arguments):
+    """Attention whose scores are a little off."""
+    query, keys, values, scaling, *bias = arguments
+    return RIGHT(query, keys, values, 1.05 * scaling, *bias)
+
+
+RIGHT = shared_prefix_engine._part
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_engine_whose_attention_is_not_the_models_is_not_taken(dtype, monkeypatch) -> None:
+    model = make("llama").to(dtype)
+    assert choose_engine(model, histories(), settings()).name == SHARED_PREFIX
+    monkeypatch.setattr(shared_prefix_engine, "_part", wrong)
+    found = choose_engine(model, histories(), settings())
+    assert found.name == PLAIN
+    assert "log-probabilities differ" in str(found)
+
+
+def test_an_engine_that_is_asked_for_but_is_not_the_models_is_refused(refused) -> None:
+    with refused("shared_prefix", "gpt_oss", "engine: auto"):
+        choose_engine(make("gpt_oss"), histories(), settings(engine="shared_prefix"))
+    assert choose_engine(make("llama"), histories(), settings(engine="plain")).name == PLAIN
+    with refused("'fast' is not known", "valid: auto, plain, shared_prefix"):
+        choose_engine(make("llama"), histories(), settings(engine="fast"))
+
+
+def test_a_window_that_only_a_long_reply_reaches_is_found() -> None:
+    asked = [History("short", list(range(2, 10)), [8])]
+    model = make("mistral, window 16")
+    assert choose_engine(model, asked, settings(max_new_tokens=2)).name == SHARED_PREFIX
+    assert choose_engine(model, asked, settings(max_new_tokens=40)).name == PLAIN
+
+
+def test_the_engine_is_known_before_the_training_with_an_adapter_too() -> None:
+    model, _, renderer = small_model()
+    model.train()
+    assert engine_for(model, renderer, TALKS, "auto").name == SHARED_PREFIX
+    assert model.training and model.config._attn_implementation == "sdpa"
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
+    assert engine_for(adapted, renderer, TALKS, "auto").name == SHARED_PREFIX
+
+
+def test_what_transformers_itself_can_not_answer_is_refused_in_two_lines(refused, monkeypatch) -> None:
+    model = make("llama")
+    monkeypatch.setattr(model, "prepare_inputs_for_generation", lambda *_, **__: {}["inputs"])
+    with refused("transformers' own generate fails with this llama model", "another architecture"):
+        choose_engine(model, histories(), settings())
