@@ -113,7 +113,7 @@ def load_model(source: str | Path, dtype: str, **options: Any) -> PreTrainedMode
 
 
 def cached_numbers(config: Any) -> int:
-    """How many numbers the keys and values of one token are, in all layers; roughly, where layers differ or have none."""
+    """How many numbers the keys and values of one token are, in all layers; an estimate where layers differ."""
     config = config.get_text_config()
 
     def number(name: str) -> int | None:

@@ -13,6 +13,7 @@ from pedalign import shared_prefix_engine
 from pedalign.artifacts import read_csv, write_json
 from pedalign.config import answering_settings
 from pedalign.conversation import Conversation, formatted_rows
+from pedalign.engines import Engine
 from pedalign.generation import GenerationSettings, History, batches
 from pedalign.models import save_checkpoint
 from pedalign.responses import COLUMNS, gathered
@@ -55,14 +56,17 @@ class Tutor:
 @pytest.fixture
 def tutor(tmp_path, root, monkeypatch) -> Tutor:
     """Its logits depend on what shares a batch. They always do, by rounding; here so much that each reply shows it."""
-    read = shared_prefix_engine._read
+    step = shared_prefix_engine._step
 
-    def read_roughly(model, histories, *rest):
-        layers, logits = read(model, histories, *rest)
-        rounding = torch.Generator().manual_seed(sum(len(history.ids) for history in histories))
-        return layers, logits + torch.randn(logits.shape[-1], generator=rounding)
+    def step_roughly(model, going):
+        step(model, going)
+        for batch in going:
+            rounding = torch.Generator().manual_seed(sum(at for at, _ in batch.rows) + 1000 * len(batch.rows))
+            batch.logits = batch.logits + torch.randn(batch.logits.shape[-1], generator=rounding)
 
-    monkeypatch.setattr(shared_prefix_engine, "_read", read_roughly)
+    monkeypatch.setattr(shared_prefix_engine, "_step", step_roughly)
+    proved = Engine("shared_prefix", shared_prefix_engine.generate)
+    monkeypatch.setattr("pedalign.engines.choose_engine", lambda *_: proved)
     return Tutor(tmp_path, root, monkeypatch)
 
 
