@@ -128,7 +128,11 @@ def draw(
             raise _empty(split, settings, report, tally)
         report["splits"][split] = _account(conversations, rubric)
     report["leaks"] = leaks(splits)
-    report["warnings"] = [*_much_cut(drawn, report, tally), *_few_problems(report["splits"])]
+    report["warnings"] = [
+        *_much_cut(drawn, report, tally),
+        *_words_before_the_mark(report["instructions"]["kept"]),
+        *_few_problems(report["splits"]),
+    ]
     return splits, report
 
 
@@ -148,6 +152,14 @@ def _much_cut(drawn: "Drawn", report: dict[str, Any], tally: Tally) -> Iterator[
         yield (
             f"{len(report['cut']):,} of {total:,} drawn conversations are cut before a reply that is not valid, "
             f"{len(report['dropped']):,} of them at the first; {tally.commonest()}; to mend it: {tally.remedy()}"
+        )
+
+
+def _words_before_the_mark(turns: int) -> Iterator[str]:
+    if turns:
+        yield (
+            f'{turns:,} student turns keep what stands before "{INSTRUCTIONS_END.strip()}", as it is not known for '
+            "instructions to the tutor; if it is some, take it out of the files (docs/splits.md)"
         )
 
 

@@ -110,6 +110,7 @@ def test_what_is_taken_off_student_turns_is_counted_and_other_words_stay(tmp_pat
     path.write_text(json.dumps(records))
     splits, report = draw([path], rubric, SplitSettings(2, 2, 2, 42, paper_rules=paper_rules))
     assert report["instructions"] == {"taken_off": 2, "kept": 3}
+    assert any('3 student turns keep what stands before "Student:"' in one for one in report["warnings"])
     questions = [one.messages[0]["content"] for members in splits.values() for one in members]
     assert sorted(questions) == ["Hello. Student: Q. Why?"] * 3 + ["Q. Why?"] * 3
 
