@@ -12,8 +12,8 @@ from pedalign.rubric import Rubric
 # Stands beside the figures that it explains (metrics.json).
 NOTES = {
     "paper_accuracy": "as evaluate_responses.py prints it: a response that is not one Python literal as a whole has no "
-    "label, and labels are compared unstripped; ours finds the mapping in the text, as Python or JSON, and strips; null "
-    "where the script stops, as paper_note says",
+    "label, and labels are compared unstripped; ours finds the mapping in the text, as Python or JSON, and strips. "
+    "Null where the script stops, as paper_note says",
     "paper_macro_f1": "as evaluate_responses.py prints it: the mean over the sorted labels of gold and predicted "
     "replies without the first of them, which is a real label where every reply has one; ours is over all gold labels",
     "paper_support": "the replies it counts: gold replies whose fields are all text and whose labels have a label's "
