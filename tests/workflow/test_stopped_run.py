@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import termios
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -53,6 +55,25 @@ def done(path: Path, *targets: str) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts a program in a session of its own; what it says is in the file `said`."""
+    started = []
+
+    def starter(command: list[str], **options: Any) -> subprocess.Popen:
+        with (tmp_path / "said").open("wb") as said:
+            started.append(
+                subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, **options)
+            )
+        return started[-1]
+
+    yield starter
+    for one in started:
+        if one.poll() is None:
+            os.killpg(one.pid, signal.SIGKILL)
+        one.wait()
+
+
 def trains(checkout: Checkout, model: str) -> bool:
     """Its states' folder is made just before its first step."""
     return any(checkout.path.glob(f"results/{model}/sft/checkpoint.state-*/owner"))
@@ -67,13 +88,10 @@ def check_stopped(checkout: Checkout, *models: str) -> None:
     assert list(checkout.path.glob(".snakemake/locks/*")) == []
 
 
-def test_sigterm_lets_trainings_save_and_the_same_call_ends_as_if_nothing_had_been(ready, tmp_path):
+def test_sigterm_lets_trainings_save_and_the_same_call_ends_as_if_nothing_had_been(ready, start, tmp_path):
     checkout = ready.copy(tmp_path / "checkout")
     targets = [f"results/{model}/sft/checkpoint.json" for model in MODELS]
-    with (tmp_path / "said").open("wb") as said:
-        call = subprocess.Popen(
-            ["snakemake", "--cores", "2", *targets[:2]], cwd=checkout.path, stdout=said, stderr=subprocess.STDOUT
-        )
+    call = start(["snakemake", "--cores", "2", *targets[:2]], cwd=checkout.path)
     assert until(lambda: all(trains(checkout, model) for model in MODELS[:2]), 180), (tmp_path / "said").read_text()
     call.terminate()
     assert call.wait(120) == 143
@@ -88,7 +106,7 @@ def test_sigterm_lets_trainings_save_and_the_same_call_ends_as_if_nothing_had_be
 
 
 @pytest.mark.parametrize("ctrl_c", [True, False], ids=["Ctrl-C", "SIGTERM"])
-def test_make_run_is_stopped_as_snakemake_is(ready, tmp_path, ctrl_c):
+def test_make_run_is_stopped_as_snakemake_is(ready, start, tmp_path, ctrl_c):
     checkout = ready.copy(tmp_path / "checkout")
     ours, theirs = pty.openpty()
 
@@ -96,16 +114,8 @@ def test_make_run_is_stopped_as_snakemake_is(ready, tmp_path, ctrl_c):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-    with (tmp_path / "said").open("wb") as said:
-        call = subprocess.Popen(
-            ["make", "--old-file", ".venv/installed", "run", "ACTIVATE=true"],
-            cwd=checkout.path,
-            stdin=theirs,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=take_terminal,
-        )
+    command = ["make", "--old-file", ".venv/installed", "run", "ACTIVATE=true"]
+    call = start(command, cwd=checkout.path, stdin=theirs, preexec_fn=take_terminal)
     assert until(lambda: any(trains(checkout, model) for model in MODELS), 180), (tmp_path / "said").read_text()
     if ctrl_c:
         os.write(ours, b"\x03")
@@ -118,5 +128,3 @@ def test_make_run_is_stopped_as_snakemake_is(ready, tmp_path, ctrl_c):
     assert f"Stopped by {'Ctrl-C' if ctrl_c else 'SIGTERM'}. Start the same command" in said
     assert "Error in rule" not in said
     check_stopped(checkout, *(model for model in MODELS if trains(checkout, model)))
-    started = checkout.path / "results/undisturbed/sft/checkpoint"
-    assert not started.exists()
