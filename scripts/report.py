@@ -91,7 +91,7 @@ def main() -> None:
         answers=report.answers(rows, rubric),
         changes=report.changes(scored, rows, keys, rubric),
         marks=[f"{row['model']} {row['policy']}: {row['marks']}" for row in rows if row["marks"]],
-        leaks=[*report.leaks(splits), *splits.get("warnings", [])],
+        leaks=report.leaks(splits),
         sections=sections,
         transcripts=packed(
             {"tutors": names, "fields": fields, "main": main_field, "first": first_turn, "conversations": talks}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import Any, TextIO
 
 import yaml
 
@@ -92,7 +92,8 @@ class _Bounded(yaml.SafeLoader):
 class _Text(_Bounded):
     """Every scalar is the text that stands there: `yes`, `1`, `010` and `null` are no other values."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        return self.DEFAULT_SCALAR_TAG if kind is yaml.ScalarNode else super().resolve(kind, value, implicit)
 
 
 def read_yaml(path: Path, as_text: bool = False) -> Any:

@@ -67,7 +67,7 @@ def looks_like(record: Any) -> tuple[str, str] | None:
     if _turns(record.get("messages"), "role", "content"):
         return "OpenAI chat messages ('messages' with 'role' and 'content')", _BY_HAND
     for key in ("conversations", "conversation"):
-        turns = record.get(key)
+        turns = record.get(key, [])
         if _turns(turns, "role", "content"):
             return f"chat messages ('{key}' with 'role' and 'content')", _BY_HAND
         if _turns(turns, "from", "value"):

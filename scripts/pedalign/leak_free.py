@@ -59,9 +59,9 @@ def even_counts(available: Sequence[Sequence[int]], size: int) -> list[list[int]
     """How many conversations to take of each problem (rows) from each file (columns): `size` of every file, and so that
     the problems' totals are as even as what is `available` allows.
 
-    Problem after problem takes one more conversation, round by round, until every file has given `size`. Where its
-    files have, another problem that took one there takes it from another file (an augmenting path). So no problem gets
-    a second one before all that can have got a first one. Of equal problems the first gets more.
+    Problem after problem takes one more conversation, round by round, until every file has given `size`. Where all its
+    files have given theirs, a problem that took from one of them takes from another file instead (an augmenting path).
+    So no problem gets a second one before all that can have got a first one. Of equal problems the first gets more.
     """
     files = range(len(available[0]))
     counts, given = [[0 for _ in files] for _ in available], [0 for _ in files]

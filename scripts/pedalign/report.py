@@ -378,17 +378,19 @@ def trainings(manifests: Mapping[Key, Mapping[str, Any]]) -> Section:
 
 
 def leaks(splits: Mapping[str, Any]) -> list[str]:
-    """What is to be minded: test conversations about problems that were trained on."""
+    """What is to be minded: test conversations about problems that were trained on, and what the draw warns of."""
+    warnings = list(splits.get("warnings", []))
     shared = [
         f"{leak['conversations']:,} of {leak['of']:,} ({name.rpartition('_')[2]})"
         for name, leak in splits.get("leaks", {}).items()
         if leak["conversations"] > LEAKED * leak["of"]
     ]
     if not shared:
-        return []
+        return warnings
     return [
         f"test conversations about a problem that is in another split too: {', '.join(shared)}. So the figures do not "
-        "tell how the tutors do on new problems; 'splits: method: leak_free' in config.yaml keeps problems apart."
+        "tell how the tutors do on new problems; 'splits: method: leak_free' in config.yaml keeps problems apart.",
+        *warnings,
     ]
 
 

@@ -84,9 +84,10 @@ def test_what_alignment_mended_is_told_apart_from_format_that_it_mended(rubric) 
 
 
 @pytest.mark.parametrize(("conversations", "minded"), [(0, False), (8, False), (9, True)])
-def test_the_page_warns_where_test_problems_were_trained_on(conversations, minded) -> None:
+def test_the_page_warns_of_test_problems_that_were_trained_on_and_of_the_draws_warnings(conversations, minded) -> None:
     splits = {"leaks": {"test_shares_problem_with_sft": {"conversations": conversations, "of": 80}}}
     assert bool(leaks(splits)) == minded
+    assert leaks({**splits, "warnings": ["few problems"]}) == [*leaks(splits), "few problems"]
 
 
 def test_turns_that_are_answered_too_seldom_are_not_drawn(rubric) -> None:
