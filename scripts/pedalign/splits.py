@@ -24,7 +24,7 @@ SPLITS = ("sft", "dpo", "test")
 # least two conversations about each, or of more conversations a problem.
 MOST_CUT = 0.2
 FEW_PROBLEMS = 10
-MANY_OF_A_PROBLEM = 20
+MANY_OF_A_PROBLEM = 50
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,10 @@ def test_a_split_about_few_problems_for_its_size_is_said_so_whatever_the_method(
             assert f"the {split} split is about few problems for its size: {number} for 40 conversations" in warning
     _, report = draw(files, rubric, SplitSettings(sft=1, dpo=1, test=1, seed=1))
     assert report["warnings"] == []
+    files = write_files(tmp_path, rubric, problems=10, per_problem=60)
+    _, report = draw(files, rubric, SplitSettings(sft=251, dpo=20, test=250, seed=1))
+    (warning,) = report["warnings"]
+    assert "the sft split is about few problems for its size: 10 for 502 conversations, 50.2 each" in warning
 
 
 def test_the_solver_works_where_the_temporary_folder_has_a_space(rubric, tmp_path, monkeypatch):
