@@ -86,6 +86,8 @@ def reported(results: Path, files: int = 1, tests: int = 20, said: Said = hostil
     for folder in folders.values():
         compared = ("--comparison", comparison) if comparison.parent == folder else ()
         told = ("--metrics", folder / "metrics.json", *compared, "--origin", "random weights")
+        told += ("--source", "simulated")
+        write_json(folder.with_name("checkpoint") / "config.json", {"model_type": "llama"})
         script("card", folder.with_name("checkpoint.json"), *told, *common, "--output", folder.with_name("README.md"))
     page = results / "report.html"
     told = ("--dataset", "bio", *rubric, "--first-turn", "false", "--config", json.dumps({"seed": 1}))

@@ -65,6 +65,8 @@ def reply(data: bytes) -> None:
         if canonical.defect is None:
             assert rubric.canonical(canonical.text) == canonical
             canonical.text.encode()
+            cut = rubric.parse(canonical.text[: len(data) % len(canonical.text)])
+            assert cut.defect == "unparseable" and cut.values.items() <= rubric.parse(canonical.text).values.items()
         paper.canonical(text, rubric).text.encode("utf-8", "surrogatepass")
     paper.mistake(GOLD, text, CLASS)
     paper.mistake(text, GOLD, CLASS)

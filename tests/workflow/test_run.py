@@ -53,7 +53,7 @@ def test_two_runs_from_clean_give_the_same_bytes_whatever_their_folders_are_call
     answer = checkout.snakemake("--cores", "2", config="names.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     ends = answer.stdout[answer.stdout.rindex("accuracy on ") :]
-    assert "difference to sft" in ends and f"{results}/report.html: open it in a browser" in ends
+    assert "  both valid (" in ends and f"{results}/report.html: open it in a browser" in ends
     for artifact in (*DETERMINED, "tiny/dpo-b0.1/checkpoint/model.safetensors"):
         one, other = (
             (finished.path / "results" / artifact).read_bytes(),
