@@ -23,6 +23,7 @@ rule reference:
         nodes=1,
         mem_mb=resource("generation", "mem_mb"),
         runtime=minutes("generation"),
+        max_length=lambda wildcards: entry(wildcards)["max_length"],
     params:
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
@@ -32,7 +33,7 @@ rule reference:
     shell:
         "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
         " scripts/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
-        " --output {output:q} --settings {params.settings:q}"
+        " --output {output:q} --settings {params.settings:q} --max-length {resources.max_length}"
 
 
 rule optimize:

@@ -10,13 +10,23 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pedalign.artifacts import read_csv
+from pedalign.artifacts import read_csv, read_json
 from pedalign.calls import check_clock, check_writable, live
-from pedalign.config import adopted, answering_settings, model_entry, parse_policy, runs, settings, validate
+from pedalign.config import (
+    adopted,
+    answering_settings,
+    cut_length,
+    model_entry,
+    parse_policy,
+    runs,
+    settings,
+    validate,
+)
 from pedalign.errors import UserError
+from pedalign.length_limits import LengthSettings, expect_lengths_fit
 from pedalign.leases import visible_devices
 from pedalign.progress import TERMINAL
-from pedalign.provenance import check_recorded
+from pedalign.provenance import check_recorded, checkpoint_state
 from pedalign.published import PUBLISHED, check_published
 from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
 from pedalign.rubric import load_rubric
@@ -73,6 +83,8 @@ RUNS = list(runs(config))
 MODELS = list(dict.fromkeys(model for model, _ in RUNS))
 TUTORS = [f"{model}/sft" for model in MODELS] + [f"{model}/{policy}" for model, policy in RUNS]
 ADOPTED = checked(adopted, config)
+# Rules whose jobs fail where a text is too long.
+LENGTH_LIMITED = ("finetune", "respond", "respond_shard", "reference", "optimize")
 # Models whose replies to a split are made by several jobs.
 SHARDED = [name for name, model in config["models"].items() if model["generation"]["shards"] > 1]
 # Models of which a run trains an aligned tutor, and so needs preference pairs.
@@ -233,6 +245,11 @@ def check_before_start():
         read = sorted({str(file) for job in jobs for file in job.input} - made)
         checked(check_clock, read)
         checked(check_recorded, *read)
+        for model in {job.wildcards.model for job in jobs if job.rule.name in LENGTH_LIMITED}:
+            audit = Path(RESULTS, model, "sft/audit.json")
+            # An audit that is made now checks itself.
+            if f"{model}/sft" not in ADOPTED and audit.is_file() and str(audit) not in made:
+                checked(expect_lengths_fit, read_json(audit), LengthSettings(**limits(model)))
     if machine() is not None:
         if SUBMITTED:
             checked(refuse_beside, SUBMITTED)
@@ -257,10 +274,11 @@ def adopted_source(wildcards):
     return ADOPTED[wildcards.tutor]
 
 
-def adopted_files(wildcards):
-    """A folder's files; a hub id has none before it is fetched."""
-    folder = Path(ADOPTED[wildcards.tutor])
-    return sorted(str(path) for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+def state_of(source):
+    """What tells whether a checkpoint's folder was changed, as a parameter: Snakemake compares no checksums of large
+    files, and takes a folder that was put in another's place for unchanged where its files are older than the results.
+    """
+    return lambda wildcards: settings(**checkpoint_state(source(wildcards)))
 
 
 def rendering(wildcards):
@@ -272,14 +290,22 @@ def architecture(wildcards):
     return {name: entry(wildcards)[name] for name in ("architecture", "vocab_size")}
 
 
-def limits(wildcards):
-    return {name: entry(wildcards)[name] for name in ("max_length", "allow_truncation")}
+def limits(model):
+    """LengthSettings of a model of the catalogue."""
+    found = checked(model_entry, config, model)
+    return {
+        **{name: found[name] for name in ("max_length", "allow_truncation")},
+        "max_new_tokens": found["generation"]["max_new_tokens"],
+        "trained_share": config["checks"]["trained_share"],
+        "pairs": "alignment" in found,
+    }
 
 
 def training(wildcards, stage, seed):
-    """TrainingSettings of a model's stage."""
-    shared = {name: entry(wildcards)[name] for name in ("max_length", "dtype")}
-    return {**entry(wildcards)[stage], **shared, "seed": seed}
+    """TrainingSettings of a model's stage. Only what `max_length` really cuts is part of them: pairs are never cut."""
+    model, audit = entry(wildcards), Path(RESULTS, wildcards.model, "sft/audit.json")
+    cut = cut_length(model, audit) if stage == "sft" else None
+    return {**model[stage], "max_length": cut, "dtype": model["dtype"], "seed": seed}
 
 
 def answering(wildcards):
@@ -320,8 +346,8 @@ def benchmark_settings(model):
         size=config["benchmark"],
         model=model,
         dtype=entry(chosen)["dtype"],
-        sft=training(chosen, "sft", config["seed"]),
-        alignment=training(chosen, "alignment", config["seed"]),
+        sft={**training(chosen, "sft", config["seed"]), "max_length": entry(chosen)["max_length"]},
+        alignment={**training(chosen, "alignment", config["seed"]), "max_length": entry(chosen)["max_length"]},
         generation=answering(chosen)["generation"],
         **rendering(chosen),
     )

@@ -25,10 +25,10 @@ rule base:
 
 
 rule audit:
-    """Count the SFT split's tokens; stop before training if a conversation would be cut."""
+    """Count the tokens of all splits; stop before training if a text is longer than the model or its settings allow."""
     input:
         base_inputs,
-        conversations=f"{RESULTS}/data/{DATASET}-sft.json",
+        splits=SPLIT_FILES,
         rubric=RUBRIC,
         code=script("audit"),
     output:
@@ -43,20 +43,19 @@ rule audit:
     resources:
         mem_mb=2000,
         runtime=30,
+        limits=lambda wildcards: settings(**limits(wildcards.model)),
     params:
-        settings=lambda wildcards: settings(
-            trained_share=config["checks"]["trained_share"], **rendering(wildcards), **limits(wildcards)
-        ),
+        settings=lambda wildcards: settings(**rendering(wildcards)),
         model=base_model,
+        state=state_of(base_model),
     shell:
-        "python scripts/audit.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
-        " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+        "python scripts/audit.py {input.splits:q} --model {params.model:q} --rubric {input.rubric:q}"
+        " --limits {resources.limits:q} --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
 rule adopt:
     """A tutor that was trained elsewhere: `sft:` or `aligned:` of a model's entry names its checkpoint."""
     input:
-        adopted_files,
         code=script("adopt"),
     output:
         checkpoint=directory(f"{RESULTS}/{{tutor}}/checkpoint"),
@@ -75,6 +74,7 @@ rule adopt:
         runtime=120,
     params:
         source=adopted_source,
+        state=state_of(adopted_source),
     shell:
         "python scripts/adopt.py {params.source:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
         " 2>&1 | tee {log:q}"
@@ -118,6 +118,7 @@ rule finetune:
         ),
         tensorboard=f"{RESULTS}/logs/tensorboard/{{model}}/sft",
         model=base_model,
+        state=state_of(base_model),
     shell:
         "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
         " scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"

@@ -1,20 +1,24 @@
-"""Count the SFT split's tokens with one model's tokenizer, before any training.
+"""Count the tokens of all splits with one model's tokenizer, and hold them against its limits, before any training.
 
-Reads   the SFT split and the model's folder or hub id (its tokenizer)
-Writes  audit.json; fails where a conversation would be cut, unless the settings allow it
+Reads   the SFT, DPO and test splits, and the model's folder or hub id (its configuration and tokenizer)
+Writes  audit.json; fails where a stage would fail later, and says which text and which number to set
 
-    python scripts/audit.py results/data/bio-sft.json --model results/tiny/base --rubric datasets/rubrics/class.yaml \
-        --output results/tiny/sft/audit.json --settings '{"template": "tutor", "instruction": "compact",
-        "max_length": 4096, "allow_truncation": false}'
+    python scripts/audit.py results/data/bio-sft.json results/data/bio-dpo.json results/data/bio-test.json \
+        --model results/tiny/base --rubric datasets/rubrics/class.yaml --output results/tiny/sft/audit.json \
+        --settings '{"template": "tutor", "instruction": "compact"}' --limits '{"max_length": 4096,
+        "allow_truncation": false, "max_new_tokens": 160, "trained_share": [0.02, 0.98], "pairs": true}'
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pedalign.artifacts import write_json
-from pedalign.audit import AuditSettings, audit
+from pedalign.audit import audit
 from pedalign.conversation import split_conversations
 from pedalign.errors import argument_parser, run
-from pedalign.models import load_tokenizer
+from pedalign.length_limits import LengthSettings, expect_lengths_fit, length_warnings
+from pedalign.model_limits import model_limits
+from pedalign.models import load_config, load_tokenizer
 from pedalign.phases import begin
 from pedalign.provenance import record, verified
 from pedalign.rubric import load_rubric
@@ -22,27 +26,44 @@ from pedalign.settings import from_json
 from pedalign.template import renderer
 
 
+@dataclass(frozen=True)
+class AuditSettings:
+    template: str
+    instruction: str
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("conversations", type=Path)
+    parser.add_argument("sft", type=Path)
+    parser.add_argument("dpo", type=Path)
+    parser.add_argument("test", type=Path)
     parser.add_argument("--model", required=True, help="folder or hub id")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: template, instruction, max_length, ...")
+    parser.add_argument("--settings", required=True, help="JSON: template, instruction")
+    parser.add_argument("--limits", required=True, help="JSON: LengthSettings")
     args = parser.parse_args()
     begin("working")
 
-    settings = from_json(AuditSettings, args.settings)
-    inputs = verified(args.conversations, args.model, args.rubric)
+    settings, limits = from_json(AuditSettings, args.settings), from_json(LengthSettings, args.limits)
+    paths = {name: getattr(args, name) for name in ("sft", "dpo", "test")}
+    inputs = verified(*paths.values(), args.model, args.rubric)
     rendering = renderer(load_tokenizer(args.model), settings.template, settings.instruction, load_rubric(args.rubric))
-    report = audit(split_conversations(args.conversations), rendering, settings)
+    splits = {name: split_conversations(path) for name, path in paths.items()}
+    report = audit(splits, rendering, model_limits(load_config(args.model)))
+    expect_lengths_fit(report, limits)
     write_json(args.output, report)
     record([args.output], inputs, vars(settings))
     tokens = report["tokens"]
     print(
-        f"{report['conversations']} conversations of {tokens['mean']:.0f} tokens (longest {tokens['max']}); "
-        f"{report['trained_share']:.0%} of the tokens are trained"
+        f"{report['conversations']} SFT conversations of {tokens['mean']:.0f} tokens (longest {tokens['max']}); "
+        f"{report['trained_share']:.0%} of the tokens are trained; gold replies of up to "
+        f"{report['gold_replies']['longest']} tokens"
     )
+    if report["model"]["window"] is not None:
+        print(f"layers with a sliding window look {report['model']['window']} tokens back")
+    for warning in length_warnings(report, limits):
+        print(f"warning: {warning}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Writes  reference.json: parallel lists of conversation_id, turn, chosen and reje
 
     python scripts/reference.py results/tiny/preferences.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/reference.json \
-        --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768}'
+        --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768}' --max-length 4096
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from pathlib import Path
 from pedalign.artifacts import read_json, write_columns
 from pedalign.errors import argument_parser, run
 from pedalign.likelihood import log_probabilities
-from pedalign.models import load_model, load_tokenizer
+from pedalign.model_limits import PairLength, expect_pairs_fit, model_limits
+from pedalign.models import load_config, load_model, load_tokenizer
 from pedalign.phases import begin
 from pedalign.progress import Progress
 from pedalign.provenance import record, verified
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens")
+    parser.add_argument("--max-length", type=int, help="most tokens of a pair: longer ones are refused")
     args = parser.parse_args()
 
     begin("loading")
@@ -54,6 +56,13 @@ def main() -> None:
         for side in ("chosen", "rejected")
         for prompt, reply in zip(prompts, pairs[side], strict=True)
     ]
+    measured = [
+        PairLength(*place, len(prompt) + max(len(chosen), len(rejected)))
+        for *place, (prompt, chosen), (_, rejected) in zip(
+            columns["conversation_id"], columns["turn"], replies[: len(prompts)], replies[len(prompts) :], strict=True
+        )
+    ]
+    expect_pairs_fit(measured, args.max_length, model_limits(load_config(args.model)).positions)
     model = load_model(args.model, settings.dtype)
     begin("working")
     with Progress(f"reference {args.output.parent}", len(replies), "replies") as progress:

@@ -13,6 +13,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from pedalign.conversation import Message
 from pedalign.errors import UserError, nearest
 from pedalign.likelihood import log_probabilities
+from pedalign.model_limits import PairLength, expect_pairs_fit, model_limits
 from pedalign.processes import processes
 from pedalign.resuming import TrainingStates
 from pedalign.shared_prompt import PromptOnce
@@ -29,6 +30,8 @@ class Pair:
     rejected: str
     reference_chosen: float
     reference_rejected: float
+    conversation_id: str = ""
+    turn: int = 0
 
 
 def read_pairs(preferences: dict[str, list[Any]], reference: dict[str, list[Any]]) -> list[Pair]:
@@ -39,10 +42,11 @@ def read_pairs(preferences: dict[str, list[Any]], reference: dict[str, list[Any]
             "reference.json is not of these preference pairs", "delete it and run again: the workflow makes it anew"
         )
     columns = [preferences[name] for name in ("prompt", "chosen", "rejected")]
+    places = [preferences[name] for name in names]
     return [
-        Pair(prompt, chosen[0]["content"], rejected[0]["content"], reference_chosen, reference_rejected)
-        for prompt, chosen, rejected, reference_chosen, reference_rejected in zip(
-            *columns, reference["chosen"], reference["rejected"], strict=True
+        Pair(prompt, chosen[0]["content"], rejected[0]["content"], *rest)
+        for prompt, chosen, rejected, *rest in zip(
+            *columns, reference["chosen"], reference["rejected"], *places, strict=True
         )
     ]
 
@@ -123,7 +127,8 @@ def optimize(
     """Align `model` in place with preference pairs; the facts for the manifest.
 
     The reference model is `model` as given: the pairs hold its log-probabilities.
-    Raises UserError where the algorithm is not known, or a pair does not fit into `max_length`.
+    Raises UserError where the algorithm is not known, or a pair has more tokens than `max_length` or the model's
+    positions.
     """
     if alignment.algorithm not in ALGORITHMS:
         raise UserError(f"algorithm '{alignment.algorithm}' is not known", nearest(alignment.algorithm, ALGORITHMS))
@@ -133,15 +138,23 @@ def optimize(
         "beta": alignment.beta,
         "precompute_ref_log_probs": True,
     }
+    pair_rows = [_pair_row(renderer, pair) for pair in pairs]
+    lengths = [row.pop("length") for row in pair_rows]
+    measured = [
+        PairLength(pair.conversation_id, pair.turn, length) for pair, length in zip(pairs, lengths, strict=True)
+    ]
+    positions = model_limits(model.config).positions
+    expect_pairs_fit(measured, settings.max_length, positions)
     trainer_class: Any
     config: Any
     if alignment.algorithm == "kto":
-        rows = _single_rows(model, renderer, pairs, settings)
+        most = min((limit for limit in (settings.max_length, positions) if limit is not None), default=None)
+        rows = _single_rows(model, pair_rows, most, settings)
         order = training_order(len(rows), settings)  # the rows' order is part of the method
         trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
     else:
-        rows = [_pair_row(renderer, pair, settings.max_length) for pair in pairs]
-        order = training_order([row.pop("length") for row in rows], settings)
+        rows = pair_rows
+        order = training_order(lengths, settings)
         trainer_class, config = _RenderedDPOTrainer, DPOConfig(**arguments)
     trainer = trainer_class(
         model=model,
@@ -150,37 +163,32 @@ def optimize(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
-    return {"rows": len(rows), **run_trainer(trainer, "optimize", states, watchers)}
+    return {"rows": len(rows), "longest_row": max(lengths), **run_trainer(trainer, "optimize", states, watchers)}
 
 
-def _pair_row(renderer: Renderer, pair: Pair, max_length: int) -> dict[str, Any]:
+def _pair_row(renderer: Renderer, pair: Pair) -> dict[str, Any]:
     ids = renderer.encode(pair.prompt)[0]
     chosen, rejected = renderer.reply_ids(pair.chosen), renderer.reply_ids(pair.rejected)
-    longest = len(ids) + max(len(chosen), len(rejected))
-    if longest > max_length:
-        raise UserError(
-            f"a pair of {longest} tokens exceeds max_length {max_length}",
-            "raise 'max_length' in the model's entry of config.yaml",
-        )
     return {
         "prompt_ids": ids,
         "chosen_ids": chosen,
         "rejected_ids": rejected,
         "ref_chosen_logps": pair.reference_chosen,
         "ref_rejected_logps": pair.reference_rejected,
-        "length": longest,
+        "length": len(ids) + max(len(chosen), len(rejected)),
     }
 
 
 def _single_rows(
-    model: PreTrainedModel, renderer: Renderer, pairs: Sequence[Pair], settings: TrainingSettings
+    model: PreTrainedModel, pair_rows: Sequence[dict[str, Any]], most: int | None, settings: TrainingSettings
 ) -> list[dict[str, Any]]:
     """KTO's rows: each reply of a pair alone, and beside it the reply that the row before it has, of those that all
     devices compute at a time.
 
     From those mismatched replies KTO estimates how far the policy has moved (arXiv 2402.01306, section 4); so a batch
     must hold two rows or more, and no two of one prompt. The estimate is one over all devices, in TRL: the result
-    depends on the number of rows at a time, and on nothing else of how they are spread.
+    depends on the number of rows at a time, and on nothing else of how they are spread. A mismatched reply that does
+    not fit into `most` tokens behind its prompt is cut.
     """
     size = settings.device_batch_size
     if size < 2:
@@ -189,8 +197,7 @@ def _single_rows(
             "set device_batch_size to 2 or more under 'alignment' in the model's entry of config.yaml",
         )
     rows = []
-    for pair in pairs:
-        row = _pair_row(renderer, pair, settings.max_length)
+    for row in pair_rows:
         for side in ("chosen", "rejected"):
             rows.append(
                 {
@@ -206,12 +213,11 @@ def _single_rows(
     for start in range(0, len(rows), at_a_time):
         batch = rows[start : start + at_a_time]
         for at, row in enumerate(batch):
-            room = settings.max_length - len(row["prompt_ids"])
+            room = None if most is None else most - len(row["prompt_ids"])
             row["KL_completion_ids"] = batch[at - 1]["completion_ids"][:room]
     replies = [(row["prompt_ids"], row["KL_completion_ids"]) for row in rows]
-    for row, total in zip(
-        rows, log_probabilities(model, replies, max_batch_tokens=size * settings.max_length), strict=True
-    ):
+    longest = max(sum(map(len, reply)) for reply in replies)
+    for row, total in zip(rows, log_probabilities(model, replies, max_batch_tokens=size * longest), strict=True):
         row["ref_KL_logps"] = total
     return rows
 

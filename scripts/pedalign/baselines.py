@@ -67,6 +67,7 @@ def finetune_padded(
     trainings here."""
 
     def pad(values: list[int], filling: int | None) -> list[Any]:
+        assert settings.max_length is not None
         return [*values, *[filling] * (settings.max_length - len(values))]
 
     padded = [

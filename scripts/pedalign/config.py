@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pedalign.artifacts import read_json
 from pedalign.errors import UserError, nearest
 from pedalign.schema import check, read_schema
 
@@ -140,6 +141,21 @@ def _run_values(run: dict[str, Any], config: dict[str, Any]) -> list[list[Any]]:
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def cut_length(entry: dict[str, Any], audit: Path) -> int | None:
+    """Where a model's SFT conversations are cut off, by the audit of them; None where none is.
+
+    So another `max_length` that cuts nothing is no other training. Before the audit is there, all may be cut: Snakemake
+    asks again once it is.
+    """
+    if not entry["allow_truncation"]:  # then the audit lets nothing pass that would be cut
+        return None
+    try:
+        longest = read_json(audit)["tokens"]["max"]
+    except (UserError, KeyError, TypeError):
+        return entry["max_length"]
+    return entry["max_length"] if longest > entry["max_length"] else None
 
 
 def adopted(config: dict[str, Any]) -> dict[str, str]:

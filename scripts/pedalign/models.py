@@ -23,14 +23,13 @@ from transformers import (
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.progress import download_bar
-from pedalign.provenance import CARD, WEIGHTS
+from pedalign.provenance import CARD, CHECKPOINT_FILES, WEIGHTS, checkpoint_files
 from pedalign.template import Renderer, load_template
 from pedalign.transformers4 import add_names_of_4
 
 MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
 _PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
-_CHECKPOINT_FILES = ["*.json", WEIGHTS, "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 PAD = "<|pad|>"
 _PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
@@ -103,6 +102,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def load_config(source: str | Path) -> Any:
+    """The configuration of a checkpoint folder or hub id; of the hub, nothing else is fetched."""
+    return _load(AutoConfig, source)
+
+
 def load_model(source: str | Path, dtype: str, **options: Any) -> PreTrainedModel:
     """The model of a checkpoint folder or hub id, on the GPU if there is one; `options` are `from_pretrained`'s."""
     if not Path(source).is_dir():
@@ -149,7 +153,7 @@ def _fetch(source: str | Path) -> Path:
     """The folder of the cache with the files of a hub id, downloaded where they are not there yet."""
     bar = download_bar(f"download {source}")
     try:
-        wanted = [*_CHECKPOINT_FILES, CARD]  # the card says the licence
+        wanted = [*CHECKPOINT_FILES, CARD]  # the card says the licence
         return Path(snapshot_download(str(source), allow_patterns=wanted, tqdm_class=bar))
     except IncompleteSnapshotError as error:  # without a net; what is there may do
         return Path(error.snapshot_path)
@@ -168,7 +172,7 @@ def find_checkpoint(source: str | Path) -> list[Path]:
     folder = Path(source)
     if not folder.is_dir():
         folder = _fetch(source)
-    files = sorted(file for kind in _CHECKPOINT_FILES for file in folder.glob(kind) if file.is_file())
+    files = checkpoint_files(folder)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(
             f"{source}: an adapter alone, not a whole model",

@@ -3,6 +3,7 @@
 The record of `<folder>/<name>` is `<folder>/.provenance/<name>.json`; that of a checkpoint's folder is its manifest.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ PACKAGES = (
 Hashes = dict[str, str]  # path → sha256
 # What transformers reads; some repositories have the weights once more, as consolidated.safetensors.
 WEIGHTS = "model*.safetensors"
+# What transformers loads of a checkpoint's folder.
+CHECKPOINT_FILES = ("*.json", WEIGHTS, "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt")
 CARD = "README.md"  # of a checkpoint: written once it is measured
 _LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
 
@@ -78,6 +82,27 @@ def verified(*inputs: str | Path) -> Hashes:
         else:
             found[str(path)] = ""
     return found
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files of a folder that transformers loads."""
+    found = {file for kind in CHECKPOINT_FILES for file in folder.glob(kind) if file.is_file()}
+    return sorted(file for file in found if not file.name.startswith("."))
+
+
+@functools.cache
+def checkpoint_state(source: str) -> dict[str, str]:
+    """File → what tells whether it is another than before, of those that transformers loads of a checkpoint's folder:
+    the sha256, of weights size and time of change. Empty for a hub id."""
+    state = {}
+    for file in checkpoint_files(Path(source)):
+        if file.suffix == ".safetensors":
+            found = file.stat()
+            changed = datetime.fromtimestamp(found.st_mtime, UTC).isoformat()
+            state[file.name] = f"{found.st_size} bytes of {changed}"
+        else:
+            state[file.name] = sha256(file)[:16]
+    return state
 
 
 def check_recorded(*files: str | Path) -> None:

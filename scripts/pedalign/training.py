@@ -49,7 +49,7 @@ class TrainingSettings:
 
     `warmup` is a share of the steps. `global_batch_size` counts rows (conversations or pairs) per
     optimizer step over all devices; `device_batch_size` those computed at a time on one device.
-    `max_length` is in tokens.
+    `max_length` is in tokens; None: nothing is cut.
     """
 
     epochs: float
@@ -59,7 +59,7 @@ class TrainingSettings:
     weight_decay: float
     global_batch_size: int
     device_batch_size: int
-    max_length: int
+    max_length: int | None
     dtype: str
     gradient_checkpointing: bool
     seed: int
@@ -196,7 +196,7 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def finetuning_rows(
-    renderer: Renderer, conversations: Iterable[Conversation], max_length: int
+    renderer: Renderer, conversations: Iterable[Conversation], max_length: int | None
 ) -> list[dict[str, list[int]]]:
     """One row per conversation: `input_ids`, and `labels` (-100: not trained); the replies and their end tokens are.
 
@@ -226,7 +226,8 @@ def finetune(
 ) -> dict[str, Any]:
     """Fine-tune `model` in place on the tutor's turns; the facts for the manifest."""
     rows = finetuning_rows(renderer, conversations, settings.max_length)
-    order = training_order([len(row["input_ids"]) for row in rows], settings)
+    lengths = [len(row["input_ids"]) for row in rows]
+    order = training_order(lengths, settings)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**settings.trainer_arguments()),
@@ -234,7 +235,20 @@ def finetune(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
-    return {"rows": len(rows), **run_trainer(trainer, "finetune", states, watchers)}
+    facts = {"rows": len(rows), "longest_row": max(lengths), "truncated": truncated(renderer, conversations, settings)}
+    return {**facts, **run_trainer(trainer, "finetune", states, watchers)}
+
+
+def truncated(
+    renderer: Renderer, conversations: Iterable[Conversation], settings: TrainingSettings
+) -> list[dict[str, Any]]:
+    """The conversations that `max_length` cuts, with the trained tokens that it takes of them."""
+    found, limit = [], settings.max_length
+    for conversation in conversations if limit is not None else ():
+        ids, trained = renderer.encode(conversation.messages)
+        if len(ids) > limit:
+            found.append({"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])})
+    return found
 
 
 def expect_all_rows(kept: int, given: int) -> None:

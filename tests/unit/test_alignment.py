@@ -3,6 +3,7 @@
 import copy
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -186,10 +187,15 @@ def test_too_few_prompts_for_ktos_batches_are_refused(made):
         optimize(model, tokenizer, renderer, pairs(model, renderer), algorithm("kto"), settings(device_batch_size=1))
 
 
-def test_a_pair_that_does_not_fit_is_refused_before_training(made):
+def test_pairs_that_do_not_fit_are_refused_before_training_with_the_longest(made, refused):
     model, tokenizer, renderer = made
-    with pytest.raises(UserError, match="exceeds max_length 8"):
-        optimize(model, tokenizer, renderer, pairs(model, renderer), algorithm("dpo"), settings(max_length=8))
+    given = pairs(model, renderer)
+    reply = "A longer reply. " * 9
+    given[5] = replace(given[5], rejected=reply, conversation_id="the longest", turn=2)
+    longest = len(renderer.encode(given[5].prompt)[0]) + len(renderer.reply_ids(reply))
+    place = "conversation 'the longest', turn 2"
+    with refused(f"longest: {longest}", place, f"set the model's max_length to {longest}"):
+        optimize(model, tokenizer, renderer, given, algorithm("dpo"), settings(max_length=8))
 
 
 def test_log_probabilities_do_not_depend_on_the_batch_and_are_transformers_loss(made):

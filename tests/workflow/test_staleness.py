@@ -116,6 +116,20 @@ TABLE = {
         setting("models", "tiny", "generation", "max_new_tokens", value=25),
         {"respond": 3, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING},
     ),
+    "a larger max_length, where nothing is cut": (setting("models", "tiny", "max_length", value=8000), {"report": 1}),
+    "a smaller max_length, where nothing is cut": (setting("models", "tiny", "max_length", value=2000), {"report": 1}),
+    "that conversations may be cut, where none is": (
+        setting("models", "tiny", "allow_truncation", value=True),
+        {"report": 1},
+    ),
+    "the share of tokens to be trained": (setting("checks", "trained_share", value=[0.1, 0.9]), {"report": 1}),
+    "a max_length that cuts": (
+        lambda path: (
+            setting("models", "tiny", "allow_truncation", value=True)(path),
+            setting("models", "tiny", "max_length", value=600)(path),
+        ),
+        FINETUNING,
+    ),
     "a setting of another algorithm": (setting("preferences", "label_noise", value=0.2), {"report": 1}),
     "the paper's rules": (setting("paper_rules", value=True), EVERYTHING),
     "a split size": (setting("splits", "test", value=5), EVERYTHING),
