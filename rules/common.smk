@@ -248,7 +248,7 @@ def check_before_start():
         for model in {job.wildcards.model for job in jobs if job.rule.name in LENGTH_LIMITED}:
             audit = Path(RESULTS, model, "sft/audit.json")
             # An audit that is made now checks itself.
-            if f"{model}/sft" not in ADOPTED and audit.is_file() and str(audit) not in made:
+            if audit.is_file() and str(audit) not in made:
                 checked(expect_lengths_fit, read_json(audit), LengthSettings(**limits(model)))
     if machine() is not None:
         if SUBMITTED:
@@ -294,7 +294,9 @@ def limits(model):
     """LengthSettings of a model of the catalogue."""
     found = checked(model_entry, config, model)
     return {
-        **{name: found[name] for name in ("max_length", "allow_truncation")},
+        "max_length": found.get("max_length"),
+        "allow_truncation": found.get("allow_truncation", False),
+        "fine_tuned": f"{model}/sft" not in ADOPTED,
         "max_new_tokens": found["generation"]["max_new_tokens"],
         "trained_share": config["checks"]["trained_share"],
         "pairs": "alignment" in found,

@@ -26,6 +26,13 @@ rule preflight:
             runs=RUNS,
             jobs={name: stage_requests(name) for name in MODELS},
             data_job=request("split"),
+            data={
+                "files": conversation_files(),
+                "perplexity": source_file("ppl") if has_perplexity_pairs() else None,
+                "splits": {**config["splits"], "seed": config["seed"], "paper_rules": config["paper_rules"]},
+            },
+            lengths={name: limits(name) for name in MODELS},
+            seed=config["seed"],
         ),
     shell:
         "python scripts/preflight.py --rubric {input.rubric:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -6,7 +6,7 @@ Writes  audit.json; fails where a stage would fail later, and says which text an
     python scripts/audit.py results/data/bio-sft.json results/data/bio-dpo.json results/data/bio-test.json \
         --model results/tiny/base --rubric datasets/rubrics/class.yaml --output results/tiny/sft/audit.json \
         --settings '{"template": "tutor", "instruction": "compact"}' --limits '{"max_length": 4096,
-        "allow_truncation": false, "max_new_tokens": 160, "trained_share": [0.02, 0.98], "pairs": true}'
+        "allow_truncation": false, "max_new_tokens": 160, "trained_share": [0.02, 0.98], "fine_tuned": true, ...}'
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,8 @@ from pedalign.artifacts import write_json
 from pedalign.conversation import turn_reader
 from pedalign.errors import argument_parser, run
 from pedalign.likelihood import log_probabilities
-from pedalign.models import load_model, load_tokenizer
+from pedalign.model_limits import expect_positions, model_limits
+from pedalign.models import load_config, load_model, load_tokenizer
 from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
 from pedalign.phases import begin
 from pedalign.progress import Progress
@@ -58,9 +59,12 @@ def main() -> None:
     rendering = renderer(load_tokenizer(args.model), rubric=rubric, **settings.rendering)
     prompts = [rendering.encode(pair.messages)[0] for pair in pairs for _ in pair.replies]
     replies = [rendering.reply_ids(reply) for pair in pairs for reply in pair.replies]
+    asked = list(zip(prompts, replies, strict=True))
+    names = [f"perplexity pair '{pair.id}'" for pair in pairs for _ in pair.replies]
+    lengths = [(len(prompt) + len(reply), name) for (prompt, reply), name in zip(asked, names, strict=True)]
+    expect_positions(model_limits(load_config(args.model)), lengths)
     model = load_model(args.model, settings.dtype)
     begin("working")
-    asked = list(zip(prompts, replies, strict=True))
     with Progress(f"perplexity {args.output.parent}", len(asked), "replies") as progress:
         totals = log_probabilities(model, asked, settings.max_batch_tokens, progress.update_to)
     found = [Likelihood(total, len(reply)) for total, reply in zip(totals, replies, strict=True)]

@@ -1,6 +1,6 @@
 """Check what the config's runs need against what there is, before anything starts.
 
-Reads   the rubric; configuration and tokenizer of checkpoints that are given
+Reads   the rubric, the conversation files, checkpoints that are given (weights that are small)
 Writes  nothing; prints a line for each check, and the problems with what mends them; status 1 where there are any
 
     python scripts/preflight.py --rubric datasets/rubrics/class.yaml --settings '{"results": "results", "here": true, \

@@ -32,7 +32,7 @@ def load_with_adapter(source: str, dtype: str, settings: AdapterSettings) -> Pef
     """
     options: dict[str, Any] = {}
     if settings.four_bit:
-        _check_four_bit()
+        expect_four_bit()
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -70,9 +70,10 @@ def merged(model: PeftModel, source: str, dtype: str, settings: AdapterSettings)
         return PeftModel.from_pretrained(load_model(source, dtype), folder).merge_and_unload()
 
 
-def _check_four_bit() -> None:
+def expect_four_bit(here: bool = True) -> None:
+    """Raises UserError where what 4 bits need is missing. `here`: jobs run on this machine, so a GPU is looked for."""
     missing = []
-    if not torch.cuda.is_available():
+    if here and not torch.cuda.is_available():
         missing.append("a CUDA device")
     if importlib.util.find_spec("bitsandbytes") is None:
         missing.append("the package bitsandbytes (pip install bitsandbytes)")

@@ -25,6 +25,9 @@ GB = 10**9
 CARDS = (16, 24, 40, 48, 80, 141)  # GB of common GPUs
 _ZERO3 = Path(__file__).parents[2] / "profiles" / "accelerate" / "zero3.yaml"
 _WIDTH = {"float32": 4, "bfloat16": 2}  # bytes of a number
+# What a GPU itself takes: 1 to 2 GB for CUDA's context and kernels (transformers' documentation, "Model training
+# anatomy"), and 1 GB for memory that is lost between blocks of different sizes.
+GPU_RESERVE = 3 * GB
 _PROCESS = 0.8 * GB  # Python with torch, transformers and TRL; measured
 _FOUR_BITS = (4 + 0.127) / 8  # bytes of a weight with double quantization, arXiv 2305.14314, section 3
 
@@ -53,8 +56,8 @@ class Memory:
     node: float
 
     def card(self) -> int | None:
-        """GB of the smallest common GPU that holds all of it."""
-        return next((card for card in CARDS if self.total <= card * GB), None)
+        """GB of the smallest common GPU that holds all of it beside what the GPU takes itself."""
+        return next((card for card in CARDS if self.total + GPU_RESERVE <= card * GB), None)
 
 
 class _Vocabulary:

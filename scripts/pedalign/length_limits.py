@@ -9,18 +9,18 @@ from typing import Any
 
 from pedalign.errors import UserError
 
-_SPLITS = ("sft", "dpo", "test")
-
 
 @dataclass(frozen=True)
 class LengthSettings:
-    """`max_length`, `allow_truncation` and `max_new_tokens` as in config.yaml; `trained_share`: least and most share of
-    trained tokens; `pairs`: whether the DPO split's prompts become preference pairs of this model."""
+    """`max_length` (None: no limit), `allow_truncation` and `max_new_tokens` as in config.yaml; `trained_share`: least
+    and most share of trained tokens; `fine_tuned`, `pairs`: whether the SFT split trains this model, and whether the
+    DPO split's prompts become preference pairs of it."""
 
-    max_length: int
+    max_length: int | None
     allow_truncation: bool
     max_new_tokens: int
     trained_share: list[float]
+    fine_tuned: bool
     pairs: bool
 
 
@@ -39,7 +39,7 @@ def expect_lengths_fit(audit: Mapping[str, Any], settings: LengthSettings) -> No
     _expect_positions(audit, settings)
     _expect_max_length(audit, settings)
     share, (least, most) = audit["trained_share"], settings.trained_share
-    if not least <= share <= most:
+    if settings.fine_tuned and not least <= share <= most:
         raise UserError(
             f"{share:.1%} of the SFT split's tokens would be trained (the replies), not {least:.1%} to {most:.1%}",
             "look at the conversations and the model's template; or change 'checks: trained_share' in config.yaml",
@@ -68,9 +68,11 @@ def _expect_positions(audit: Mapping[str, Any], settings: LengthSettings) -> Non
     positions = audit["model"]["positions"]
     if positions is None:
         return
-    texts = [_conversation(audit, split) for split in _SPLITS]
-    if settings.allow_truncation and texts[0].tokens > settings.max_length:
-        texts[0] = _Text(settings.max_length, f"{texts[0].what}, cut at max_length")
+    texts = [_conversation(audit, split) for split in ("dpo", "test")]
+    if settings.fine_tuned:
+        text, limit = _conversation(audit, "sft"), settings.max_length
+        cut = settings.allow_truncation and limit is not None and text.tokens > limit
+        texts.append(_Text(limit, f"{text.what}, cut at max_length") if cut else text)
     answered = [_answered(audit, split, settings.max_new_tokens) for split in ("dpo", "test")]
     answered += [_longest_pair(audit, settings)] if settings.pairs else []
     needed = max(text.tokens for text in (*texts, *answered))
@@ -94,8 +96,10 @@ def _expect_positions(audit: Mapping[str, Any], settings: LengthSettings) -> Non
 
 def _expect_max_length(audit: Mapping[str, Any], settings: LengthSettings) -> None:
     limit, found = settings.max_length, []
+    if limit is None:
+        return
     conversation, pair = _conversation(audit, "sft"), _longest_pair(audit, settings)
-    if conversation.tokens > limit and not settings.allow_truncation:
+    if settings.fine_tuned and conversation.tokens > limit and not settings.allow_truncation:
         found.append(("SFT conversations", conversation))
     too_long_pair = settings.pairs and pair.tokens > limit
     if too_long_pair:
@@ -127,7 +131,7 @@ def length_warnings(audit: Mapping[str, Any], settings: LengthSettings) -> Itera
             f"to {gold['longest']} (longest: {gold['longest_at']})"
         )
     prompt = audit["prompts"]["test"]
-    if prompt["longest"] > limit:
+    if settings.fine_tuned and limit is not None and prompt["longest"] > limit:
         yield (
             f"test prompts have more tokens than max_length {limit}, so more than any conversation of the training "
             f"(longest: {prompt['longest']} tokens, {prompt['longest_at']})"

@@ -1,6 +1,6 @@
 """What a model's configuration says it can take: positions, attention windows, token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,16 @@ def expect_token(limits: ModelLimits, token: int, what: str) -> None:
             "use the tokenizer that the model was made with; a token that was added later needs "
             "model.resize_token_embeddings(len(tokenizer)), and then save_pretrained; for padding, a token that the "
             "model knows will do: 'pad_token' in tokenizer_config.json",
+        )
+
+
+def expect_positions(limits: ModelLimits, texts: Iterable[tuple[int, str]]) -> None:
+    """Raises UserError, with the longest, where a text (its tokens, and what it is) is longer than the model takes."""
+    tokens, what = max(texts, default=(0, ""))
+    if limits.positions is not None and tokens > limits.positions:
+        raise UserError(
+            f"{what} has {tokens} tokens, more than the model has positions, {limits.positions}",
+            f"leave out the longer ones, or choose a model with {tokens} positions or more",
         )
 
 

@@ -107,13 +107,16 @@ def load_config(source: str | Path) -> Any:
     return _load(AutoConfig, source)
 
 
-def load_model(source: str | Path, dtype: str, **options: Any) -> PreTrainedModel:
-    """The model of a checkpoint folder or hub id, on the GPU if there is one; `options` are `from_pretrained`'s."""
+def load_model(source: str | Path, dtype: str, device: str | None = None, **options: Any) -> PreTrainedModel:
+    """The model of a checkpoint folder or hub id, on the `device` (None: the GPU if there is one); `options` are
+    `from_pretrained`'s."""
     if not Path(source).is_dir():
         _fetch(source)
     model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True, **options)
     placed = "quantization_config" in options  # quantized weights are put on the GPU as they are read
-    return model.to("cuda") if torch.cuda.is_available() and not placed else model
+    if device is None and torch.cuda.is_available():
+        device = "cuda"
+    return model.to(device) if device and not placed else model
 
 
 def cached_numbers(config: Any) -> int:

@@ -1,6 +1,6 @@
 """What would fail, told before anything starts: what the config's runs need against what there is.
 
-Nothing is loaded and no job is submitted. Of the net only the hub is asked, about models that are not on this machine.
+No job is submitted. Of the net only the hub is asked, about models that are not on this machine.
 """
 
 import os
@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
+from transformers import AutoConfig
 
+from pedalign.adapters import expect_four_bit
 from pedalign.errors import UserError
 from pedalign.estimates import (
     GB,
+    GPU_RESERVE,
     Memory,
     Size,
     base_bytes,
@@ -28,13 +31,25 @@ from pedalign.estimates import (
 )
 from pedalign.findings import Finding, judged, problem
 from pedalign.leases import visible_devices
-from pedalign.models import load_tokenizer
+from pedalign.length_limits import LengthSettings
+from pedalign.model_limits import model_limits
+from pedalign.models import find_checkpoint, load_model, load_tokenizer
 from pedalign.partitions import slurm_findings
+from pedalign.preflight_stages import (
+    DataSettings,
+    Splits,
+    can_load,
+    draw_splits,
+    forward_in_words,
+    length_findings,
+    perplexity_findings,
+    scratch_model_of,
+)
 from pedalign.processes import accumulation
 from pedalign.reachable import Found, find
 from pedalign.resources import check_machine
 from pedalign.rubric import Rubric
-from pedalign.template import instruction_text, load_template, renderer
+from pedalign.template import Renderer, instruction_text, load_template, renderer
 
 _NAMES = {"sft": "fine-tuning", "alignment": "alignment", "generation": "generation"}
 _TALK = [{"role": "user", "content": "Q."}, {"role": "assistant", "content": "A."}, {"role": "user", "content": "Why?"}]
@@ -48,7 +63,8 @@ Job = dict[str, Any]  # resource → what the job asks of it
 class PreflightSettings:
     """`models`: their entries in config.yaml; `runs`: the (model, policy) that are wanted; `jobs`: model → stage → what
     a job of it asks for; `data_job`: what a job without a model asks for; `here`: whether jobs run on this machine;
-    `status_command`: the one that tells how a job ended, where they go to Slurm."""
+    `status_command`: the one that tells how a job ended, where they go to Slurm; `data`: DataSettings; `lengths`: model
+    → LengthSettings; `seed`: the config's."""
 
     results: str
     here: bool
@@ -57,6 +73,9 @@ class PreflightSettings:
     runs: list[list[str]]
     jobs: dict[str, dict[str, Job]]
     data_job: Job
+    data: dict[str, Any]
+    lengths: dict[str, dict[str, Any]]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -87,10 +106,12 @@ def preflight(settings: PreflightSettings, rubric: Rubric) -> Iterator[Finding]:
         cards = read_cards(_nvidia_smi(), devices) if devices else []
         machine = Machine(min((card.memory for card in cards), default=None), _memory_of_machine())
         yield from gpu_findings(named, devices, cards)
+    splits, findings = draw_splits(DataSettings(**settings.data), rubric)
+    yield from findings
     sizes: dict[str, Size] = {}
     downloads: dict[str, int] = {}
     for model in models:
-        yield from model_findings(settings, model, rubric, machine, sizes, downloads)
+        yield from model_findings(settings, model, rubric, machine, splits, sizes, downloads)
     yield from disk_findings(settings, sizes, sum(downloads.values()))
     if settings.status_command:
         yield from slurm_findings(settings.status_command, [*named, ("data and metrics", settings.data_job)])
@@ -106,11 +127,12 @@ def model_findings(
     model: str,
     rubric: Rubric,
     machine: Machine,
+    splits: Splits | None,
     sizes: dict[str, Size],
     downloads: dict[str, int],
 ) -> Iterator[Finding]:
-    """Of a model: what it starts from, its template, its batches, what its stages need. Adds its size, where it is
-    known, and the bytes that its checkpoints take to download."""
+    """Of a model: what it starts from, its template, its batches, what it takes and what its stages need. Adds its
+    size, where it is known, and the bytes that its checkpoints take to download."""
     entry, found = settings.models[model], dict[str, Found]()
     for policy, source in sources(model, entry, settings.runs).items():
         try:
@@ -119,13 +141,15 @@ def model_findings(
             yield problem(f"{model} {policy}", error)
             continue
         downloads[source] = found[policy].download
-        yield checkpoint_finding(f"{model} {policy}", source, found[policy], adopted=policy != "base")
+        yield checkpoint_finding(f"{model} {policy}", source, found[policy])
     start = found.get("base") or found.get("sft")
     yield template_finding(f"{model} template", entry, start, rubric)
     for stage, job in _stages(settings, model):
         if stage != "generation":
             yield judged(f"{model} {_NAMES[stage]} batch", batch_in_words, entry[stage], job["gpu"])
-    if start is None and "init" not in entry:
+    if "adapter" in entry and entry["adapter"]["four_bit"]:
+        yield four_bit_finding(f"{model} adapter", settings.here)
+    if "init" not in entry and not (start and start.has_config()):
         yield Finding("unknown", f"{model} memory", "not estimated, as its configuration is not at hand")
         return
     try:
@@ -135,9 +159,73 @@ def model_findings(
         return
     adapter = f", and {size.adapter:,} of an adapter, which alone are trained" if size.adapter else ""
     yield Finding("ok", f"{model} model", f"{size.parameters:,} parameters{adapter}")
+    yield from stage_findings(settings, model, rubric, start, splits, size)
     for stage, job in _stages(settings, model):
         memory = stage_memory(size, entry, stage, job["gpu"], job["nodes"])
         yield from memory_findings(f"{model} {_NAMES[stage]}", memory, job, machine)
+
+
+def four_bit_finding(about: str, here: bool) -> Finding:
+    try:
+        expect_four_bit(here)
+    except UserError as error:
+        return problem(about, error)
+    return Finding("ok" if here else "unknown", about, "four_bit: " + ("can be used" if here else "needs a GPU there"))
+
+
+def stage_findings(
+    settings: PreflightSettings, model: str, rubric: Rubric, start: Found | None, splits: Splits | None, size: Size
+) -> Iterator[Finding]:
+    """What the first stages of a model do themselves: its tokenizer counts the splits' tokens; it computes a few."""
+    entry, lengths = settings.models[model], LengthSettings(**settings.lengths[model])
+    scratch = "init" in entry and lengths.fine_tuned
+    if scratch:
+        sizes = {"vocab_size": entry["vocab_size"], "bos_token_id": None, "eos_token_id": 0}
+        config = AutoConfig.for_model(**entry["architecture"], **sizes)
+    else:
+        assert start is not None
+        config = read_config(start.folder)
+    limits = model_limits(config)
+    if limits.positions and lengths.max_length and lengths.max_length > limits.positions:
+        yield Finding(
+            "warning",
+            f"{model} max_length",
+            f"{lengths.max_length} is more than the model's {limits.positions} positions: a conversation between the "
+            "two can't be trained",
+            f"set max_length to {limits.positions} in the model's entry of config.yaml",
+        )
+    weights = checkpoint_bytes(size, entry)
+    loads, made, tokenizer = can_load(weights), None, None
+    try:
+        instruction = instruction_text(rubric, entry["instruction"])
+        if scratch and splits is not None and loads:
+            made, tokenizer = scratch_model_of(entry, splits, instruction, settings.seed)
+            limits = model_limits(made.config)
+        elif not scratch and start is not None and start.has_tokenizer():
+            tokenizer = load_tokenizer(start.folder)
+        if tokenizer is None:
+            yield Finding("unknown", f"{model} lengths", "not compared, as the tokenizer or the splits are not at hand")
+            return
+        rendering = renderer(tokenizer, entry["template"], entry["instruction"], rubric)
+    except UserError:
+        return  # the template's line says so
+    if splits is None:
+        yield Finding("unknown", f"{model} lengths", "not compared, as the splits are not at hand")
+    else:
+        yield from length_findings(f"{model} lengths", splits, rendering, limits, lengths)
+        yield from perplexity_findings(f"{model} perplexity", DataSettings(**settings.data), rubric, rendering, limits)
+    if not loads:
+        yield Finding("unknown", f"{model} forward pass", f"not tried: {_gb(weights)} of weights are not loaded here")
+    elif made is not None or (start and start.is_whole()):
+        yield judged(f"{model} forward pass", forward_of, made, start, entry["dtype"], rendering)
+
+
+def forward_of(made: Any, start: Found | None, dtype: str, rendering: Renderer) -> str:
+    """Raises UserError where a model that was made, or that of a folder, can't be loaded or computes no numbers."""
+    if made is None:
+        assert start is not None
+        made = load_model(start.folder, dtype, device="cpu")
+    return forward_in_words(made, rendering.encode(_TALK)[0])
 
 
 def _gb(size: float) -> str:
@@ -181,22 +269,22 @@ def sources(model: str, entry: dict[str, Any], runs: Sequence[Sequence[str]]) ->
     return given | {name: source for name, source in entry.get("aligned", {}).items() if [model, name] in runs}
 
 
-def checkpoint_finding(about: str, source: str, found: Found, adopted: bool) -> Finding:
+def checkpoint_finding(about: str, source: str, found: Found) -> Finding:
     if found.lacks:
         words = f"{source} {found.where}, without {', '.join(found.lacks)}"
-        return Finding(
-            "problem" if adopted else "warning",
-            about,
-            words,
-            "save it whole by save_pretrained in a folder, and name that",
-        )
+        return Finding("problem", about, words, "save it whole by save_pretrained in a folder, and name that")
+    if found.is_whole():
+        try:
+            find_checkpoint(found.folder)
+        except UserError as error:
+            return problem(about, error)
     fetched = f"; the first job that needs it fetches {_gb(found.download)}" if found.download else ""
     return Finding("ok", about, f"{source} {found.where}{fetched}")
 
 
 def template_finding(about: str, entry: dict[str, Any], start: Found | None, rubric: Rubric) -> Finding:
     """Whether the entry's wording can be rendered with its tokenizer."""
-    if start and not start.download:
+    if start and start.has_tokenizer():
         return judged(about, template_in_words, entry, start.folder, rubric)
     try:
         instruction_text(rubric, entry["instruction"])
@@ -236,10 +324,11 @@ def memory_findings(about: str, memory: Memory, job: Job, machine: Machine) -> I
         status = _fit(memory.held, memory.total, node)
         yield Finding(status, f"{about} memory", needs + where, f"{larger}; or {_SMALLER}")
         return
+    needs += f", and {_gb(GPU_RESERVE)} that the GPU takes itself"
     cards = f"{job['gpu']} x {memory.card()} GB will do" if memory.card() else "no common GPU has so much"
     smallest = f"; the smallest GPU has {_gb(machine.gpu)}" if machine.gpu else ""
     more = f"larger GPUs, or more of them for a training of all weights, or an adapter; or {_SMALLER}"
-    status = _fit(memory.held, memory.total, machine.gpu)
+    status = _fit(memory.held + GPU_RESERVE, memory.total + GPU_RESERVE, machine.gpu)
     yield Finding(status, f"{about} per GPU", f"{needs}: {cards}{smallest}", more)
     yield Finding(_fit(0, memory.node, node), f"{about} per node", f"up to {_gb(memory.node)}{where}", larger)
 

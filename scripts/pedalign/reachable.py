@@ -29,26 +29,30 @@ _ENTRY = "in the model's entry of config.yaml"
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint: `folder` holds at least its configuration, and all of it where `download` (bytes) is 0;
-    `lacks` names parts that the hub does not list."""
+    """A checkpoint: `folder` is where its parts on this machine are; `download`: bytes of weights that are to be
+    fetched first; `lacks` names parts that neither the folder nor the hub has."""
 
     folder: Path
     where: str
     download: int
     lacks: list[str]
 
+    def has_config(self) -> bool:
+        return (self.folder / "config.json").is_file()
+
+    def has_tokenizer(self) -> bool:
+        return not _names(self.folder).isdisjoint(_TOKENIZERS)
+
+    def is_whole(self) -> bool:
+        """Whether it can be loaded here and now."""
+        return not self.download and not self.lacks
+
 
 def find(source: str) -> Found:
-    """Raises UserError where the folder or hub id can't be read, and says why."""
+    """Raises UserError where there is no such folder or hub id, or it can't be reached, and says why."""
     folder = Path(source)
     if folder.is_dir():
-        lacking = _lacking(_names(folder), folder)
-        if lacking:
-            raise UserError(
-                f"{source}: a folder without {', '.join(lacking)}",
-                "save model and tokenizer there by save_pretrained, which writes all of it",
-            )
-        return Found(folder, "a folder", 0, [])
+        return Found(folder, "a folder", 0, _lacking(_names(folder), folder))
     if source.startswith(("/", ".", "~")) or source.count("/") > 1:
         raise UserError(f"{source}: no such folder", f"check the path {_ENTRY}")
     return _cached(source) or _on_hub(source)

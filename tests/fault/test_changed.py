@@ -15,6 +15,8 @@ pytestmark = pytest.mark.fault
 # Every artifact that a stage reads, and a stage that reads it.
 READ = {
     "results/data/bio-sft.json": "finetune",
+    "results/data/bio-dpo.json": "audit",
+    "results/data/bio-test.json": "audit",
     "results/data/bio-dpo_formatted.json": "pair",
     "results/data/bio-test_formatted.json": "score",
     "results/data/splits.json": "summarize",

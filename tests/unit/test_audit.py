@@ -38,7 +38,7 @@ def talk(identity: str, opening: str, reply: str = REPLIES[1]) -> Conversation:
 
 LONG_REPLY = REPLIES[1].replace("A number", "One more number")
 TALKS = [talk(str(number), f"Q. What is {number}?") for number in range(4)]
-SETTINGS = LengthSettings(128, False, 30, [0.0, 1.0], pairs=True)
+SETTINGS = LengthSettings(128, False, 30, [0.0, 1.0], fine_tuned=True, pairs=True)
 ROOMY = ModelLimits(None, None, 10_000)
 LONG = talk("long", "Q. " + "Why? " * 100)
 

@@ -1,27 +1,33 @@
 """What is checked before anything starts: GPUs, checkpoints, templates, batches, disk."""
 
 import dataclasses
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from local_server import Hub, serving
+from safetensors.torch import load_file, save_file
 from small import small_model
-from transformers import MistralConfig
+from transformers import AutoTokenizer, MistralConfig
 
-from pedalign.estimates import model_size, stage_memory
+from pedalign.estimates import Memory, model_size, stage_memory
 from pedalign.findings import Finding, report
 from pedalign.models import save_checkpoint
 from pedalign.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight, read_cards
 from pedalign.reachable import find
 
-MODELS = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())["models"]
+ROOT = Path(__file__).parents[2]
+MODELS = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
 MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are
 
 # GPUs.
@@ -135,29 +141,62 @@ def test_a_model_in_the_cache_needs_no_hub_unless_a_part_of_it_is_missing(tmp_pa
     assert look(tmp_path, "some/model", HF_HUB_OFFLINE="1")["some/model"] == "in this machine's cache|0|[]"
 
 
-def test_a_folder_that_lacks_a_part_is_refused(tmp_path, refused):
-    model, tokenizer, rendering = small_model()
-    save_checkpoint(model, rendering, tokenizer, tmp_path)
-    assert find(str(tmp_path)).folder == tmp_path
-    for name, words in (
-        ("model.safetensors", "weights"),
-        ("tokenizer.json", "a tokenizer"),
-        ("config.json", "a configuration"),
+def test_a_folder_that_lacks_a_part_is_a_problem_and_what_it_has_is_checked(tmp_path, rubric, checkpoint):
+    given = settings(tmp_path, "zephyr-7b", path=str(checkpoint), template="tutor")
+    assert find(str(checkpoint)).is_whole()
+    for name, words, checked in (
+        ("model.safetensors", "weights (model*.safetensors)", {"zephyr-7b template", "zephyr-7b model"}),
+        ("tokenizer.json", "a tokenizer", {"zephyr-7b model"}),
+        ("config.json", "a configuration (config.json)", {"zephyr-7b template"}),
     ):
-        (tmp_path / name).rename(tmp_path / "away")
-        with refused(str(tmp_path), words, "save_pretrained"):
-            find(str(tmp_path))
-        (tmp_path / "away").rename(tmp_path / name)
+        (checkpoint / name).rename(tmp_path / "away")
+        found = list(preflight(given, rubric))
+        problems = of(found, "problem")
+        assert problems.pop("zephyr-7b base") == f"{checkpoint} a folder, without {words}"
+        assert problems == {} and checked <= of(found, "ok").keys(), name
+        (tmp_path / "away").rename(checkpoint / name)
 
 
 # A whole preflight.
 
 
-def settings(tmp_path: Path, model: str = "tiny", gpu: int = 0, **changed: object) -> PreflightSettings:
+SPLITS = {"sft": 5, "dpo": 3, "test": 3, "seed": 1, "method": "random", "paper_rules": False}
+
+
+@pytest.fixture(scope="module")
+def conversations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A conversation file and one of perplexity pairs: the first records of the simulated ones."""
+    folder = tmp_path_factory.mktemp("conversations")
+    for part in ("1", "ppl"):
+        records = json.loads((ROOT / f"datasets/simulated/bio-dataset-{part}.json").read_text())[:24]
+        (folder / f"bio-dataset-{part}.json").write_text(json.dumps(records))
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def data(conversations: list[Path]) -> dict[str, Any]:
+    return {"files": [str(conversations[0])], "perplexity": str(conversations[1]), "splits": SPLITS}
+
+
+NO_DATA = {"files": ["/not/there/yet"], "perplexity": None, "splits": SPLITS}
+
+
+def settings(
+    tmp_path: Path, model: str = "tiny", gpu: int = 0, data: dict[str, Any] = NO_DATA, **changed: object
+) -> PreflightSettings:
     entry = {**MODELS[model], **changed}
     job = {"gpu": gpu, "nodes": 1, "threads": 1, "mem_mb": 4000, "runtime": 60}
     jobs = {model: {stage: job for stage in ("generation", "sft", "alignment") if isinstance(entry.get(stage), dict)}}
-    return PreflightSettings(str(tmp_path / "results"), True, None, {model: entry}, [[model, "dpo-b0.1"]], jobs, job)
+    lengths = {
+        "max_length": entry["max_length"],
+        "allow_truncation": False,
+        "max_new_tokens": entry["generation"]["max_new_tokens"],
+        "trained_share": [0, 1],
+        "fine_tuned": isinstance(entry["sft"], dict),
+        "pairs": True,
+    }
+    results, runs = str(tmp_path / "results"), [[model, "dpo-b0.1"]]
+    return PreflightSettings(results, True, None, {model: entry}, runs, jobs, job, data, {model: lengths}, 1)
 
 
 @pytest.fixture
@@ -171,11 +210,109 @@ def of(findings: list[Finding], status: str) -> dict[str, str]:
     return {finding.about: finding.words for finding in findings if finding.status == status}
 
 
-def test_nothing_is_wrong_with_the_default_entry_and_nothing_is_written(tmp_path, rubric):
-    found = list(preflight(settings(tmp_path), rubric))
+def test_nothing_is_wrong_with_the_default_entry_and_nothing_is_written(tmp_path, rubric, data):
+    found = list(preflight(settings(tmp_path, data=data), rubric))
     assert {finding.status for finding in found} == {"ok"}
     assert "1,803,392 parameters" in of(found, "ok")["tiny model"]
+    assert {"splits", "tiny lengths", "tiny perplexity", "tiny forward pass"} <= of(found, "ok").keys()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_the_splits_refuse_is_a_problem(tmp_path, rubric, data):
+    few = {**data, "splits": {**SPLITS, "sft": 40}}
+    problems = of(list(preflight(settings(tmp_path, data=few), rubric)), "problem")
+    assert problems.keys() == {"splits"} and "46 conversations wanted" in problems["splits"]
+    found = list(preflight(settings(tmp_path), rubric))
+    assert "/not/there/yet" in of(found, "unknown")["splits"] and of(found, "problem") == {}
+
+
+LEARNED = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {**LEARNED, "n_positions": 512},
+        {"model_type": "opt", "hidden_size": 32, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        | {"max_position_embeddings": 512, "word_embed_proj_dim": 32},
+    ],
+)
+def test_a_model_with_too_few_positions_for_the_data_is_a_problem(architecture, tmp_path, rubric, data):
+    found = list(preflight(settings(tmp_path, data=data, architecture=architecture), rubric))
+    assert "4096 is more than the model's 512 positions" in of(found, "warning")["tiny max_length"]
+    problems = [one for one in found if one.status == "problem"]
+    assert [one.about for one in problems] == ["tiny lengths", "tiny perplexity"]
+    assert all("more tokens than the model has positions, 512" in one.words for one in problems[:1])
+    number = max(int(re.findall(r"with (\d+) positions", one.remedy)[0]) for one in problems)
+    enough = {**LEARNED, "n_positions": number}
+    found = list(preflight(settings(tmp_path, data=data, architecture=enough, max_length=number), rubric))
+    assert of(found, "problem") == {}
+
+
+def test_a_max_length_that_a_conversation_exceeds_is_a_problem(tmp_path, rubric, data):
+    found = list(preflight(settings(tmp_path, data=data, max_length=300), rubric))
+    assert "than max_length 300" in of(found, "problem")["tiny lengths"]
+
+
+def roomy(tmp_path: Path, checkpoint: Path, data: dict[str, Any]) -> PreflightSettings:
+    """Of the checkpoint, whose few tokens make long texts, with positions for all of them."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 20_000}))
+    return settings(tmp_path, "zephyr-7b", data=data, path=str(checkpoint), template="tutor", max_length=20_000)
+
+
+def test_a_padding_token_beyond_the_embeddings_is_a_problem(tmp_path, rubric, data, checkpoint):
+    given = roomy(tmp_path, checkpoint, data)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(checkpoint)
+    problems = of(list(preflight(given, rubric)), "problem")
+    assert problems.keys() == {"zephyr-7b lengths"} and "the padding token '<pad>'" in problems["zephyr-7b lengths"]
+
+
+def test_a_window_is_told_and_no_problem(tmp_path, rubric, data):
+    architecture = {**MODELS["tiny"]["architecture"], "model_type": "mistral", "sliding_window": 64}
+    found = list(preflight(settings(tmp_path, data=data, architecture=architecture), rubric))
+    assert {finding.status for finding in found} == {"ok"}
+    assert "looks 64 back in layers with a window" in of(found, "ok")["tiny lengths"]
+
+
+def test_gold_replies_that_would_be_cut_off_are_a_warning_with_the_number(tmp_path, rubric, data):
+    generation = {**MODELS["tiny"]["generation"], "max_new_tokens": 20}
+    found = list(preflight(settings(tmp_path, data=data, generation=generation), rubric))
+    assert "max_new_tokens 20, so a tutor that says them is cut off" in of(found, "warning")["tiny lengths"]
+
+
+def test_four_bits_without_what_they_need_are_a_problem(tmp_path, rubric):
+    adapter = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "four_bit": True}
+    problems = of(list(preflight(settings(tmp_path, adapter=adapter), rubric)), "problem")
+    if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
+        assert "four_bit needs" in problems["tiny adapter"]
+    else:
+        assert problems == {}
+
+
+def test_weights_that_compute_no_numbers_or_do_not_fit_their_configuration_are_a_problem(
+    tmp_path, rubric, data, checkpoint
+):
+    given = roomy(tmp_path, checkpoint, data)
+    whole = load_file(checkpoint / "model.safetensors")
+    norm = {**whole, "model.norm.weight": whole["model.norm.weight"] * float("nan")}
+    save_file(norm, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    problems = of(list(preflight(given, rubric)), "problem")
+    assert problems.keys() == {"zephyr-7b forward pass"} and "no numbers" in problems["zephyr-7b forward pass"]
+    narrow = {**whole, "model.norm.weight": whole["model.norm.weight"][:8].clone()}
+    save_file(narrow, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    assert "has the shape [8]" in of(list(preflight(given, rubric)), "problem")["zephyr-7b base"]
+
+
+def test_a_gpus_own_memory_is_counted():
+    entry, size = MODELS["mistral-7b"], model_size(MODELS["mistral-7b"], MISTRAL)
+    memory = stage_memory(size, entry, "generation", 1)
+    for gpu, status in ((memory.total, "problem"), (memory.held + 3e9, "warning"), (memory.total + 3e9, "ok")):
+        per_gpu, _ = memory_findings("x", memory, {"gpu": 1, "mem_mb": 64000}, Machine(gpu=gpu + 1))
+        assert per_gpu.status == status and "3 GB that the GPU takes itself" in per_gpu.words
+    assert Memory(15e9, 15.6e9, 0).card() == 24 and Memory(12e9, 13e9, 0).card() == 16
 
 
 def test_a_batch_that_does_not_divide_is_a_problem(tmp_path, rubric):
@@ -200,7 +337,7 @@ def test_an_instruction_that_the_rubric_does_not_have_is_a_problem(tmp_path, rub
 def test_a_checkpoint_that_is_not_there_is_a_problem_and_what_depends_on_it_unknown(tmp_path, rubric):
     found = list(preflight(settings(tmp_path, "mistral-7b", path="/no/model"), rubric))
     assert of(found, "problem") == {"mistral-7b base": "/no/model: no such folder"}
-    assert {"mistral-7b template", "mistral-7b memory"} == of(found, "unknown").keys()
+    assert {"splits", "mistral-7b template", "mistral-7b memory"} == of(found, "unknown").keys()
 
 
 def test_tutors_that_are_given_are_looked_for_where_a_run_wants_them(tmp_path, rubric, checkpoint):
