@@ -10,13 +10,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pedalign.audit import audit
-from pedalign.conversation import Conversation
+from pedalign.conversation import Conversation, turn_reader
 from pedalign.errors import UserError
 from pedalign.findings import Finding, problem
 from pedalign.length_limits import LengthSettings, expect_lengths_fit, length_warnings
 from pedalign.model_limits import ModelLimits, expect_positions
 from pedalign.models import scratch_model, scratch_tokenizer
-from pedalign.paper import canonical_form
 from pedalign.perplexity import read_reply_pairs
 from pedalign.rubric import Rubric
 from pedalign.splits import SplitSettings, draw
@@ -97,8 +96,7 @@ def perplexity_findings(
     if data.perplexity is None or not Path(data.perplexity).is_file():
         return
     try:
-        canonical = canonical_form(rubric, data.splits["paper_rules"])
-        pairs, refused = read_reply_pairs(Path(data.perplexity), rubric, canonical)
+        pairs, refused = read_reply_pairs(Path(data.perplexity), turn_reader(rubric, data.splits["paper_rules"]))
         lengths = [
             (len(rendering.encode(pair.messages)[0]) + len(rendering.reply_ids(reply)), f"perplexity pair '{pair.id}'")
             for pair in pairs
