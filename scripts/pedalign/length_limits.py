@@ -71,8 +71,9 @@ def _expect_positions(audit: Mapping[str, Any], settings: LengthSettings) -> Non
     texts = [_conversation(audit, split) for split in ("dpo", "test")]
     if settings.fine_tuned:
         text, limit = _conversation(audit, "sft"), settings.max_length
-        cut = settings.allow_truncation and limit is not None and text.tokens > limit
-        texts.append(_Text(limit, f"{text.what}, cut at max_length") if cut else text)
+        if settings.allow_truncation and limit is not None and text.tokens > limit:
+            text = _Text(limit, f"{text.what}, cut at max_length")
+        texts.append(text)
     answered = [_answered(audit, split, settings.max_new_tokens) for split in ("dpo", "test")]
     answered += [_longest_pair(audit, settings)] if settings.pairs else []
     needed = max(text.tokens for text in (*texts, *answered))

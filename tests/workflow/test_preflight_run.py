@@ -27,7 +27,7 @@ def seconds_of_children() -> float:
 def test_the_default_run_passes_in_seconds_and_nothing_but_a_log_is_written(checkout):
     before = seconds_of_children()  # whatever else the machine does
     answer = preflight(checkout)
-    assert seconds_of_children() - before < 15
+    assert seconds_of_children() - before < 40
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stdout.splitlines()[-1] == "no problem found"
     for about in ("GPUs", "tiny template", "tiny fine-tuning memory", "tiny alignment batch", "disk of results"):
