@@ -70,7 +70,7 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
     try:
         truth = _answered(_ENGINES[ALONE], model, probes)
         tokens = {key: [int(step.argmax()) for step in steps] for key, steps in truth.items()}
-        allowed = _rounding(model, probes, truth, tokens)
+        rounding = _forward_difference(model, probes, truth, tokens)
     except UserError:
         raise
     except Exception as error:  # whatever a model's code raises at what it was not made for
@@ -78,7 +78,13 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
             f"transformers' own generate fails with this {kind} model: {_said(error)}",
             "take a model of another architecture (docs/engines.md lists them)",
         ) from None
+    least, most = _ROUNDING[model.dtype]
+    allowed = min(max(least, 4 * rounding), most)
     reasons: list[str] = []
+    if rounding > most:
+        reasons.append(
+            f"transformers' generate and this model's forward pass differ by {rounding:.2g}; replies are generate's"
+        )
     try:
         for name in names[settings.engine]:
             reason = None if name == ALONE else _difference(_ENGINES[name], model, probes, truth, tokens, allowed)
@@ -88,7 +94,7 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
     finally:
         model.train(training)
     raise UserError(
-        f"engine '{settings.engine}' does not serve this {kind} model: {reasons[0]}",
+        f"engine '{settings.engine}' does not serve this {kind} model: {reasons[-1]}",
         "set 'engine: auto' under 'generation' in the model's entry of config.yaml",
     )
 
@@ -127,11 +133,11 @@ def switch_lengths(config: Any) -> list[int]:
 
 
 def probe_histories(histories: Sequence[History], max_new_tokens: int, switches: Sequence[int]) -> list[History]:
-    """What the proof has answered: the shortest, a middle and the longest history, the first and the last prompt of
-    each; and a prompt that ends just before each of the `switches` that a reply can reach.
+    """What the proof has answered: the shortest and the longest history, the first and the last prompt of each; and a
+    prompt that ends just before each of the `switches` that a reply can reach.
     """
     order = sorted(histories, key=lambda history: (len(history.ids), history.id))
-    some = {at: order[at] for at in (0, len(order) // 2, len(order) - 1)}
+    some = {at: order[at] for at in (0, len(order) - 1)}
     probes = [
         History(f"{at}", one.ids, sorted({one.prompt_lengths[0], one.prompt_lengths[-1]})) for at, one in some.items()
     ]
@@ -174,11 +180,11 @@ def _answered(
     return seen
 
 
-def _rounding(
+def _forward_difference(
     model: PreTrainedModel, probes: Sequence[History], truth: Replies, tokens: dict[tuple[str, int], list[int]]
 ) -> float:
-    """How much rounding the log-probabilities of this model have, at its precision."""
-    least, most = _ROUNDING[model.dtype]
+    """The largest difference between log-probabilities of one forward pass and those of `generate`, which is rounding
+    in most models; others compute otherwise as a text grows."""
     seen = 0.0
     for probe in probes:
         for turn, length in enumerate(probe.prompt_lengths):
@@ -187,7 +193,7 @@ def _rounding(
             logits = model(input_ids=ids, use_cache=False).logits[0, length - 1 :]
             found = logits.float().log_softmax(-1).cpu()
             seen = max(seen, float((found - torch.stack(truth[probe.id, turn])).abs().max()))
-    return min(max(least, 4 * seen), most)
+    return seen
 
 
 def _difference(
