@@ -78,6 +78,11 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
             f"transformers' own generate fails with this {kind} model: {_said(error)}",
             "take a model of another architecture (docs/engines.md lists them)",
         ) from None
+    if not all(torch.stack(steps).isfinite().all() for steps in truth.values()):
+        raise UserError(
+            f"the log-probabilities of this {kind} model are no numbers (nan or infinite)",
+            "check its weights, and 'dtype' in the model's entry of config.yaml",
+        )
     least, most = _ROUNDING[model.dtype]
     allowed = min(max(least, 4 * rounding), most)
     reasons: list[str] = []

@@ -40,6 +40,7 @@ from pedalign.preflight_stages import (
     Splits,
     can_load,
     draw_splits,
+    engine_in_words,
     forward_in_words,
     length_findings,
     perplexity_findings,
@@ -49,7 +50,7 @@ from pedalign.processes import accumulation
 from pedalign.reachable import Found, find
 from pedalign.resources import check_machine
 from pedalign.rubric import Rubric
-from pedalign.template import Renderer, instruction_text, load_template, renderer
+from pedalign.template import instruction_text, load_template, renderer
 
 _NAMES = {"sft": "fine-tuning", "alignment": "alignment", "generation": "generation"}
 _TALK = [{"role": "user", "content": "Q."}, {"role": "assistant", "content": "A."}, {"role": "user", "content": "Why?"}]
@@ -217,15 +218,16 @@ def stage_findings(
     if not loads:
         yield Finding("unknown", f"{model} forward pass", f"not tried: {_gb(weights)} of weights are not loaded here")
     elif made is not None or (start and start.is_whole()):
-        yield judged(f"{model} forward pass", forward_of, made, start, entry["dtype"], rendering)
-
-
-def forward_of(made: Any, start: Found | None, dtype: str, rendering: Renderer) -> str:
-    """Raises UserError where a model that was made, or that of a folder, can't be loaded or computes no numbers."""
-    if made is None:
-        assert start is not None
-        made = load_model(start.folder, dtype, device="cpu")
-    return forward_in_words(made, rendering.encode(_TALK)[0])
+        try:
+            whole = made or load_model(start.folder if start else "", entry["dtype"], device="cpu")
+        except UserError as error:
+            yield problem(f"{model} forward pass", error)
+            return
+        forward = judged(f"{model} forward pass", forward_in_words, whole, rendering.encode(_TALK)[0])
+        yield forward
+        if forward.status == "ok" and splits is not None:
+            engine = entry["generation"].get("engine", "auto")
+            yield judged(f"{model} engine", engine_in_words, whole, rendering, splits["sft"], engine)
 
 
 def _gb(size: float) -> str:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pedalign.audit import audit
 from pedalign.conversation import Conversation, turn_reader
+from pedalign.engines import engine_for
 from pedalign.errors import UserError
 from pedalign.findings import Finding, problem
 from pedalign.length_limits import LengthSettings, expect_lengths_fit, length_warnings
@@ -23,6 +24,7 @@ from pedalign.template import Renderer
 
 MOST_DATA = 200 * 10**6  # bytes of conversation files that are read: some seconds for each ten million
 MOST_WEIGHTS = 4 * 10**9  # bytes of weights that are loaded, and never more than half of the memory that is free
+MOST_PROVED = 50 * 10**6  # parameters of a model whose engine is tried on long conversations too
 _FEW = 16  # tokens that are computed
 
 Splits = Mapping[str, Sequence[Conversation]]
@@ -119,6 +121,16 @@ def _free_memory() -> float:
     """Bytes."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def engine_in_words(
+    model: PreTrainedModel, rendering: Renderer, conversations: Sequence[Conversation], engine: str
+) -> str:
+    """Which engine will answer. Raises UserError where none can, or not the one that is asked for."""
+    small = model.num_parameters() <= MOST_PROVED
+    tried = conversations if small else [min(conversations, key=lambda one: (len(one.messages), one.id))]
+    found = str(engine_for(model, rendering, tried, engine)).removeprefix("engine: ")
+    return found if small else f"{found}; tried on one short conversation, the fine-tuning tries longer ones"
 
 
 @torch.inference_mode()

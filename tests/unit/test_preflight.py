@@ -215,6 +215,7 @@ def test_nothing_is_wrong_with_the_default_entry_and_nothing_is_written(tmp_path
     assert {finding.status for finding in found} == {"ok"}
     assert "1,803,392 parameters" in of(found, "ok")["tiny model"]
     assert {"splits", "tiny lengths", "tiny perplexity", "tiny forward pass"} <= of(found, "ok").keys()
+    assert of(found, "ok")["tiny engine"] == "shared_prefix"
     assert list(tmp_path.iterdir()) == []
 
 
