@@ -66,8 +66,8 @@ def summary_rows(
         if key in comparisons:
             both = comparisons[key]["both_valid"]
             record |= {"both_valid_conversations": both["n_conversations"], "both_valid_replies": both["n_rows"]}
-            for name, values in headlines[key].items():
-                record |= _named(name, values.keys(), values.values())
+            for name, headline in headlines[key].items():
+                record |= _named(name, headline.keys(), headline.values())
         if key in perplexities:
             record |= _perplexity(perplexities[key])
         records[key] = {**record, "marks": marks.get(key, "")}
