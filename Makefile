@@ -4,7 +4,7 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run chat test test-browser test-cluster test-faults test-newest test-transformers4 test-vllm vllm lint readme pictures lock vulnerabilities clean
+.PHONY: run chat test test-architectures test-browser test-cluster test-faults test-newest test-transformers4 test-vllm vllm lint readme pictures lock vulnerabilities clean
 
 # A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
 run: .venv/installed
@@ -17,7 +17,11 @@ chat: .venv/installed
 	@$(ACTIVATE) && python scripts/chat.py $(CHAT)
 
 test: .venv/installed
-	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser and not cluster and not vllm and not transformers4 and not fault"
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not architectures and not browser and not cluster and not vllm and not transformers4 and not fault"
+
+# Every causal architecture of transformers is aligned for three steps: an hour of one core.
+test-architectures: .venv/installed
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m architectures
 
 # The report page and the chat page in a real browser, Debian's Chromium; axe-core, of npm, looks for what keeps people out.
 test-browser: .venv/installed

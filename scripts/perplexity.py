@@ -66,12 +66,12 @@ def main() -> None:
     model = load_model(args.model, settings.dtype)
     begin("working")
     with Progress(f"perplexity {args.output.parent}", len(asked), "replies") as progress:
-        totals = log_probabilities(model, asked, settings.max_batch_tokens, progress.update_to)
+        totals, batched = log_probabilities(model, asked, settings.max_batch_tokens, progress.update_to)
     found = [Likelihood(total, len(reply)) for total, reply in zip(totals, replies, strict=True)]
     both = list(zip(found[::2], found[1::2], strict=True))
     report = perplexities(pairs, both, rubric, settings.resamples, settings.seed)
     write_json(args.output, {**report, "refused": refused, "computed_from": inputs})
-    record([args.output], inputs, vars(settings))
+    record([args.output], inputs, {**vars(settings), "batched": batched})
     likelier = report["scaffold_likelier"]["per_token"]["share"]
     print(f"{args.output}: {len(pairs)} pairs, scaffolding likelier in {likelier:.1%}; refused {refused or 'none'}")
 

@@ -66,10 +66,10 @@ def main() -> None:
     model = load_model(args.model, settings.dtype)
     begin("working")
     with Progress(f"reference {args.output.parent}", len(replies), "replies") as progress:
-        totals = log_probabilities(model, replies, settings.max_batch_tokens, progress.update_to)
+        totals, batched = log_probabilities(model, replies, settings.max_batch_tokens, progress.update_to)
     columns["chosen"], columns["rejected"] = totals[: len(prompts)], totals[len(prompts) :]
     write_columns(args.output, columns)
-    record([args.output], inputs, vars(settings))
+    record([args.output], inputs, {**vars(settings), "batched": batched})
     print(f"{args.output}: {len(prompts)} pairs")
 
 

@@ -1,24 +1,33 @@
 """Preference optimization, by TRL's trainers on rows that the renderer made."""
 
-import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from pedalign.conversation import Message
 from pedalign.errors import UserError, nearest
+<<<<<<< HEAD
 from pedalign.likelihood import log_probabilities
 from pedalign.model_limits import PairLength, expect_pairs_fit, model_limits
 from pedalign.processes import processes
+=======
+from pedalign.head import ALONE, computing_dtype, fast_head, prove_head
+from pedalign.likelihood import log_probabilities, tolerance
+from pedalign.processes import everywhere, processes
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
 from pedalign.resuming import TrainingStates
-from pedalign.shared_prompt import PromptOnce
+from pedalign.shared_prompt import PromptOnce, can_share_prompts
 from pedalign.template import Renderer
-from pedalign.training import TrainingSettings, expect_all_rows, run_trainer, training_order
+from pedalign.training import TrainingSettings, expect_all_rows, run_trainer, telling_batches, training_order
+
+
+SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,14 @@ ALGORITHMS: dict[str, Callable[[AlignmentSettings], dict[str, Any]]] = {
 
 class _RenderedRows:
     """For TRL's trainers: rows hold token ids and reference log-probabilities already, so no second template and no
-    second computation has a say."""
+    second computation has a say.
+
+    `shares_prompts`: a pair's prompt is computed once (DPOTrainer). `steadied`: layers that draw at random while they
+    train, such as a router's, do not.
+    """
+
+    shares_prompts = False
+    steadied = False
 
     def _prepare_dataset(self, dataset, *_, **__):
         return dataset
@@ -99,15 +115,16 @@ class _RenderedRows:
     def _precompute_ref_logps(self, dataset, *_):
         return dataset
 
-
-class _RenderedDPOTrainer(_RenderedRows, DPOTrainer):
     def _compute_loss(self, model, inputs, return_outputs):
-        config = self.model.config
-        window = getattr(config, "sliding_window", None) or math.inf
-        # Where the mask of PromptOnce is understood, and says all that is not seen.
-        if config._attn_implementation == "sdpa" and inputs["input_ids"].shape[1] <= window:
+        if self.steadied:
+            steady(self.model)
+        if self.shares_prompts:
             model = PromptOnce(model)
         return super()._compute_loss(model, inputs, return_outputs)
+
+
+class _RenderedDPOTrainer(_RenderedRows, DPOTrainer):
+    pass
 
 
 class _RenderedKTOTrainer(_RenderedRows, KTOTrainer):
@@ -127,8 +144,13 @@ def optimize(
     """Align `model` in place with preference pairs; the facts for the manifest.
 
     The reference model is `model` as given: the pairs hold its log-probabilities.
+<<<<<<< HEAD
     Raises UserError where the algorithm is not known, or a pair has more tokens than `max_length` or the model's
     positions.
+=======
+    Raises UserError where the algorithm is not known, a pair does not fit into `max_length`, or the policy's
+    log-probabilities before the first step are not the reference model's.
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
     """
     if alignment.algorithm not in ALGORITHMS:
         raise UserError(f"algorithm '{alignment.algorithm}' is not known", nearest(alignment.algorithm, ALGORITHMS))
@@ -148,6 +170,7 @@ def optimize(
     trainer_class: Any
     config: Any
     if alignment.algorithm == "kto":
+<<<<<<< HEAD
         most = min((limit for limit in (settings.max_length, positions) if limit is not None), default=None)
         rows = _single_rows(model, pair_rows, most, settings)
         order = training_order(len(rows), settings)  # the rows' order is part of the method
@@ -155,6 +178,16 @@ def optimize(
     else:
         rows = pair_rows
         order = training_order(lengths, settings)
+=======
+        rows = _single_rows(model, renderer, pairs, settings)
+        lengths = [[len(row["prompt_ids"]) + len(row["completion_ids"])] for row in rows]
+        order = training_order(len(rows), settings)  # the rows' order is part of the method
+        trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
+    else:
+        rows = [_pair_row(renderer, pair, settings.max_length) for pair in pairs]
+        lengths = [[len(row["prompt_ids"]) + len(row[f"{side}_ids"]) for side in SIDES] for row in rows]
+        order = training_order([max(both) for both in lengths], settings)
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
         trainer_class, config = _RenderedDPOTrainer, DPOConfig(**arguments)
     trainer = trainer_class(
         model=model,
@@ -163,7 +196,97 @@ def optimize(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
+<<<<<<< HEAD
     return {"rows": len(rows), "longest_row": max(lengths), **run_trainer(trainer, "optimize", states, watchers)}
+=======
+    telling = telling_batches(lengths, order, settings.device_batch_size, model.config)
+    proof = prove(trainer, [[rows[at] for at in batch] for batch in telling])
+    return {"rows": len(rows), **proof, **run_trainer(trainer, "optimize", states, watchers)}
+
+
+def prove(trainer: Any, batches: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Choose how this training takes log-probabilities, by a forward pass on some of its batches of rows.
+
+    The facts for the manifest: how, and whether a pair's prompt is computed once.
+    Raises UserError where the policy, which is the reference model yet, does not give the reference's.
+    """
+    made = [trainer.data_collator(batch) for batch in batches]
+    forwards = [
+        {
+            "input_ids": one["input_ids"],
+            "attention_mask": one["attention_mask"],
+            "labels": one["input_ids"].masked_fill(one["completion_mask"] == 0, -100),
+        }
+        for one in made
+    ]
+    without_dropout(trainer.model)
+    with fast_head():
+        way = prove_head(trainer, forwards)
+        facts: dict[str, Any] = {"log_probabilities": way}
+        if isinstance(trainer, DPOTrainer):
+            facts["prompt_computed_once"] = way != ALONE and can_share_prompts(trainer, forwards)
+            trainer.shares_prompts = facts["prompt_computed_once"]
+            if not trainer.shares_prompts and trainer.is_world_process_zero():
+                print("optimize: this model computes a pair's prompt for each of its replies", flush=True)
+        expected = [
+            torch.cat([one[name] for name in ("ref_chosen_logps", "ref_rejected_logps", "ref_logps") if name in one])
+            for one in made
+        ]
+        _expect_reference(trainer, forwards, expected)
+    return facts
+
+
+def _expect_reference(trainer: Any, batches: Sequence[dict[str, Any]], expected: Sequence[torch.Tensor]) -> None:
+    """Raises UserError where the policy does not give the replies the `expected` log-probabilities (rows), in the mode
+    in which it is trained."""
+    for trainer.steadied in (False, True):
+        found = [_policy(trainer, batch) for batch in batches]
+        worst = max(
+            (abs(float(one - other)) / int(tokens), float(one), float(other), int(tokens))
+            for batch, of_policy, of_reference in zip(batches, found, expected, strict=True)
+            for one, other, tokens in zip(of_policy, of_reference, (batch["labels"] != -100).sum(1), strict=True)
+        )
+        off, policy, reference, tokens = worst
+        share = tolerance(computing_dtype(trainer), trainer.model.device)
+        if everywhere(off <= share * (1 + abs(reference) / tokens)):
+            return
+    raise UserError(
+        f"before the first step, the policy gives a reply of {tokens} tokens the log-probability {policy:.3f}, and "
+        f"reference.json has {reference:.3f}: the alignment of {type(trainer.model).__name__} would start wrong",
+        "if the fine-tuned tutor or the preferences were changed by hand, delete reference.json and run again; else set "
+        "another model in config.yaml",
+    )
+
+
+@torch.no_grad()
+def _policy(trainer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The policy's log-probabilities of the replies (rows), as the trainer computes them."""
+    model, options = trainer.model, {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+    batch = {name: one.to(model.device) for name, one in batch.items()}
+    devices = [model.device] if model.device.type == "cuda" else []
+    model.train()
+    if trainer.steadied:
+        steady(model)
+    with torch.random.fork_rng(devices), trainer.accelerator.autocast():
+        computed = PromptOnce(model) if trainer.shares_prompts else model
+        return computed(**batch, **options, use_cache=False, fused_lm_head=True).log_probs.sum(1).float().cpu()
+
+
+def without_dropout(model: Any) -> None:
+    """Switch off what is dropped by functions, too: TRL's `disable_dropout` finds modules alone. Else the policy would
+    not start as the reference."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def steady(model: Any) -> None:
+    """Let layers compute as they do when they answer, but for what decides about gradient checkpointing."""
+    for module in model.modules():
+        if module is not model and not hasattr(module, "gradient_checkpointing"):
+            module.training = False
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
 
 
 def _pair_row(renderer: Renderer, pair: Pair) -> dict[str, Any]:
@@ -175,7 +298,10 @@ def _pair_row(renderer: Renderer, pair: Pair) -> dict[str, Any]:
         "rejected_ids": rejected,
         "ref_chosen_logps": pair.reference_chosen,
         "ref_rejected_logps": pair.reference_rejected,
+<<<<<<< HEAD
         "length": len(ids) + max(len(chosen), len(rejected)),
+=======
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
     }
 
 
@@ -197,8 +323,14 @@ def _single_rows(
             "set device_batch_size to 2 or more under 'alignment' in the model's entry of config.yaml",
         )
     rows = []
+<<<<<<< HEAD
     for row in pair_rows:
         for side in ("chosen", "rejected"):
+=======
+    for pair in pairs:
+        row = _pair_row(renderer, pair, settings.max_length)
+        for side in SIDES:
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
             rows.append(
                 {
                     "prompt_ids": row["prompt_ids"],
@@ -216,8 +348,13 @@ def _single_rows(
             room = None if most is None else most - len(row["prompt_ids"])
             row["KL_completion_ids"] = batch[at - 1]["completion_ids"][:room]
     replies = [(row["prompt_ids"], row["KL_completion_ids"]) for row in rows]
+<<<<<<< HEAD
     longest = max(sum(map(len, reply)) for reply in replies)
     for row, total in zip(rows, log_probabilities(model, replies, max_batch_tokens=size * longest), strict=True):
+=======
+    totals, _ = log_probabilities(model, replies, max_batch_tokens=size * settings.max_length)
+    for row, total in zip(rows, totals, strict=True):
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
         row["ref_KL_logps"] = total
     return rows
 

@@ -1,21 +1,35 @@
-"""TRL's language-model head, made fast for the CPU.
+"""The log-probabilities that TRL's trainers train by, and the proof that they are the model's own.
 
-TRL takes the log-probabilities of replies in tiles, once in the forward and once more in the backward pass, so that a
-GPU's memory never holds all logits; and off GPUs it scores every position, since some accelerators need tensors of one
-shape. A CPU has the memory, and takes any shape: all logits of the trained positions at once, in whose memory their
-gradient is computed later. The losses are the same.
+TRL leaves out the model's own last step: it multiplies hidden states by the output embeddings and does to the logits
+what it knows that the model does. That is fast and saves memory, and wrong for some architectures. So before a training
+its log-probabilities are held against the model's plain forward pass; where they differ, the model's own logits are
+trained by (`prove_head`).
+
+On the CPU a function of ours stands in the place of TRL's (`fast_head`), which scores every position there, since some
+accelerators need tensors of one shape. Ours scores the trained positions alone.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+import types
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 from trl.trainer import utils
+from trl.trainer.utils import FusedCausalLMOutput
 
-from pedalign.processes import sharded
+from pedalign.errors import UserError
+from pedalign.likelihood import agree, forget_lengths, keeps_last_logits, log_probabilities_alone, unwrapped
+from pedalign.processes import everywhere, is_first_process, sharded
+
+# Logits at a time: 64 MB as float32. A model of 49,152 tokens has so many for 341 positions, one of 8,192 for 2,048.
+TILE = 2**24
+FUSED, OWN, ALONE = "fused", "the model's", "the model's, row by row"  # ways to take log-probabilities, by preference
+_PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "label_mask")
 
 
 class _LogProbs(torch.autograd.Function):
@@ -44,7 +58,7 @@ class _LogProbs(torch.autograd.Function):
         return masses.scatter_add_(1, at, gradient[:, None]), None
 
 
-class _AllAtOnce:
+class _InTiles:
     """In the place of TRL's autograd function."""
 
     @staticmethod
@@ -64,15 +78,28 @@ class _AllAtOnce:
         Then what TRL logs besides: entropies and mean logits, which take a tenth of a step on the CPU and on which
         nothing depends, are nan; the log-sums of squared probabilities (WPO's weights) are left out; whether a target
         is the likeliest token is told.
+
+        Of more than TILE logits, a tile is held at a time, and computed once more for its gradient.
         """
-        logits = linear(hidden, weight, bias)
-        if scale != 1:
-            logits = logits * scale
-        if softcap is not None:
-            logits = softcap * torch.tanh(logits / softcap)
-        if temperature != 1:
-            logits = logits / temperature
-        log_probs, hit = _LogProbs.apply(logits.float(), targets)
+
+        def of_tile(states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = linear(states, weight, bias)
+            if scale != 1:
+                logits = logits * scale
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            if temperature != 1:
+                logits = logits / temperature
+            return _LogProbs.apply(logits.float(), tokens)
+
+        size = max(1, TILE // len(weight))
+        if len(targets) <= size:
+            log_probs, hit = of_tile(hidden, targets)
+        else:
+            tiles = zip(hidden.split(size), targets.split(size), strict=True)
+            kept = {"use_reentrant": False, "preserve_rng_state": False}
+            parts = [checkpoint(of_tile, states, tokens, **kept) for states, tokens in tiles]
+            log_probs, hit = (torch.cat(part) for part in zip(*parts, strict=True))
         unknown = torch.full_like(log_probs, float("nan"), requires_grad=False)
         return log_probs, unknown, None, unknown, hit
 
@@ -87,8 +114,116 @@ def fast_head() -> Iterator[None]:
     original = utils._use_triton, utils._ChunkedLogProbFunction
     utils._use_triton = lambda device: True
     if not sharded():
-        utils._ChunkedLogProbFunction = _AllAtOnce
+        utils._ChunkedLogProbFunction = _InTiles
     try:
         yield
     finally:
         utils._use_triton, utils._ChunkedLogProbFunction = original
+
+
+def prove_head(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) -> str:
+    """The way to take log-probabilities in this training, which the model is set to: FUSED, OWN or ALONE.
+
+    The first by which those of `batches` (`input_ids`, `attention_mask` and `labels` of trained tokens, all (rows,
+    tokens)) are those of each row alone by the model's plain forward pass; and a mixture of experts' auxiliary loss is
+    the model's. All processes of a training choose the same.
+    Raises UserError where there is none.
+    """
+    model = unwrapped(trainer.model)
+    given, was_training = model.forward, model.training
+    trainer.model.eval()  # dropout is no mistake
+    problem = ""
+    ways = {FUSED: given, OWN: _own_head(model, given, False), ALONE: _own_head(model, given, True)}
+    for way, forward in ways.items():
+        model.forward = forward
+        try:
+            right = all(_is_right(trainer, batch, way) for batch in batches)
+            problem = problem or "the log-probabilities of a batch are not those of its rows alone"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever an architecture raises
+            right, problem = False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if everywhere(right):
+            trainer.model.train(was_training)
+            if way != FUSED and is_first_process():
+                print(f"trained by {way} own logits: TRL's are wrong for {type(model).__name__}", flush=True)
+            return way
+    raise UserError(
+        f"{type(model).__name__} cannot be trained here: {problem}", "set another model in its entry of config.yaml"
+    )
+
+
+def _own_head(model: Any, given: Callable[..., Any], alone: bool) -> Callable[..., Any]:
+    """A forward pass in the place of `given`, which TRL has given the model: with `fused_lm_head`, log-probabilities by
+    the model's own logits, of all rows together or `alone`."""
+
+    keeps = keeps_last_logits(model)
+
+    def of_rows(labels: torch.Tensor, inputs: dict[str, Any]) -> FusedCausalLMOutput:
+        targets = labels[:, 1:]
+        mask = targets != -100
+        first = int(mask.any(0).int().argmax())
+        if keeps:
+            inputs = {**inputs, "logits_to_keep": labels.shape[1] - first}
+        outputs = given(**inputs)
+        logits = outputs.logits[:, first - labels.shape[1] : -1][mask[:, first:]]
+        per_token = _LogProbs.apply(logits.float(), targets[mask])
+        log_probs, hit = (one.new_zeros(mask.shape).masked_scatter(mask, one) for one in per_token)
+        unknown = torch.full_like(log_probs, float("nan"), requires_grad=False).masked_fill(~mask, 0)
+        aux_loss = getattr(outputs, "aux_loss", None)
+        return FusedCausalLMOutput(
+            log_probs=log_probs, entropy=unknown, mean_logits=unknown, is_top1=hit, label_mask=mask, aux_loss=aux_loss
+        )
+
+    @functools.wraps(type(model).forward)
+    def forward(
+        self: Any, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **inputs: Any
+    ) -> Any:
+        if not fused_lm_head or labels is None:
+            return given(*args, labels=labels, **inputs)
+        if not alone:
+            return of_rows(labels, inputs)
+        ids, lengths = inputs.pop("input_ids"), inputs.pop("attention_mask").sum(1).tolist()
+        made = []
+        for row, length in enumerate(lengths):
+            forget_lengths(self, ids)
+            made.append(of_rows(labels[row : row + 1, :length], {**inputs, "input_ids": ids[row : row + 1, :length]}))
+
+        def padded(name: str) -> torch.Tensor:
+            whole = getattr(made[0], name).new_zeros(len(ids), ids.shape[1] - 1)
+            for row, one in enumerate(made):
+                whole[row, : lengths[row] - 1] = getattr(one, name)[0]
+            return whole
+
+        aux_losses = [one.aux_loss for one in made if one.aux_loss is not None]
+        aux_loss = torch.stack(aux_losses).mean() if aux_losses else None
+        return FusedCausalLMOutput(**{name: padded(name) for name in _PER_TOKEN}, aux_loss=aux_loss)
+
+    return types.MethodType(forward, model)
+
+
+@torch.no_grad()
+def _is_right(trainer: Any, batch: dict[str, torch.Tensor], way: str) -> bool:
+    options = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+    batch = {name: one.to(trainer.model.device) for name, one in batch.items()}
+    labels, rows = batch["labels"], {name: one for name, one in batch.items() if name != "labels"}
+    model = unwrapped(trainer.model)
+    with trainer.accelerator.autocast():
+        found = trainer.model(**batch, **options, use_cache=False, fused_lm_head=True)
+        for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+            ids, trained = batch["input_ids"][row, :length].tolist(), labels[row, :length] != -100
+            start = int(trained.int().argmax())
+            alone = log_probabilities_alone(model, ids[:start], ids[start:])[trained[start:]]
+            if not agree(found.log_probs[row, : length - 1][trained[1:]], alone, computing_dtype(trainer)):
+                return False
+        if options and way == FUSED:
+            own = model(**rows, **options, use_cache=False).aux_loss
+            return bool(torch.isclose(found.aux_loss, own, rtol=1e-2 if trainer.args.bf16 else 1e-4))
+    if options and found.aux_loss is None:
+        trainer.aux_loss_enabled = False  # the model's configuration names it, and its forward pass has none
+    return True
+
+
+def computing_dtype(trainer: Any) -> torch.dtype:
+    """In which a training computes; its weights can be of more bits."""
+    return torch.bfloat16 if trainer.args.bf16 else trainer.model.dtype

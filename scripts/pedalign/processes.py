@@ -37,6 +37,18 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def everywhere(true: bool) -> bool:
+    """Whether it is true in all processes of this training: so that all go the same way."""
+    if processes() == 1:
+        return true
+    from torch import distributed, int32, tensor
+
+    device = f"cuda:{local_rank()}" if distributed.get_backend() == "nccl" else "cpu"
+    votes = tensor(true, dtype=int32, device=device)
+    distributed.all_reduce(votes, distributed.ReduceOp.MIN)
+    return bool(votes)
+
+
 def accumulation(global_batch_size: int, device_batch_size: int, processes: int) -> int:
     """Batches per optimizer step on each device. Raises UserError where it is no whole number."""
     at_a_time = device_batch_size * processes

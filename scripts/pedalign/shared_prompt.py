@@ -1,10 +1,15 @@
-"""A preference pair's prompt, computed once for both of its replies."""
+"""A preference pair's prompt, computed once for both of its replies, where the model allows it."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from pedalign.head import computing_dtype
+from pedalign.likelihood import agree
+from pedalign.processes import everywhere
 
 _BY_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1")  # of what TRL's head gives, of every token but the first
 
@@ -55,3 +60,38 @@ class PromptOnce:
 
         parts = {name: parted(getattr(outputs, name)) for name in _BY_TOKEN}
         return SimpleNamespace(**parts, aux_loss=getattr(outputs, "aux_loss", None))
+
+
+@torch.no_grad()
+def can_share_prompts(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) -> bool:
+    """Whether PromptOnce gives the log-probabilities that two rows give, on `batches` (`input_ids`, `attention_mask`
+    and `labels`, as it takes them).
+
+    It does not where attention is no full attention over one mask (windows shorter than the rows, ALiBi, sinks,
+    recurrent layers), nor for a mixture of experts whose auxiliary loss is a mean over tokens. All processes of a
+    training find the same.
+    """
+    model, was_training = trainer.model, trainer.model.training
+    model.eval()  # with dropout, no two results are the same
+    try:
+        same = all(_is_same(trainer, batch) for batch in batches)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever an architecture raises at a mask of four dimensions
+        same = False
+    model.train(was_training)
+    return everywhere(same)
+
+
+def _is_same(trainer: Any, batch: dict[str, torch.Tensor]) -> bool:
+    options = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+    batch = {name: one.to(trainer.model.device) for name, one in batch.items()}
+    with trainer.accelerator.autocast():
+        once, twice = (
+            model(**batch, **options, use_cache=False, fused_lm_head=True)
+            for model in (PromptOnce(trainer.model), trainer.model)
+        )
+    if once.aux_loss is not None:
+        return False
+    trained = batch["labels"][:, 1:] != -100
+    return agree(once.log_probs[trained], twice.log_probs[trained], computing_dtype(trainer))

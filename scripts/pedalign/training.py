@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import math
+import resource
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,9 @@ from pedalign.adapters import AdapterSettings, load_with_adapter, merged
 from pedalign.artifacts import full_disk_named, whole_directory
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError
-from pedalign.head import fast_head
+from pedalign.head import fast_head, prove_head
 from pedalign.history import unlearned
+from pedalign.likelihood import length_switches
 from pedalign.models import load_model, load_tokenizer, save_checkpoint
 from pedalign.phases import begin
 from pedalign.processes import (
@@ -182,8 +184,20 @@ def run_trainer(
         "steps": trainer.state.global_step,
         "final_loss": float(steps[-1]["loss"]),
         "history": [_figures(entry) for entry in steps],
+        **peak_memory(),
         "weights": trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None,
     }
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory in bytes that this process has held so far, and the most of its GPU, where it has one."""
+    status = Path("/proc/self/status")  # Linux; what getrusage tells there can be a parent's
+    if status.is_file():
+        peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    gpu = {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
+    return {"peak_memory_bytes": peak, **gpu}
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
@@ -235,6 +249,7 @@ def finetune(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
+<<<<<<< HEAD
     facts = {"rows": len(rows), "longest_row": max(lengths), "truncated": truncated(renderer, conversations, settings)}
     return {**facts, **run_trainer(trainer, "finetune", states, watchers)}
 
@@ -249,6 +264,31 @@ def truncated(
         if len(ids) > limit:
             found.append({"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])})
     return found
+=======
+    lengths = [[len(row["input_ids"])] for row in rows]
+    telling = telling_batches(lengths, order, settings.device_batch_size, model.config)
+    with fast_head():
+        way = prove_head(trainer, [trainer.data_collator([rows[at] for at in batch]) for batch in telling])
+    return {"rows": len(rows), "log_probabilities": way, **run_trainer(trainer, "finetune", states, watchers)}
+
+
+def telling_batches(
+    lengths: Sequence[Sequence[int]], order: Sequence[int], size: int, config: Any
+) -> list[Sequence[int]]:
+    """The batches of a training in which a mistake about padding or length shows: the first, the most padded, and one
+    with rows on both sides of each length at which the model may change. The longest row is in one of them.
+
+    `lengths` are those of what each row becomes, in tokens; `order` and `size` say which rows make a batch.
+    """
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    all_of = [[length for at in batch for length in lengths[at]] for batch in batches]
+    numbers = range(len(batches))
+    longest = max(numbers, key=lambda number: max(all_of[number]))
+    found = {0, longest, max(numbers, key=lambda number: max(all_of[number]) - min(all_of[number]))}
+    for switch in length_switches(config):
+        found |= {next((at for at in numbers if min(all_of[at]) <= switch < max(all_of[at])), 0)}
+    return [batches[number] for number in sorted(found)]
+>>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
 
 
 def expect_all_rows(kept: int, given: int) -> None:

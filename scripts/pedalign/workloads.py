@@ -232,7 +232,7 @@ def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Cal
     pairs = baselines.preference_pairs(data.preferences)[: SIZES[settings.size].pairs]
 
     def ours(model: PreTrainedModel) -> None:
-        totals = log_probabilities(
+        totals, _ = log_probabilities(
             model, baselines.pair_tokens(rendering, pairs), settings.generation["max_batch_tokens"]
         )
         made = [

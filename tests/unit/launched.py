@@ -120,7 +120,7 @@ class Inputs:
                 (rendering.encode(prompt)[0], rendering.reply_ids(reply[0]["content"]))
                 for prompt, reply in zip(pairs["prompt"], pairs[side], strict=True)
             ]
-            reference[side] = log_probabilities(model, replies, max_batch_tokens=10_000)
+            reference[side] = log_probabilities(model, replies, max_batch_tokens=10_000).totals
         self.write("preferences.json", pairs)
         self.write("reference.json", reference)
 

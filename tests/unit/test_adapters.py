@@ -36,7 +36,7 @@ def weights(model) -> dict[str, torch.Tensor]:
 
 def scores(model, renderer) -> list[float]:
     rows = [(renderer.encode(talk.messages[:1])[0], renderer.reply_ids("Well.")) for talk in TALKS]
-    return log_probabilities(model, rows, 10_000)
+    return log_probabilities(model, rows, 10_000).totals
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo", "kto"])

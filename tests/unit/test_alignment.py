@@ -14,6 +14,7 @@ from pedalign import alignment
 from pedalign.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, read_pairs, spread
 from pedalign.errors import UserError
 from pedalign.likelihood import log_probabilities
+from pedalign.models import scratch_model
 from pedalign.shared_prompt import PromptOnce
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def reply_scores(model, renderer, replies: list[str]) -> list[float]:
         (renderer.encode(talk.messages[:1])[0], renderer.reply_ids(reply))
         for talk, reply in zip(TALKS, replies, strict=True)
     ]
-    return log_probabilities(model, rows, 10_000)
+    return log_probabilities(model, rows, 10_000).totals
 
 
 def pairs(model, renderer, chosen: str = GOOD, rejected: str = BAD) -> list[Pair]:
@@ -72,8 +73,9 @@ def test_every_algorithm_starts_at_its_closed_form_and_moves_the_margin_the_righ
     assert pairs(before, renderer) == given
 
 
-def test_cdpo_is_the_weighted_loss_of_a_pair_as_given_and_turned_round(made):
+def test_cdpo_is_the_weighted_loss_of_a_pair_as_given_and_turned_round(made, monkeypatch):
     """Mitchell's formula, at a policy that is not the reference."""
+    monkeypatch.setattr(alignment, "_expect_reference", lambda *given: None)
     model, tokenizer, renderer = made
     moved = [
         Pair(pair.prompt, pair.chosen, pair.rejected, pair.reference_chosen + 3, pair.reference_rejected - 4)
@@ -134,7 +136,7 @@ def test_a_prompt_that_is_computed_once_trains_as_one_that_is_computed_for_each_
         prompt = talk.messages[: 1 + number % 3 // 2 * 2]
         chosen, rejected = GOOD[number % 3 :], BAD * (1 + number % 2)
         ids = renderer.encode(prompt)[0]
-        scores = log_probabilities(model, [(ids, renderer.reply_ids(reply)) for reply in (chosen, rejected)], None)
+        scores = log_probabilities(model, [(ids, renderer.reply_ids(reply)) for reply in (chosen, rejected)], None).totals
         given.append(Pair(prompt, chosen, rejected, *scores))
     seen = []
 
@@ -204,13 +206,36 @@ def test_log_probabilities_do_not_depend_on_the_batch_and_are_transformers_loss(
         (renderer.encode(talk.messages[:1])[0], renderer.reply_ids("Well. " * (1 + at % 5)))
         for at, talk in enumerate(TALKS)
     ]
-    together = log_probabilities(model, rows, 10_000)
-    assert together == pytest.approx(log_probabilities(model, rows, 1), abs=1e-3)
+    together = log_probabilities(model, rows, 10_000).totals
+    assert together == pytest.approx(log_probabilities(model, rows, 1).totals, abs=1e-3)
     for (prompt, reply), total in zip(rows, together, strict=True):
         ids = torch.tensor([[*prompt, *reply]])
         labels = torch.tensor([[-100] * len(prompt) + reply])
         loss = model(input_ids=ids, labels=labels).loss.item()
         assert total == pytest.approx(-loss * len(reply), rel=1e-4)
+
+
+def test_a_policy_that_does_not_start_as_the_reference_is_refused_before_training(made, refused):
+    model, tokenizer, renderer = made
+    before, given = copy.deepcopy(model), pairs(model, renderer)
+    with torch.no_grad():
+        model.lm_head.weight *= 0.9  # as a logit scale that one of the two leaves out
+    for name in ALGORITHMS:
+        with refused("before the first step", "reference.json has", "LlamaForCausalLM would start wrong"):
+            optimize(model, tokenizer, renderer, given, algorithm(name), settings())
+    optimize(before, tokenizer, renderer, given, algorithm("dpo"), settings(epochs=1))
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_dropout_that_is_no_module_is_switched_off_in_alignment(made, gradient_checkpointing):
+    _, tokenizer, renderer = made
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    drops = {"dropout": 0.5, "attention_dropout": 0.5, "layerdrop": 0.5, "word_embed_proj_dim": 32}
+    opt = scratch_model({"model_type": "opt", **sizes, **drops}, tokenizer, seed=1)
+    how = settings(epochs=1, gradient_checkpointing=gradient_checkpointing)
+    facts = optimize(opt, tokenizer, renderer, pairs(opt, renderer), algorithm("dpo"), how)
+    assert facts["history"][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert opt.config.dropout == 0.5  # as it is saved
 
 
 def test_log_probabilities_of_other_pairs_are_refused():
