@@ -26,7 +26,6 @@ from pedalign.shared_prompt import PromptOnce, can_share_prompts
 from pedalign.template import Renderer
 from pedalign.training import TrainingSettings, expect_all_rows, run_trainer, telling_batches, training_order
 
-
 SIDES = ("chosen", "rejected")
 
 
@@ -253,8 +252,8 @@ def _expect_reference(trainer: Any, batches: Sequence[dict[str, Any]], expected:
     raise UserError(
         f"before the first step, the policy gives a reply of {tokens} tokens the log-probability {policy:.3f}, and "
         f"reference.json has {reference:.3f}: the alignment of {type(trainer.model).__name__} would start wrong",
-        "if the fine-tuned tutor or the preferences were changed by hand, delete reference.json and run again; else set "
-        "another model in config.yaml",
+        "if the tutor or the preferences were changed by hand, delete reference.json and run again; else set another "
+        "model in config.yaml",
     )
 
 

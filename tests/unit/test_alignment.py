@@ -136,7 +136,9 @@ def test_a_prompt_that_is_computed_once_trains_as_one_that_is_computed_for_each_
         prompt = talk.messages[: 1 + number % 3 // 2 * 2]
         chosen, rejected = GOOD[number % 3 :], BAD * (1 + number % 2)
         ids = renderer.encode(prompt)[0]
-        scores = log_probabilities(model, [(ids, renderer.reply_ids(reply)) for reply in (chosen, rejected)], None).totals
+        scores = log_probabilities(
+            model, [(ids, renderer.reply_ids(reply)) for reply in (chosen, rejected)], None
+        ).totals
         given.append(Pair(prompt, chosen, rejected, *scores))
     seen = []
 

@@ -35,6 +35,7 @@ def test_fine_tuning_lowers_the_loss_and_is_the_same_each_time(made):
     facts = finetune(model, tokenizer, renderer, TALKS, settings())
     assert facts["rows"] == len(TALKS)
     assert facts["steps"] == len(facts["history"]) == 16
+    assert 10**8 < facts["peak_memory_bytes"] < 10**11  # bytes
     assert facts["final_loss"] < 0.5 * float(facts["history"][0]["loss"])
     again = finetune(twin, tokenizer, renderer, TALKS, settings())
     assert again["final_loss"] == facts["final_loss"]
