@@ -2,7 +2,9 @@
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from pedalign.alignment import Pair
 from pedalign.conversation import Conversation
+from pedalign.likelihood import log_probabilities
 from pedalign.models import scratch_model, scratch_tokenizer
 from pedalign.template import Renderer
 from pedalign.training import TrainingSettings
@@ -40,3 +42,14 @@ def settings(**changed) -> TrainingSettings:
 def small_model() -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Renderer]:
     tokenizer = scratch_tokenizer(TALKS, "tutor", "Teach.", 400)
     return scratch_model(ARCHITECTURE, tokenizer, seed=1), tokenizer, Renderer(tokenizer, "tutor", "Teach.")
+
+
+def pairs_of(model: PreTrainedModel, renderer: Renderer, rejected: str, chosen: str | None = None) -> list[Pair]:
+    """A pair for the first turn of each of TALKS, with `model` as reference; the tutor's own reply is `chosen` where none
+    is given."""
+    made = []
+    for talk in TALKS:
+        asked, both = talk.messages[:1], (chosen or talk.messages[1]["content"], rejected)
+        replies = [(renderer.encode(asked)[0], renderer.reply_ids(reply)) for reply in both]
+        made.append(Pair(asked, *both, *log_probabilities(model, replies, 10_000).totals))
+    return made

@@ -12,15 +12,10 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from pedalign.conversation import Message
 from pedalign.errors import UserError, nearest
-<<<<<<< HEAD
-from pedalign.likelihood import log_probabilities
-from pedalign.model_limits import PairLength, expect_pairs_fit, model_limits
-from pedalign.processes import processes
-=======
 from pedalign.head import ALONE, computing_dtype, fast_head, prove_head
 from pedalign.likelihood import log_probabilities, tolerance
+from pedalign.model_limits import PairLength, expect_pairs_fit, model_limits
 from pedalign.processes import everywhere, processes
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
 from pedalign.resuming import TrainingStates
 from pedalign.shared_prompt import PromptOnce, can_share_prompts
 from pedalign.template import Renderer
@@ -143,13 +138,8 @@ def optimize(
     """Align `model` in place with preference pairs; the facts for the manifest.
 
     The reference model is `model` as given: the pairs hold its log-probabilities.
-<<<<<<< HEAD
-    Raises UserError where the algorithm is not known, or a pair has more tokens than `max_length` or the model's
-    positions.
-=======
-    Raises UserError where the algorithm is not known, a pair does not fit into `max_length`, or the policy's
-    log-probabilities before the first step are not the reference model's.
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
+    Raises UserError where the algorithm is not known, a pair has more tokens than `max_length` or the model's
+    positions, or the policy's log-probabilities before the first step are not the reference model's.
     """
     if alignment.algorithm not in ALGORITHMS:
         raise UserError(f"algorithm '{alignment.algorithm}' is not known", nearest(alignment.algorithm, ALGORITHMS))
@@ -169,24 +159,15 @@ def optimize(
     trainer_class: Any
     config: Any
     if alignment.algorithm == "kto":
-<<<<<<< HEAD
         most = min((limit for limit in (settings.max_length, positions) if limit is not None), default=None)
         rows = _single_rows(model, pair_rows, most, settings)
+        padded = [[len(row["prompt_ids"]) + len(row["completion_ids"])] for row in rows]
         order = training_order(len(rows), settings)  # the rows' order is part of the method
         trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
     else:
         rows = pair_rows
+        padded = [[len(row["prompt_ids"]) + len(row[f"{side}_ids"]) for side in SIDES] for row in rows]
         order = training_order(lengths, settings)
-=======
-        rows = _single_rows(model, renderer, pairs, settings)
-        lengths = [[len(row["prompt_ids"]) + len(row["completion_ids"])] for row in rows]
-        order = training_order(len(rows), settings)  # the rows' order is part of the method
-        trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
-    else:
-        rows = [_pair_row(renderer, pair, settings.max_length) for pair in pairs]
-        lengths = [[len(row["prompt_ids"]) + len(row[f"{side}_ids"]) for side in SIDES] for row in rows]
-        order = training_order([max(both) for both in lengths], settings)
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
         trainer_class, config = _RenderedDPOTrainer, DPOConfig(**arguments)
     trainer = trainer_class(
         model=model,
@@ -195,12 +176,10 @@ def optimize(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
-<<<<<<< HEAD
-    return {"rows": len(rows), "longest_row": max(lengths), **run_trainer(trainer, "optimize", states, watchers)}
-=======
-    telling = telling_batches(lengths, order, settings.device_batch_size, model.config)
+    telling = telling_batches(padded, order, settings.device_batch_size, model.config)
     proof = prove(trainer, [[rows[at] for at in batch] for batch in telling])
-    return {"rows": len(rows), **proof, **run_trainer(trainer, "optimize", states, watchers)}
+    facts = {"rows": len(rows), "longest_row": max(lengths), **proof}
+    return {**facts, **run_trainer(trainer, "optimize", states, watchers)}
 
 
 def prove(trainer: Any, batches: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
@@ -285,7 +264,6 @@ def steady(model: Any) -> None:
     for module in model.modules():
         if module is not model and not hasattr(module, "gradient_checkpointing"):
             module.training = False
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
 
 
 def _pair_row(renderer: Renderer, pair: Pair) -> dict[str, Any]:
@@ -297,10 +275,7 @@ def _pair_row(renderer: Renderer, pair: Pair) -> dict[str, Any]:
         "rejected_ids": rejected,
         "ref_chosen_logps": pair.reference_chosen,
         "ref_rejected_logps": pair.reference_rejected,
-<<<<<<< HEAD
         "length": len(ids) + max(len(chosen), len(rejected)),
-=======
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
     }
 
 
@@ -322,14 +297,8 @@ def _single_rows(
             "set device_batch_size to 2 or more under 'alignment' in the model's entry of config.yaml",
         )
     rows = []
-<<<<<<< HEAD
     for row in pair_rows:
-        for side in ("chosen", "rejected"):
-=======
-    for pair in pairs:
-        row = _pair_row(renderer, pair, settings.max_length)
         for side in SIDES:
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
             rows.append(
                 {
                     "prompt_ids": row["prompt_ids"],
@@ -347,13 +316,9 @@ def _single_rows(
             room = None if most is None else most - len(row["prompt_ids"])
             row["KL_completion_ids"] = batch[at - 1]["completion_ids"][:room]
     replies = [(row["prompt_ids"], row["KL_completion_ids"]) for row in rows]
-<<<<<<< HEAD
     longest = max(sum(map(len, reply)) for reply in replies)
-    for row, total in zip(rows, log_probabilities(model, replies, max_batch_tokens=size * longest), strict=True):
-=======
-    totals, _ = log_probabilities(model, replies, max_batch_tokens=size * settings.max_length)
+    totals, _ = log_probabilities(model, replies, max_batch_tokens=size * longest)
     for row, total in zip(rows, totals, strict=True):
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
         row["ref_KL_logps"] = total
     return rows
 

@@ -249,8 +249,15 @@ def finetune(
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
-<<<<<<< HEAD
-    facts = {"rows": len(rows), "longest_row": max(lengths), "truncated": truncated(renderer, conversations, settings)}
+    telling = telling_batches([[length] for length in lengths], order, settings.device_batch_size, model.config)
+    with fast_head():
+        way = prove_head(trainer, [trainer.data_collator([rows[at] for at in batch]) for batch in telling])
+    facts = {
+        "rows": len(rows),
+        "longest_row": max(lengths),
+        "truncated": truncated(renderer, conversations, settings),
+        "log_probabilities": way,
+    }
     return {**facts, **run_trainer(trainer, "finetune", states, watchers)}
 
 
@@ -264,12 +271,6 @@ def truncated(
         if len(ids) > limit:
             found.append({"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])})
     return found
-=======
-    lengths = [[len(row["input_ids"])] for row in rows]
-    telling = telling_batches(lengths, order, settings.device_batch_size, model.config)
-    with fast_head():
-        way = prove_head(trainer, [trainer.data_collator([rows[at] for at in batch]) for batch in telling])
-    return {"rows": len(rows), "log_probabilities": way, **run_trainer(trainer, "finetune", states, watchers)}
 
 
 def telling_batches(
@@ -288,7 +289,6 @@ def telling_batches(
     for switch in length_switches(config):
         found |= {next((at for at in numbers if min(all_of[at]) <= switch < max(all_of[at])), 0)}
     return [batches[number] for number in sorted(found)]
->>>>>>> ca8429a (Log-probabilities, the reference and the losses of training are the model's own on every architecture, proved before the first step)
 
 
 def expect_all_rows(kept: int, given: int) -> None:

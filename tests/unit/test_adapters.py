@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from small import TALKS, settings, small_model
+from small import TALKS, pairs_of, settings, small_model
 from transformers import AutoModelForCausalLM
 
 from pedalign.adapters import AdapterSettings, load_with_adapter, merged
-from pedalign.alignment import AlignmentSettings, Pair, optimize
+from pedalign.alignment import AlignmentSettings, optimize
 from pedalign.likelihood import log_probabilities
 from pedalign.models import save_checkpoint
 from pedalign.training import finetune
@@ -47,9 +47,7 @@ def test_only_the_targets_change_and_plain_transformers_loads_the_result(stage, 
     if stage == "sft":
         facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=2))
     else:
-        pairs = [
-            Pair(talk.messages[:1], "Well.", "Hm.", score, -50.0) for talk, score in zip(TALKS, before, strict=True)
-        ]
+        pairs = pairs_of(model, renderer, "Hm.", chosen="Well.")
         how = AlignmentSettings(stage, 0.1, 0.0)
         facts = optimize(model, tokenizer, renderer, pairs, how, settings(epochs=2, warmup=0.0))
     assert facts["history"][-1]["loss"] < facts["history"][0]["loss"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import TALKS, settings
+from small import TALKS, pairs_of, settings
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -21,8 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pedalign.alignment import AlignmentSettings, Pair, optimize
-from pedalign.models import load_tokenizer
+from pedalign.alignment import AlignmentSettings, optimize
+from pedalign.models import load_model, load_tokenizer
 from pedalign.rubric import load_rubric
 from pedalign.template import renderer
 from pedalign.training import StageSettings, finetune, train_and_save
@@ -137,7 +137,9 @@ def test_a_model_goes_through_both_trainings_and_back_into_plain_transformers(fa
     script = ROOT / "scripts/finetune.py"
     train = partial(finetune, conversations=TALKS, settings=stage.training)
     train_and_save(script, args("base", "sft"), stage, [], train)
-    pairs = [Pair(one.messages[:1], one.messages[1]["content"], "hm", -20.0, -20.0) for one in TALKS]
+    tutor = tmp_path / "sft"
+    rendering = renderer(load_tokenizer(tutor), rubric=load_rubric(RUBRIC), **rendering_settings)
+    pairs = pairs_of(load_model(tutor, "float32"), rendering, "hm")
     alignment = AlignmentSettings("dpo", 0.1, 0.0)
     aligning = replace(stage, training=settings(epochs=1, max_length=1024, device_batch_size=2))
     train = partial(optimize, pairs=pairs, alignment=alignment, settings=aligning.training)

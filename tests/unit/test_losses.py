@@ -96,7 +96,8 @@ def by_trl(model, name: str) -> list[float]:
     arguments = {**THREE_STEPS.trainer_arguments(), **ALGORITHMS[name](AlignmentSettings(name, BETA, NOISE))}
     arguments["beta"] = BETA
     if name == "kto":
-        single = alignment._single_rows(copy.deepcopy(model), renderer, pairs(model, renderer), THREE_STEPS)
+        given = [alignment._pair_row(renderer, pair) for pair in pairs(model, renderer)]
+        single = alignment._single_rows(copy.deepcopy(model), given, None, THREE_STEPS)
         rows = [
             {
                 "prompt": tokenizer.decode(row["prompt_ids"]),

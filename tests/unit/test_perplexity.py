@@ -146,7 +146,7 @@ def test_on_the_published_texts_and_tokens_the_papers_figure_is_the_published_sc
             with torch.no_grad():
                 losses[action].append((float(model(ids, labels=labels).loss), ids.shape[1] - start))
             asked.append((ids[0, :start].tolist(), ids[0, start:].tolist()))
-    totals = log_probabilities(model, asked, 4096)
+    totals = log_probabilities(model, asked, 4096).totals
     found = [Likelihood(total, len(reply)) for total, (_, reply) in zip(totals, asked, strict=True)]
     pairs = [ReplyPair(str(at), (), ("", ""), tuple(two)) for at, two in enumerate(["12", "45", "12", "12"])]
     report = perplexities(pairs, list(zip(found[::2], found[1::2], strict=True)), rubric, resamples=100, seed=1)

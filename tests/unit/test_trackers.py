@@ -11,11 +11,11 @@ import venv
 
 import pytest
 from checkouts import ROOT
-from small import TALKS, settings, small_model
+from small import TALKS, pairs_of, settings, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerState, TrainingArguments
 
-from pedalign.alignment import AlignmentSettings, Pair, optimize
+from pedalign.alignment import AlignmentSettings, optimize
 from pedalign.trackers import trackers
 from pedalign.training import finetune
 
@@ -50,7 +50,7 @@ def test_the_curve_of_epochs_counts_those_of_the_training(tmp_path):
 def test_tensorboard_has_no_curve_of_what_the_trainer_does_not_compute(tmp_path):
     """With replies of one prompt in two rows, TRL computes neither entropy nor the mean logits."""
     model, tokenizer, renderer = small_model()
-    pairs = [Pair(talk.messages[:1], talk.messages[1]["content"], '{"Move": "telling"}', -3.0, -4.0) for talk in TALKS]
+    pairs = pairs_of(model, renderer, '{"Move": "telling"}')
     watchers = trackers(["tensorboard"], tmp_path, 1)
     aligning = AlignmentSettings(algorithm="dpo", beta=0.1, label_noise=0.1)
     optimize(model, tokenizer, renderer, pairs, aligning, settings(epochs=1), watchers=watchers)
@@ -86,7 +86,7 @@ def training(tracker: str, folder, epochs: int) -> str:
     return f"""
 import sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
-from small import TALKS, settings, small_model
+from small import TALKS, pairs_of, settings, small_model
 from pedalign.trackers import trackers
 from pedalign.training import finetune
 watchers = trackers([{tracker!r}], Path({str(folder)!r}), {epochs})
