@@ -45,8 +45,10 @@ def small_model() -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Renderer]:
 
 
 def pairs_of(model: PreTrainedModel, renderer: Renderer, rejected: str, chosen: str | None = None) -> list[Pair]:
-    """A pair for the first turn of each of TALKS, with `model` as reference; the tutor's own reply is `chosen` where none
-    is given."""
+    """A pair for the first turn of each of TALKS, with `model` as reference.
+
+    The tutor's own reply is `chosen` where none is given.
+    """
     made = []
     for talk in TALKS:
         asked, both = talk.messages[:1], (chosen or talk.messages[1]["content"], rejected)
