@@ -92,7 +92,7 @@ class Launched:
         return ended and words in self.said
 
     def ends(self) -> int:
-        return self.process.wait(500)
+        return self.process.wait(120)
 
 
 class Inputs:
