@@ -245,8 +245,10 @@ def _paired(one: Scored, other: Scored, field: Field, settings: EvaluationSettin
     return {**dict(zip(_MEASURED, values, strict=True)), "mended": mended, "spoiled": spoiled}
 
 
-_MEASURED = ("reference", "aligned", "difference", "difference_ci95", "p_value")
-_MEASURED += ("macro_f1_difference", "macro_f1_difference_ci95", "mcnemar_p")
+_MEASURED = (
+    *("reference", "aligned", "difference", "difference_ci95", "p_value"),
+    *("macro_f1_difference", "macro_f1_difference_ci95", "mcnemar_p"),
+)
 
 
 def _valid_format(one: Scored, other: Scored, settings: EvaluationSettings) -> dict[str, Any]:
