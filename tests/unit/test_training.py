@@ -1,6 +1,7 @@
 """Fine-tuning changes what it should: on a very small model, by TRL's real trainer."""
 
 import math
+import time
 from argparse import Namespace
 from contextlib import nullcontext
 from functools import partial
@@ -126,7 +127,7 @@ def test_the_time_left_is_that_of_the_steps_that_this_run_did(capsys):
     """Of a training that goes on from step 100, ten steps in twenty seconds."""
     steps = Steps("finetune")
     steps.on_train_begin(None, TrainerState(global_step=100, max_steps=120), None)
-    steps.progress.start_t -= 20
+    steps.progress.marks.append((time.monotonic() - 20, 100))
     steps.progress.said -= 60
     steps.on_log(None, TrainerState(global_step=110, max_steps=120), None, logs={"loss": 1.0})
     said = capsys.readouterr().out
