@@ -57,8 +57,8 @@ def main() -> None:
         for prompt, reply in zip(prompts, pairs[side], strict=True)
     ]
     measured = [
-        PairLength(*place, len(prompt) + max(len(chosen), len(rejected)))
-        for *place, (prompt, chosen), (_, rejected) in zip(
+        PairLength(identity, turn, len(prompt) + max(len(chosen), len(rejected)))
+        for identity, turn, (prompt, chosen), (_, rejected) in zip(
             columns["conversation_id"], columns["turn"], replies[: len(prompts)], replies[len(prompts) :], strict=True
         )
     ]

@@ -23,7 +23,8 @@ from pedalign.artifacts import read_json, write_csv
 from pedalign.engines import VLLM, Engine, choose_engine
 from pedalign.errors import UserError, argument_parser, run
 from pedalign.generation import Completion, GenerationSettings, History, batches, history
-from pedalign.models import load_model, load_tokenizer
+from pedalign.model_limits import expect_positions, model_limits
+from pedalign.models import load_config, load_model, load_tokenizer
 from pedalign.phases import begin
 from pedalign.progress import Progress
 from pedalign.provenance import record, verified
@@ -63,6 +64,11 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
         history(group[0]["conversation_id"], [row["prompt"] for row in group], rendering, settings.samples)
         for group in conversations
     ]
+    texts = [
+        (asked.prompt_lengths[-1] + generation.max_new_tokens, f"conversation '{asked.id}' with the longest reply")
+        for asked in histories
+    ]
+    expect_positions(model_limits(load_config(args.model)), texts)
     selection = None  # all; how many at a time, the model says
     if generation.max_batch_tokens is not None:
         selection = batches(histories, generation, *args.shard)

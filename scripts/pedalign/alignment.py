@@ -239,7 +239,8 @@ def _expect_reference(trainer: Any, batches: Sequence[dict[str, Any]], expected:
 @torch.no_grad()
 def _policy(trainer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The policy's log-probabilities of the replies (rows), as the trainer computes them."""
-    model, options = trainer.model, {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+    model: Any = trainer.model
+    options: dict[str, Any] = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
     batch = {name: one.to(model.device) for name, one in batch.items()}
     devices = [model.device] if model.device.type == "cuda" else []
     model.train()

@@ -5,8 +5,7 @@ are made to write the same tokens, and at each step the log-probabilities of all
 both sides of every length at which the configuration says that something changes (a window, a chunk, scaled positions).
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from pedalign import plain_engine, shared_prefix_engine
 from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.generation import Completion, GenerationSettings, History, TokenChooser, history
+from pedalign.likelihood import length_switches, unwrapped
 from pedalign.template import Renderer
 
 Generate = Callable[..., list[list[Completion]]]
@@ -31,7 +31,6 @@ _ENGINES: dict[str, Generate] = {
 _TOKENS = 8  # that the proof has each prompt answered with
 _NEVER = -1  # an end token that no model gives
 _SIDES = 4  # tokens before a switch where a prompt ends, so that its reply runs over it
-_LENGTHS = re.compile(r"window|chunk|position|context|seq_len|length")  # settings of these names may hold a length
 # How much of a difference of log-probabilities is rounding: so much always, and never more than that. Between the two:
 # four times what the model's own forward pass differs by from its `generate`.
 _ROUNDING = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (5e-2, 5e-1), torch.float16: (1e-2, 1e-1)}
@@ -66,7 +65,7 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
         raise UserError(f"engine '{settings.engine}' is not known", nearest(settings.engine, names))
     kind, training = model.config.model_type, model.training
     model.eval()
-    probes = probe_histories(histories, settings.max_new_tokens, switch_lengths(model.config))
+    probes = probe_histories(histories, settings.max_new_tokens, sorted(length_switches(model.config)))
     try:
         truth = _answered(_ENGINES[ALONE], model, probes)
         tokens = {key: [int(step.argmax()) for step in steps] for key, steps in truth.items()}
@@ -116,25 +115,11 @@ def engine_for(model: Any, rendering: Renderer, conversations: Sequence[Conversa
     histories = [
         history(one.id, [one.messages[: 2 * turn + 1] for turn in range(one.n_turns)], rendering) for one in some
     ]
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return choose_engine(plain, histories, GenerationSettings(_TOKENS, 0, 0.0, 1.0, None, 0, engine))
+    return choose_engine(unwrapped(model), histories, GenerationSettings(_TOKENS, 0, 0.0, 1.0, None, 0, engine))
 
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-
-
-def switch_lengths(config: Any) -> list[int]:
-    """Numbers in a configuration that may be a length (in tokens) at which the model computes otherwise."""
-
-    def found(values: dict[str, Any]) -> Iterator[int]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from found(value)
-            elif _LENGTHS.search(str(name)) and isinstance(value, int) and not isinstance(value, bool):
-                yield value
-
-    return sorted(set(found(config.get_text_config().to_dict())))
 
 
 def probe_histories(histories: Sequence[History], max_new_tokens: int, switches: Sequence[int]) -> list[History]:

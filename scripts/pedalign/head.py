@@ -97,8 +97,10 @@ class _InTiles:
             log_probs, hit = of_tile(hidden, targets)
         else:
             tiles = zip(hidden.split(size), targets.split(size), strict=True)
-            kept = {"use_reentrant": False, "preserve_rng_state": False}
-            parts = [checkpoint(of_tile, states, tokens, **kept) for states, tokens in tiles]
+            parts = [
+                checkpoint(of_tile, states, tokens, use_reentrant=False, preserve_rng_state=False)
+                for states, tokens in tiles
+            ]
             log_probs, hit = (torch.cat(part) for part in zip(*parts, strict=True))
         unknown = torch.full_like(log_probs, float("nan"), requires_grad=False)
         return log_probs, unknown, None, unknown, hit

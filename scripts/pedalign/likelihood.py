@@ -17,6 +17,7 @@ from pedalign.models import batch_tokens
 
 _CACHED = 8192  # tokens at a time on a CPU: with more, it is slower, as its caches do not hold their activations
 _LOGITS = 2**28  # at a time, in batches: 1 GB as float32
+_LENGTHS = ("window", "chunk", "position", "context", "seq_len", "length")  # parts of names of settings
 
 Reply = tuple[Sequence[int], Sequence[int]]  # prompt ids, reply ids
 
@@ -125,7 +126,7 @@ def length_switches(config: Any) -> set[int]:
         for name, value in values.items():
             if isinstance(value, Mapping):
                 yield from numbers(value)
-            elif isinstance(value, int) and any(part in name for part in ("window", "chunk", "position", "seq_len")):
+            elif isinstance(value, int) and any(part in str(name) for part in _LENGTHS):
                 yield value
 
     return set(numbers(config.to_dict()))

@@ -84,7 +84,7 @@ def can_share_prompts(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) 
 
 
 def _is_same(trainer: Any, batch: dict[str, torch.Tensor]) -> bool:
-    options = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+    options: dict[str, Any] = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
     batch = {name: one.to(trainer.model.device) for name, one in batch.items()}
     with trainer.accelerator.autocast():
         once, twice = (

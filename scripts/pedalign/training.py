@@ -265,8 +265,11 @@ def truncated(
     renderer: Renderer, conversations: Iterable[Conversation], settings: TrainingSettings
 ) -> list[dict[str, Any]]:
     """The conversations that `max_length` cuts, with the trained tokens that it takes of them."""
-    found, limit = [], settings.max_length
-    for conversation in conversations if limit is not None else ():
+    found: list[dict[str, Any]] = []
+    limit = settings.max_length
+    if limit is None:
+        return found
+    for conversation in conversations:
         ids, trained = renderer.encode(conversation.messages)
         if len(ids) > limit:
             found.append({"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])})

@@ -133,3 +133,10 @@ def test_gathering_puts_rows_into_the_splits_order_and_refuses_missing_doubled_a
         list(gathered(rows, [given], 10, "shards"))
     with refused("shards: row 3 (from 0): 'gpt' is not the split's gold reply", "delete shards"):
         list(gathered(rows, [[*given[:3], {**given[3], "gpt": "another"}, *given[4:]]], 11, "shards"))
+
+
+def test_a_prompt_that_ends_beyond_the_models_positions_is_refused(tutor) -> None:
+    path = tutor.folder / "checkpoint/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 64}))
+    with pytest.raises(SystemExit, match="more than the model has positions, 64"):
+        tutor.respond("1/1", 0.0, 1)
