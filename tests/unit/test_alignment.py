@@ -228,6 +228,17 @@ def test_a_policy_that_does_not_start_as_the_reference_is_refused_before_trainin
     optimize(before, tokenizer, renderer, given, algorithm("dpo"), settings(epochs=1))
 
 
+def test_rounding_to_bfloat16_is_no_reason_to_refuse_an_alignment(made):
+    """The reference's weights are of bfloat16, the policy's the same in float32, computed in bfloat16."""
+    model, tokenizer, renderer = made
+    for weights in model.parameters():
+        weights.data *= 4  # a model that is as sure as a trained one
+    given = pairs(model.to(torch.bfloat16), renderer)
+    facts = optimize(model.float(), tokenizer, renderer, given, algorithm("dpo"), settings(epochs=1, dtype="bfloat16"))
+    assert (facts["log_probabilities"], facts["prompt_computed_once"]) == ("fused", True)
+    assert facts["history"][0]["loss"] == pytest.approx(math.log(2), abs=0.1)
+
+
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 def test_dropout_that_is_no_module_is_switched_off_in_alignment(made, gradient_checkpointing):
     _, tokenizer, renderer = made
