@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
-from torch.utils.checkpoint import checkpoint
 from trl.trainer import utils
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -58,6 +57,60 @@ class _LogProbs(torch.autograd.Function):
         return masses.scatter_add_(1, at, gradient[:, None]), None
 
 
+class _TiledLogProbs(torch.autograd.Function):
+    """`of_logits` of all logits, which are computed a tile at a time, and once more for their gradient. The gradient of
+    the weights is added up in one place."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        of_logits: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.of_logits = of_logits
+        size = _tile(weight)
+        parts = [
+            of_logits(linear(states, weight, bias), tokens)
+            for states, tokens in zip(hidden.split(size), targets.split(size), strict=True)
+        ]
+        log_probs, hit = (torch.cat(part) for part in zip(*parts, strict=True))
+        ctx.mark_non_differentiable(hit)
+        return log_probs, hit
+
+    @staticmethod
+    @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        of_hidden = torch.empty_like(hidden)
+        of_weight = torch.zeros_like(weight) if needed[1] else None
+        of_bias = torch.zeros_like(bias) if needed[2] else None
+        size = _tile(weight)
+        tiles = zip(*(one.split(size) for one in (hidden, targets, gradient, of_hidden)), strict=True)
+        for states, tokens, of_log_probs, of_states in tiles:
+            logits = linear(states, weight, bias).requires_grad_()
+            with torch.enable_grad():
+                log_probs, _ = ctx.of_logits(logits, tokens)
+            (of_logits,) = torch.autograd.grad(log_probs, logits, of_log_probs)
+            of_states.copy_(of_logits @ weight)
+            if of_weight is not None:
+                of_weight.addmm_(of_logits.to(weight.dtype).T, states.to(weight.dtype))
+            if of_bias is not None:
+                of_bias += of_logits.sum(0)
+        return of_hidden, of_weight, of_bias, None, None
+
+
+def _tile(weight: torch.Tensor) -> int:
+    """Positions that have TILE logits."""
+    return max(1, TILE // len(weight))
+
+
 class _InTiles:
     """In the place of TRL's autograd function."""
 
@@ -79,11 +132,10 @@ class _InTiles:
         nothing depends, are nan; the log-sums of squared probabilities (WPO's weights) are left out; whether a target
         is the likeliest token is told.
 
-        Of more than TILE logits, a tile is held at a time, and computed once more for its gradient.
+        Of more than TILE logits, a tile is held at a time.
         """
 
-        def of_tile(states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = linear(states, weight, bias)
+        def of_logits(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             if scale != 1:
                 logits = logits * scale
             if softcap is not None:
@@ -92,16 +144,10 @@ class _InTiles:
                 logits = logits / temperature
             return _LogProbs.apply(logits.float(), tokens)
 
-        size = max(1, TILE // len(weight))
-        if len(targets) <= size:
-            log_probs, hit = of_tile(hidden, targets)
+        if len(targets) <= _tile(weight):
+            log_probs, hit = of_logits(linear(hidden, weight, bias), targets)
         else:
-            tiles = zip(hidden.split(size), targets.split(size), strict=True)
-            parts = [
-                checkpoint(of_tile, states, tokens, use_reentrant=False, preserve_rng_state=False)
-                for states, tokens in tiles
-            ]
-            log_probs, hit = (torch.cat(part) for part in zip(*parts, strict=True))
+            log_probs, hit = _TiledLogProbs.apply(hidden, weight, bias, targets, of_logits)
         unknown = torch.full_like(log_probs, float("nan"), requires_grad=False)
         return log_probs, unknown, None, unknown, hit
 
@@ -206,7 +252,7 @@ def _own_head(model: Any, given: Callable[..., Any], alone: bool) -> Callable[..
 
 @torch.no_grad()
 def _is_right(trainer: Any, batch: dict[str, torch.Tensor], way: str) -> bool:
-    options = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+    options: dict[str, Any] = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
     batch = {name: one.to(trainer.model.device) for name, one in batch.items()}
     labels, rows = batch["labels"], {name: one for name, one in batch.items() if name != "labels"}
     model = unwrapped(trainer.model)
