@@ -140,9 +140,9 @@ def memory_by_stage(root: Path, folder: Path, count: int) -> dict[str, int]:
     rows = read_json(data / "bio-dpo_formatted.json")
     write_csv(
         responses,
-        ("prompt", "response", "gpt", "conversation_id", "turn", "sample"),
+        ("prompt", "response", "gpt", "conversation_id", "turn", "response_tokens", "finish_reason", "sample"),
         [
-            ("", "hm" if at % 2 else gold, gold, row["conversation_id"], row["turn"], 0)
+            ("", "hm" if at % 2 else gold, gold, row["conversation_id"], row["turn"], 1, "stop", 0)
             for at, row in enumerate(rows)
             for gold in [row["chosen"][0]["content"]]
         ],
