@@ -417,7 +417,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], list[str]]] = {
 def test_a_bad_command_line_is_refused_and_nothing_is_written(what, tmp_path):
     arguments, words = COMMANDS[what]
     (tmp_path / "rows.json").write_text(json.dumps([ROW]))
-    write_csv(tmp_path / "responses.csv", READ, [(GOLD_REPLY, GOLD_REPLY, "a", 0, 0)])
+    write_csv(tmp_path / "responses.csv", READ, [(GOLD_REPLY, GOLD_REPLY, "a", 0, 9, "stop", 0)])
     (tmp_path / "out").write_text(OLD)
     before = {path.name for path in tmp_path.iterdir()}
     name, *rest = (one.replace("HERE", str(tmp_path)) for one in arguments)
@@ -441,7 +441,7 @@ def test_a_target_that_names_no_model_or_policy_is_refused(target, words, shared
     refused_with(shared.snakemake("--cores", "1", target), words)
 
 
-ANSWERED = (GOLD_REPLY, GOLD_REPLY, "a", 0, 0)
+ANSWERED = (GOLD_REPLY, GOLD_REPLY, "a", 0, 9, "stop", 0)
 
 
 @pytest.mark.parametrize(
@@ -449,8 +449,8 @@ ANSWERED = (GOLD_REPLY, GOLD_REPLY, "a", 0, 0)
     [
         ([], ["has 0 rows for 1 prompts"]),
         ([ANSWERED, ANSWERED], ["has 2 rows for 1 prompts"]),
-        ([(GOLD_REPLY, GOLD_REPLY, "b", 0, 0)], ["row 0 answers ('b', '0', '0'), not ('a', '0', '0')"]),
-        ([(GOLD_REPLY, "another", "a", 0, 0)], ["row 0 (from 0): 'gpt' is not the split's gold reply"]),
+        ([(GOLD_REPLY, GOLD_REPLY, "b", 0, 9, "stop", 0)], ["row 0 answers ('b', '0', '0'), not ('a', '0', '0')"]),
+        ([(GOLD_REPLY, "another", "a", 0, 9, "stop", 0)], ["row 0 (from 0): 'gpt' is not the split's gold reply"]),
     ],
     ids=["missing", "doubled", "foreign", "of another gold reply"],
 )
