@@ -15,7 +15,7 @@ def requests(plan):
     for job in re.split(r"\n(?=rule \w+:)", plan):
         rule, resources = re.match(r"rule (\w+):", job), re.search(r"^ +resources: (.*)$", job, re.MULTILINE)
         if rule and resources:
-            asked[rule[1]] = dict(one.split("=", 1) for one in resources[1].split(", "))
+            asked[rule[1]] = dict(one.split("=", 1) for one in re.split(r", (?=\w+=)", resources[1]))
     return asked
 
 
