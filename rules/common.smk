@@ -277,8 +277,9 @@ def adopted_source(wildcards):
 def state_of(source):
     """What tells whether a checkpoint's folder was changed, as a parameter: Snakemake compares no checksums of large
     files, and takes a folder that was put in another's place for unchanged where its files are older than the results.
+    Of a model that a rule makes, which `source` gives as None, the manifest tells it.
     """
-    return lambda wildcards: settings(**checkpoint_state(source(wildcards)))
+    return lambda wildcards: settings(**checkpoint_state(given) if (given := source(wildcards)) else {})
 
 
 def rendering(wildcards):

@@ -47,7 +47,7 @@ rule audit:
     params:
         settings=lambda wildcards: settings(**rendering(wildcards)),
         model=base_model,
-        state=state_of(base_model),
+        state=state_of(lambda wildcards: entry(wildcards).get("path")),
     shell:
         "python scripts/audit.py {input.splits:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --limits {resources.limits:q} --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -118,7 +118,7 @@ rule finetune:
         ),
         tensorboard=f"{RESULTS}/logs/tensorboard/{{model}}/sft",
         model=base_model,
-        state=state_of(base_model),
+        state=state_of(lambda wildcards: entry(wildcards).get("path")),
     shell:
         "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
         " scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
