@@ -96,7 +96,7 @@ TABLE = {
     "a metric's code": (comment("statistics.py"), {"perplexity": 2, **SCORING}),
     "the perplexity's code": (comment("perplexity.py"), {"perplexity": 2, **SHOWING}),
     "the code that builds pairs": (comment("preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
-    "the summary's code": (comment("summary.py"), {"summarize": 1, "report": 1}),
+    "the summary's code": (comment("summary.py"), SHOWING),  # cards tell no more than it does
     "how the table is printed": (comment("table.py"), {}),
     "how the report is drawn": (comment("charts.py"), {"report": 1}),
     "an algorithm's code": (comment("alignment.py"), ALIGNING),
