@@ -27,7 +27,7 @@ rule card:
     benchmark:
         f"{RESULTS}/benchmarks/{{model}}/{{policy}}/card.tsv"
     conda:
-        "../envs/data.yaml"
+        "../envs/training.yaml"
     threads: 1
     resources:
         mem_mb=1000,
