@@ -3,9 +3,13 @@
 The proof takes seconds. A few prompts are answered by transformers' own `generate`, each alone, and by the engine. Both
 are made to write the same tokens, and at each step the log-probabilities of all tokens must agree. The prompts lie on
 both sides of every length at which the configuration says that something changes (a window, a chunk, scaled positions).
+
+Numbers of 16 bits hide small mistakes behind their rounding, so a model in bfloat16 is tried in float32, too, where
+memory allows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +22,8 @@ from pedalign.conversation import Conversation
 from pedalign.errors import UserError, nearest
 from pedalign.generation import Completion, GenerationSettings, History, TokenChooser, history
 from pedalign.likelihood import length_switches, unwrapped
+from pedalign.models import free_memory
+from pedalign.processes import sharded
 from pedalign.template import Renderer
 
 Generate = Callable[..., list[list[Completion]]]
@@ -32,8 +38,9 @@ _TOKENS = 8  # that the proof has each prompt answered with
 _NEVER = -1  # an end token that no model gives
 _SIDES = 4  # tokens before a switch where a prompt ends, so that its reply runs over it
 # How much of a difference of log-probabilities is rounding: so much always, and never more than that. Between the two:
-# four times what the model's own forward pass differs by from its `generate`.
-_ROUNDING = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (5e-2, 5e-1), torch.float16: (1e-2, 1e-1)}
+# four times what the model's own forward pass differs by from its `generate`. In float32 that of any token. In 16 bits
+# the mean: unlikely tokens of a large vocabulary differ by 0.8 without a mistake (SmolLM2-135M; 0.08 in the mean).
+_ROUNDING = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (0.1, 0.5), torch.float16: (0.1, 0.5)}
 
 Replies = dict[tuple[str, int], list[torch.Tensor]]  # history's id, turn → log-probabilities (vocabulary) of each step
 
@@ -63,42 +70,21 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
     names = {"auto": list(_ENGINES), PLAIN: [PLAIN, ALONE], SHARED_PREFIX: [SHARED_PREFIX]}
     if settings.engine not in names:
         raise UserError(f"engine '{settings.engine}' is not known", nearest(settings.engine, names))
-    kind, training = model.config.model_type, model.training
+    training = model.training
     model.eval()
     probes = probe_histories(histories, settings.max_new_tokens, sorted(length_switches(model.config)))
     try:
-        truth = _answered(_ENGINES[ALONE], model, probes)
-        tokens = {key: [int(step.argmax()) for step in steps] for key, steps in truth.items()}
-        rounding = _forward_difference(model, probes, truth, tokens)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a model's code raises at what it was not made for
-        raise UserError(
-            f"transformers' own generate fails with this {kind} model: {_said(error)}",
-            "take a model of another architecture (docs/engines.md lists them)",
-        ) from None
-    if not all(torch.stack(steps).isfinite().all() for steps in truth.values()):
-        raise UserError(
-            f"the log-probabilities of this {kind} model are no numbers (nan or infinite)",
-            "check its weights, and 'dtype' in the model's entry of config.yaml",
-        )
-    least, most = _ROUNDING[model.dtype]
-    allowed = min(max(least, 4 * rounding), most)
-    reasons: list[str] = []
-    if rounding > most:
-        reasons.append(
-            f"transformers' generate and this model's forward pass differ by {rounding:.2g}; replies are generate's"
-        )
-    try:
+        proofs = [_Proof(model, probes, dtype) for dtype in _precisions(model)]
+        reasons = [proof.otherwise for proof in proofs if proof.otherwise][:1]
         for name in names[settings.engine]:
-            reason = None if name == ALONE else _difference(_ENGINES[name], model, probes, truth, tokens, allowed)
-            if reason is None:
+            problem = next(filter(None, (proof.problem(name) for proof in proofs)), None)
+            if problem is None:
                 return Engine(name, _ENGINES[name], "; ".join(reasons))
-            reasons.append(f"{name} can't serve it: {reason}")
+            reasons.append(f"{name} can't serve it: {problem}")
     finally:
         model.train(training)
     raise UserError(
-        f"engine '{settings.engine}' does not serve this {kind} model: {reasons[-1]}",
+        f"engine '{settings.engine}' does not serve this {model.config.model_type} model: {reasons[-1]}",
         "set 'engine: auto' under 'generation' in the model's entry of config.yaml",
     )
 
@@ -141,6 +127,94 @@ def probe_histories(histories: Sequence[History], max_new_tokens: int, switches:
     return probes
 
 
+def _precisions(model: PreTrainedModel) -> list[torch.dtype]:
+    """In which an engine is tried: float32, where memory suffices for such weights beside the model's, and its own."""
+    own = model.dtype
+    quantized, numbers = getattr(model, "is_quantized", False), sum(one.numel() for one in _weights(model))
+    if own == torch.float32 or quantized or sharded() or 1.2 * 4 * numbers > free_memory(model.device):
+        return [own]
+    return [torch.float32, own]
+
+
+def _weights(model: PreTrainedModel) -> list[torch.Tensor]:
+    return [one for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()]
+
+
+@contextmanager
+def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
+    """Within, the model's weights are of `dtype`; behind it they are the same tensors as before."""
+    weights = [one for one in _weights(model) if one.dtype != dtype] if dtype != model.dtype else []
+    own = [one.data for one in weights]
+    with torch.inference_mode(False):  # a training could not use what is made in it
+        for one in weights:
+            one.data = one.data.to(dtype)
+    try:
+        yield
+    finally:
+        with torch.inference_mode(False):
+            for one, data in zip(weights, own, strict=True):
+                one.data = data
+
+
+class _Proof:
+    """What transformers' `generate` writes behind the probes with a model in `dtype`, against which engines are held.
+
+    `otherwise`: that the model's forward pass itself gives other numbers, in words; else empty. Raises UserError where
+    transformers can't answer.
+    """
+
+    def __init__(self, model: PreTrainedModel, probes: Sequence[History], dtype: torch.dtype) -> None:
+        self.model, self.probes, self.dtype, kind = model, probes, dtype, model.config.model_type
+        try:
+            with _computing_in(model, dtype):
+                self.truth = _answered(_ENGINES[ALONE], model, probes)
+                self.tokens = {key: [int(step.argmax()) for step in steps] for key, steps in self.truth.items()}
+                forward = _forward(model, probes, self.tokens)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model's code raises at what it was not made for
+            raise UserError(
+                f"transformers' own generate fails with this {kind} model: {_said(error)}",
+                "take a model of another architecture (docs/engines.md lists them)",
+            ) from None
+        if not all(torch.stack(steps).isfinite().all() for steps in self.truth.values()):
+            raise UserError(
+                f"the log-probabilities of this {kind} model are no numbers (nan or infinite)",
+                "check its weights, and 'dtype' in the model's entry of config.yaml",
+            )
+        rounding = max(self._differences(forward).values())
+        least, most = _ROUNDING[dtype]
+        self.allowed = min(max(least, 4 * rounding), most)
+        self.otherwise = ""
+        if rounding > most:
+            self.otherwise = (
+                f"transformers' generate and this model's forward pass differ by {rounding:.2g}; replies are generate's"
+            )
+
+    def problem(self, name: str) -> str | None:
+        """How an engine's log-probabilities differ from the true ones; None where they agree but for rounding."""
+        if name == ALONE:
+            return None
+        try:
+            with _computing_in(self.model, self.dtype):
+                found = _answered(_ENGINES[name], self.model, self.probes, self.tokens)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model's code raises at what it was not made for
+            return _said(error)
+        for (identity, turn), difference in self._differences(found).items():
+            if not difference <= self.allowed:
+                length = next(one for one in self.probes if one.id == identity).prompt_lengths[turn]
+                return f"log-probabilities differ by {difference:.2g} behind a prompt of {length} tokens"
+        return None
+
+    def _differences(self, found: Replies) -> dict[tuple[str, int], float]:
+        """Of each prompt, from the true log-probabilities: the largest one in float32, the mean in 16 bits."""
+        exact = self.dtype == torch.float32
+        offs = {key: (torch.stack(found[key]) - torch.stack(steps)).abs() for key, steps in self.truth.items()}
+        return {key: float(off.max() if exact else off.mean()) for key, off in offs.items()}
+
+
 def _chooser(seen: Replies, tokens: dict[tuple[str, int], list[int]] | None) -> type[TokenChooser]:
     """One that keeps all log-probabilities, and takes the given tokens; the likeliest where none are given."""
 
@@ -170,41 +244,13 @@ def _answered(
     return seen
 
 
-def _forward_difference(
-    model: PreTrainedModel, probes: Sequence[History], truth: Replies, tokens: dict[tuple[str, int], list[int]]
-) -> float:
-    """The largest difference between log-probabilities of one forward pass and those of `generate`, which is rounding
-    in most models; others compute otherwise as a text grows."""
-    seen = 0.0
+def _forward(model: PreTrainedModel, probes: Sequence[History], tokens: dict[tuple[str, int], list[int]]) -> Replies:
+    """By one forward pass over each prompt and the tokens behind it. It differs from `generate` by rounding in most
+    models; others compute otherwise as a text grows."""
+    found: Replies = {}
     for probe in probes:
         for turn, length in enumerate(probe.prompt_lengths):
-            written = tokens[probe.id, turn]
-            ids = torch.tensor([[*probe.ids[:length], *written[:-1]]], device=model.device)
+            ids = torch.tensor([[*probe.ids[:length], *tokens[probe.id, turn][:-1]]], device=model.device)
             logits = model(input_ids=ids, use_cache=False).logits[0, length - 1 :]
-            found = logits.float().log_softmax(-1).cpu()
-            seen = max(seen, float((found - torch.stack(truth[probe.id, turn])).abs().max()))
-    return seen
-
-
-def _difference(
-    generate: Generate,
-    model: PreTrainedModel,
-    probes: Sequence[History],
-    truth: Replies,
-    tokens: dict[tuple[str, int], list[int]],
-    allowed: float,
-) -> str | None:
-    """How the engine's log-probabilities differ from the true ones; None where they agree but for rounding."""
-    try:
-        found = _answered(generate, model, probes, tokens)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a model's code raises at what it was not made for
-        return _said(error)
-    for probe in probes:
-        for turn, length in enumerate(probe.prompt_lengths):
-            one, other = torch.stack(found[probe.id, turn]), torch.stack(truth[probe.id, turn])
-            difference = float((one - other).abs().max())
-            if not difference <= allowed:
-                return f"log-probabilities differ by {difference:.2g} behind a prompt of {length} tokens"
-    return None
+            found[probe.id, turn] = list(logits.float().log_softmax(-1).cpu())
+    return found

@@ -119,6 +119,14 @@ def load_model(source: str | Path, dtype: str, device: str | None = None, **opti
     return model.to(device) if device and not placed else model
 
 
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a GPU or, for the CPU, in this machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
 def cached_numbers(config: Any) -> int:
     """How many numbers the keys and values of one token are, in all layers; an estimate where layers differ."""
     config = config.get_text_config()

@@ -16,7 +16,7 @@ from pedalign.errors import UserError
 from pedalign.findings import Finding, problem
 from pedalign.length_limits import LengthSettings, expect_lengths_fit, length_warnings
 from pedalign.model_limits import ModelLimits, expect_positions
-from pedalign.models import scratch_model, scratch_tokenizer
+from pedalign.models import free_memory, scratch_model, scratch_tokenizer
 from pedalign.perplexity import read_reply_pairs
 from pedalign.rubric import Rubric
 from pedalign.splits import SplitSettings, draw
@@ -114,13 +114,7 @@ def perplexity_findings(
 
 def can_load(weights: float) -> bool:
     """Whether a model of so many bytes is small enough to be loaded for a check."""
-    return weights <= min(MOST_WEIGHTS, _free_memory() / 2)
-
-
-def _free_memory() -> float:
-    """Bytes."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return weights <= min(MOST_WEIGHTS, free_memory(torch.device("cpu")) / 2)
 
 
 def engine_in_words(

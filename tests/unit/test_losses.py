@@ -166,11 +166,15 @@ def auxiliary(model, rows: list[list[int]]) -> torch.Tensor | float:
     return 0.0 if found is None else weight * found
 
 
-@pytest.mark.parametrize("name", DOZEN)
-@pytest.mark.parametrize("method", ["dpo", "ipo", "kto"])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        *(("dpo", name) for name in DOZEN),
+        *(("ipo", name) for name in DOZEN[1::2]),
+        *(("kto", name) for name in DOZEN[::2]),
+    ],
+)
 def test_aligning_has_plain_trls_losses_before_any_step_and_after_two(method, name):
-    if method != "dpo" and DOZEN.index(name) % 2 == (method == "kto"):
-        pytest.skip("each algorithm but dpo on half of the architectures")
     assert losses(ours(make(name), method)) == pytest.approx(by_trl(make(name), method), rel=1e-3)
 
 
