@@ -32,9 +32,11 @@ class Stop:
         self.received: SimpleQueue[int] = SimpleQueue()
 
     def at_once(self) -> None:
-        """From now on, while no job runs, SIGTERM ends the call as Ctrl-C does: by an exception, at which Snakemake
-        removes its locks."""
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        """From now on, while no job runs, Ctrl-C and SIGTERM end the call by an exception, at which Snakemake removes its
+        locks, and which has no trace."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
 
     def saving(self, start_no_more: Callable[[], object]) -> None:
         """From now on the first signal ends all jobs by SIGTERM, at which trainings save their state; `start_no_more`

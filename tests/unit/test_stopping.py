@@ -172,9 +172,11 @@ def test_what_nohup_or_a_shell_has_ignored_ends_nothing(call):
     assert running.left() == {"made", "also"}
 
 
-def test_before_its_first_job_sigterm_ends_a_call_at_once(call):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_its_first_job_a_call_is_ended_at_once_without_a_trace(call, number):
     running = call(SLEEPS, "slow=1")
     assert running.says("locked")
-    running.process.terminate()
-    assert running.process.wait(5) == 143
+    running.process.send_signal(number)
+    assert running.process.wait(5) == 128 + number
+    assert "Traceback" not in running.said
     assert running.left() == set()
