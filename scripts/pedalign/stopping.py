@@ -36,7 +36,7 @@ class Stop:
         locks, and which has no trace."""
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda number, _: sys.exit(128 + number))
+                signal.signal(number, lambda received, _: sys.exit(128 + received))
 
     def saving(self, start_no_more: Callable[[], object]) -> None:
         """From now on the first signal ends all jobs by SIGTERM, at which trainings save their state; `start_no_more`
