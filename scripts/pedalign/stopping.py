@@ -32,8 +32,8 @@ class Stop:
         self.received: SimpleQueue[int] = SimpleQueue()
 
     def at_once(self) -> None:
-        """From now on, while no job runs, Ctrl-C and SIGTERM end the call by an exception, at which Snakemake removes its
-        locks, and which has no trace."""
+        """From now on, while no job runs, Ctrl-C and SIGTERM end the call by an exception, at which Snakemake removes
+        its locks, and which leaves no trace."""
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda received, _: sys.exit(128 + received))
