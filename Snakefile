@@ -23,7 +23,7 @@ rule all:
 rule published_datasets:
     """The paper's conversation files, downloaded and checked bit for bit (source: published)."""
     input:
-        [f"datasets/published/{name}" for name in PUBLISHED],
+        published_files,
 
 
 rule splits:

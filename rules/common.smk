@@ -29,7 +29,7 @@ from pedalign.progress import TERMINAL
 from pedalign.provenance import check_recorded, checkpoint_state
 from pedalign.published import PUBLISHED, check_published
 from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
-from pedalign.rubric import load_rubric
+from pedalign.rubric import instruction_text, load_rubric
 from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.stopping import Stop
@@ -74,13 +74,14 @@ mark_unfinished(SUBMITTED)
 
 RESULTS = config["results"].rstrip("/")
 RUBRIC = config["rubric"]
-checked(load_rubric, Path(RUBRIC))
 DATASET = config["dataset"]
 SOURCE = {name: f"datasets/{name}" for name in ("simulated", "published")}.get(config["source"], config["source"])
 PUBLISHED_FLAG = "--published" if config["source"] == "published" else ""
 SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
 RUNS = list(runs(config))
 MODELS = list(dict.fromkeys(model for model, _ in RUNS))
+for name in MODELS:
+    checked(instruction_text, checked(load_rubric, Path(RUBRIC)), config["models"][name]["instruction"])
 TUTORS = [f"{model}/sft" for model in MODELS] + [f"{model}/{policy}" for model, policy in RUNS]
 ADOPTED = checked(adopted, config)
 # Rules whose jobs fail where a text is too long.
@@ -128,6 +129,13 @@ def script(name):
 
 def source_file(part):
     return f"{SOURCE}/{DATASET}-dataset-{part}.json"
+
+
+def published_files(wildcards):
+    """The paper's conversation files. Those that are there already are checked."""
+    files = [f"datasets/published/{name}" for name in PUBLISHED]
+    checked(check_published, map(Path, files))
+    return files
 
 
 def conversation_files():

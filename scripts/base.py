@@ -18,9 +18,9 @@ from pedalign.errors import argument_parser, run
 from pedalign.models import save_checkpoint, scratch_model, scratch_tokenizer
 from pedalign.phases import begin
 from pedalign.provenance import verified, write_manifest
-from pedalign.rubric import load_rubric
+from pedalign.rubric import instruction_text, load_rubric
 from pedalign.settings import from_json
-from pedalign.template import instruction_text, renderer
+from pedalign.template import renderer
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
             yield file
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such file", "check the path, or 'source' and 'dataset' in config.yaml") from None
+        raise UserError(f"{path}: no such file", "check the path, or what names it in config.yaml") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed", "name the file itself") from None
     except UnicodeDecodeError:  # of a part

@@ -45,8 +45,10 @@ def validate(config: dict[str, Any]) -> None:
 
 _RUN = ("model", "algorithm", "beta", "seed")
 _MOST_RUNS = 10_000
-# Snakemake's --config reads what stands in braces as text.
-_TEXT_HINT = "; nested values of --config arrive as text, give them in a file: --configfile FILE"
+# Snakemake's --config reads what stands in braces as text, and `true`.
+_TEXT_HINT = (
+    "; --config reads True, False and numbers as such and all else as text: give it in a file: --configfile FILE"
+)
 _MOST_VALUES = 10_000  # a thousand take some 40 ms
 
 

@@ -49,8 +49,8 @@ from pedalign.preflight_stages import (
 from pedalign.processes import accumulation
 from pedalign.reachable import Found, find
 from pedalign.resources import check_machine
-from pedalign.rubric import Rubric
-from pedalign.template import instruction_text, load_template, renderer
+from pedalign.rubric import Rubric, instruction_text
+from pedalign.template import load_template, renderer
 
 _NAMES = {"sft": "fine-tuning", "alignment": "alignment", "generation": "generation"}
 _TALK = [{"role": "user", "content": "Q."}, {"role": "assistant", "content": "A."}, {"role": "user", "content": "Why?"}]

@@ -120,6 +120,15 @@ class Rubric:
         return json.dumps({field.name: values[field.key] for field in self.fields}, ensure_ascii=False)
 
 
+def instruction_text(rubric: Rubric, wording: str) -> str:
+    """The rubric's instruction in one of its wordings. Raises UserError for a wording it does not have."""
+    if wording not in rubric.instructions:
+        raise UserError(
+            f"the rubric {rubric.name} has no instruction '{wording}'", nearest(wording, rubric.instructions)
+        )
+    return rubric.instructions[wording]
+
+
 def load_rubric(path: Path) -> Rubric:
     """Read a rubric (docs/rubrics.md). Raises UserError with the place and what is wrong there.
 

@@ -142,7 +142,9 @@ def _empty(split: str, settings: SplitSettings, report: dict[str, Any], tally: T
     if not dropped or not tally.entries:
         problem += f"the files hold fewer conversations of more than two turns than {settings.sizes} for each"
         return EmptySplit(problem, "lower the sizes under 'splits' in config.yaml", report)
-    problem += f"none of {dropped:,} drawn conversations opens with a valid reply; {tally.commonest()}"
+    problem += (
+        f"none of {dropped:,} drawn conversations opens with a valid reply; of all splits, the {tally.commonest()}"
+    )
     return EmptySplit(problem, tally.remedy(), report)
 
 

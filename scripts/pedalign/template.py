@@ -17,7 +17,7 @@ from fastchat.conversation import SeparatorStyle, conv_templates, register_conv_
 
 from pedalign.conversation import Message
 from pedalign.errors import UserError, nearest
-from pedalign.rubric import Rubric
+from pedalign.rubric import Rubric, instruction_text
 
 OWN = "tutor"  # our template; the others are those of model families
 
@@ -209,15 +209,6 @@ class Renderer:
             f"{{%- if not loop.last -%}}{{{{- {quote(template.after_tutor)} -}}}}{{%- endif -%}}"
             "{%- endif -%}{%- endfor -%}"
         )
-
-
-def instruction_text(rubric: Rubric, wording: str) -> str:
-    """The rubric's instruction in one of its wordings. Raises UserError for a wording it does not have."""
-    if wording not in rubric.instructions:
-        raise UserError(
-            f"the rubric {rubric.name} has no instruction '{wording}'", nearest(wording, rubric.instructions)
-        )
-    return rubric.instructions[wording]
 
 
 def renderer(tokenizer: Tokenizer, template: str, instruction: str, rubric: Rubric) -> Renderer:

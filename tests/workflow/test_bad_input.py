@@ -91,6 +91,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
         model(template="mistrl"),
         ["models.tiny.template: is 'mistrl'", "did you mean 'mistral'?", "vicuna_v1.1"],
     ),
+    "an unknown wording": (model(instruction="compactt"), ["has no instruction 'compactt'", "mean 'compact'?"]),
     "an unknown way of drawing": ({"splits": {"method": "leekfree"}}, ["splits.method: is 'leekfree'", "leak_free"]),
     "no runs": ({"runs": []}, ["runs: is []", "minItems 1"]),
     "a model outside the catalogue": (run(model="tyny"), ["model 'tyny' is not in the catalogue", "'tiny'?"]),
@@ -186,7 +187,12 @@ FILES: dict[str, tuple[Any, list[str]]] = {
     ),
     "no reply that can be read": (
         [{**RECORD, "id": str(number)} for number in range(6)],
-        ["the sft split is empty", "commonest reason (6 of 6)", "own-dataset-1.json", "splits-failed.json"],
+        [
+            "the sft split is empty",
+            "commonest reason (6 of 6)",
+            "own-dataset-1.json",
+            "splits-failed.json",
+        ],
     ),
 }
 WITHOUT_FILE = ("no reply that can be read",)

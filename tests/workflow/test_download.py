@@ -61,7 +61,13 @@ def test_files_placed_by_hand_that_are_not_the_papers_are_refused_before_anythin
     for part in ("1", "2", "3", "ppl"):
         (folder / f"bio-dataset-{part}.json").write_text("[]")
     file = "datasets/published/bio-dataset-1.json"
-    for wanted in (["--dry-run"], ["preflight"], ["--force", file]):
+    for source, wanted in (
+        ("published", ["--dry-run"]),
+        ("published", ["preflight"]),
+        ("published", ["--force", file]),
+        ("simulated", ["published_datasets"]),
+    ):
+        write(source=source)
         answer = checkout.snakemake("--cores", "1", *wanted, config="paper.yaml")
         assert answer.returncode != 0
         said = answer.stdout + answer.stderr
