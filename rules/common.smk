@@ -74,14 +74,15 @@ mark_unfinished(SUBMITTED)
 
 RESULTS = config["results"].rstrip("/")
 RUBRIC = config["rubric"]
+rubric = checked(load_rubric, Path(RUBRIC))
 DATASET = config["dataset"]
 SOURCE = {name: f"datasets/{name}" for name in ("simulated", "published")}.get(config["source"], config["source"])
 PUBLISHED_FLAG = "--published" if config["source"] == "published" else ""
 SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
 RUNS = list(runs(config))
 MODELS = list(dict.fromkeys(model for model, _ in RUNS))
-for name in MODELS:
-    checked(instruction_text, checked(load_rubric, Path(RUBRIC)), config["models"][name]["instruction"])
+for model in MODELS:
+    checked(instruction_text, rubric, config["models"][model]["instruction"])
 TUTORS = [f"{model}/sft" for model in MODELS] + [f"{model}/{policy}" for model, policy in RUNS]
 ADOPTED = checked(adopted, config)
 # Rules whose jobs fail where a text is too long.

@@ -187,12 +187,7 @@ FILES: dict[str, tuple[Any, list[str]]] = {
     ),
     "no reply that can be read": (
         [{**RECORD, "id": str(number)} for number in range(6)],
-        [
-            "the sft split is empty",
-            "commonest reason (6 of 6)",
-            "own-dataset-1.json",
-            "splits-failed.json",
-        ],
+        ["the sft split is empty", "commonest reason (6 of 6)", "own-dataset-1.json", "splits-failed.json"],
     ),
 }
 WITHOUT_FILE = ("no reply that can be read",)
