@@ -145,15 +145,13 @@ def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
     """Within, the model's weights are of `dtype`; behind it they are the same tensors as before."""
     weights = [one for one in _weights(model) if one.dtype != dtype] if dtype != model.dtype else []
     own = [one.data for one in weights]
-    with torch.inference_mode(False):  # a training could not use what is made in it
-        for one in weights:
-            one.data = one.data.to(dtype)
+    for one in weights:
+        one.data = one.data.to(dtype)
     try:
         yield
     finally:
-        with torch.inference_mode(False):
-            for one, data in zip(weights, own, strict=True):
-                one.data = data
+        for one, data in zip(weights, own, strict=True):
+            one.data = data
 
 
 class _Proof:
