@@ -45,10 +45,8 @@ def validate(config: dict[str, Any]) -> None:
 
 _RUN = ("model", "algorithm", "beta", "seed")
 _MOST_RUNS = 10_000
-# Snakemake's --config reads what stands in braces as text, and `true`.
-_TEXT_HINT = (
-    "; --config reads True, False and numbers as such and all else as text: give it in a file: --configfile FILE"
-)
+# Snakemake's --config reads values within braces or brackets as text, and `true`.
+_TEXT_HINT = "; to --config give True or False with a capital, and what is nested in a file: --configfile FILE"
 _MOST_VALUES = 10_000  # a thousand take some 40 ms
 
 

@@ -9,7 +9,7 @@ memory allows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ _SIDES = 4  # tokens before a switch where a prompt ends, so that its reply runs
 # How much of a difference of log-probabilities is rounding: so much always, and never more than that. Between the two:
 # four times what the model's own forward pass differs by from its `generate`. In float32 that of any token. In 16 bits
 # the mean: unlikely tokens of a large vocabulary differ by 0.8 without a mistake (SmolLM2-135M; 0.08 in the mean).
-_ROUNDING = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (0.1, 0.5), torch.float16: (0.1, 0.5)}
+_EXACT, _ROUNDED = (1e-3, 1e-2), (0.15, 0.5)
 
 Replies = dict[tuple[str, int], list[torch.Tensor]]  # history's id, turn → log-probabilities (vocabulary) of each step
 
@@ -74,7 +74,7 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
     model.eval()
     probes = probe_histories(histories, settings.max_new_tokens, sorted(length_switches(model.config)))
     try:
-        proofs = [_Proof(model, probes, dtype) for dtype in _precisions(model)]
+        proofs = _proofs(model, probes)
         reasons = [proof.otherwise for proof in proofs if proof.otherwise][:1]
         for name in names[settings.engine]:
             problem = next(filter(None, (proof.problem(name) for proof in proofs)), None)
@@ -127,13 +127,20 @@ def probe_histories(histories: Sequence[History], max_new_tokens: int, switches:
     return probes
 
 
-def _precisions(model: PreTrainedModel) -> list[torch.dtype]:
-    """In which an engine is tried: float32, where memory suffices for such weights beside the model's, and its own."""
-    own = model.dtype
-    quantized, numbers = getattr(model, "is_quantized", False), sum(one.numel() for one in _weights(model))
-    if own == torch.float32 or quantized or sharded() or 1.2 * 4 * numbers > free_memory(model.device):
-        return [own]
-    return [torch.float32, own]
+def _proofs(model: PreTrainedModel, probes: Sequence[History]) -> "list[_Proof]":
+    """In float32, where memory suffices for such weights beside the model's, and in the model's own precision."""
+    own, numbers = model.dtype, sum(one.numel() for one in _weights(model))
+    if own == torch.float32:
+        return [_Proof(model, probes, own, _EXACT)]
+    proofs = []
+    quantized = getattr(model, "is_quantized", False) or sharded()
+    if not quantized and 1.2 * 4 * numbers < free_memory(model.device):
+        with suppress(UserError):  # memory does not suffice after all
+            proofs.append(_Proof(model, probes, torch.float32, _EXACT))
+    least, most = _ROUNDED
+    if not proofs:  # the difference of the forward pass may then be more than rounding, and allows nothing
+        most = least
+    return [*proofs, _Proof(model, probes, own, (least, most))]
 
 
 def _weights(model: PreTrainedModel) -> list[torch.Tensor]:
@@ -145,9 +152,9 @@ def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
     """Within, the model's weights are of `dtype`; behind it they are the same tensors as before."""
     weights = [one for one in _weights(model) if one.dtype != dtype] if dtype != model.dtype else []
     own = [one.data for one in weights]
-    for one in weights:
-        one.data = one.data.to(dtype)
     try:
+        for one in weights:
+            one.data = one.data.to(dtype)
         yield
     finally:
         for one, data in zip(weights, own, strict=True):
@@ -157,11 +164,13 @@ def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
 class _Proof:
     """What transformers' `generate` writes behind the probes with a model in `dtype`, against which engines are held.
 
-    `otherwise`: that the model's forward pass itself gives other numbers, in words; else empty. Raises UserError where
-    transformers can't answer.
+    `rounding`: the least and the most difference that is taken for rounding. `otherwise`: that the model's forward pass
+    itself gives other numbers, in words; else empty. Raises UserError where transformers can't answer.
     """
 
-    def __init__(self, model: PreTrainedModel, probes: Sequence[History], dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: PreTrainedModel, probes: Sequence[History], dtype: torch.dtype, rounding: tuple[float, float]
+    ) -> None:
         self.model, self.probes, self.dtype, kind = model, probes, dtype, model.config.model_type
         try:
             with _computing_in(model, dtype):
@@ -180,13 +189,13 @@ class _Proof:
                 f"the log-probabilities of this {kind} model are no numbers (nan or infinite)",
                 "check its weights, and 'dtype' in the model's entry of config.yaml",
             )
-        rounding = max(self._differences(forward).values())
-        least, most = _ROUNDING[dtype]
-        self.allowed = min(max(least, 4 * rounding), most)
+        off = max(self._differences(forward).values())
+        least, most = rounding
+        self.allowed = min(max(least, 4 * off), most)
         self.otherwise = ""
-        if rounding > most:
+        if off > most:
             self.otherwise = (
-                f"transformers' generate and this model's forward pass differ by {rounding:.2g}; replies are generate's"
+                f"transformers' generate and this model's forward pass differ by {off:.2g}; replies are generate's"
             )
 
     def problem(self, name: str) -> str | None:
@@ -196,8 +205,6 @@ class _Proof:
         try:
             with _computing_in(self.model, self.dtype):
                 found = _answered(_ENGINES[name], self.model, self.probes, self.tokens)
-        except UserError:
-            raise
         except Exception as error:  # whatever a model's code raises at what it was not made for
             return _said(error)
         for (identity, turn), difference in self._differences(found).items():

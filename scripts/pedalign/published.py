@@ -41,7 +41,8 @@ def check_published(paths: Iterable[Path]) -> None:
     """Raises UserError where one of the files is not the paper's, bit for bit; missing ones are passed over."""
     for path in paths:
         wanted = published_blob(path.name)
-        if path.exists() and (found := blob_id(path)) != wanted:
+        found = blob_id(path) if path.is_file() else "none, as it is no file"
+        if path.exists() and found != wanted:
             raise UserError(
                 f"{path}: is not the published file: git blob {found}, not {wanted}",
                 "move it away and it is downloaded; for a file of your own set 'source' in config.yaml to its folder",

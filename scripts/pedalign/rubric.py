@@ -124,7 +124,8 @@ def instruction_text(rubric: Rubric, wording: str) -> str:
     """The rubric's instruction in one of its wordings. Raises UserError for a wording it does not have."""
     if wording not in rubric.instructions:
         raise UserError(
-            f"the rubric {rubric.name} has no instruction '{wording}'", nearest(wording, rubric.instructions)
+            f"the rubric {rubric.name} has no instruction '{wording}', which a model's entry in config.yaml asks for",
+            nearest(wording, rubric.instructions),
         )
     return rubric.instructions[wording]
 

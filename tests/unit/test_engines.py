@@ -143,6 +143,32 @@ def test_where_memory_does_not_suffice_for_float32_a_gross_mistake_is_found_in_1
     assert choose_engine(model, histories(), settings()).name == PLAIN
 
 
+@pytest.mark.parametrize("name", ["xlm-roberta-xl", "llama, dynamic rope", "marian"])
+def test_where_memory_does_not_suffice_for_float32_a_models_own_differences_allow_none_of_an_engine(
+    name, monkeypatch
+) -> None:
+    monkeypatch.setattr(engines, "free_memory", lambda device: 0)
+    assert choose_engine(make(name).to(torch.bfloat16), histories(), settings()).name == documented()[name]
+
+
+def test_where_memory_ends_in_the_proof_in_float32_the_model_is_proved_as_it_is(monkeypatch) -> None:
+    model = rounded_model()
+    before = [weights.data_ptr() for weights in model.parameters()]
+    own, converted = torch.Tensor.to, []
+
+    def full(self, *given, **how):
+        if self.dtype == torch.bfloat16 and given == (torch.float32,):
+            converted.append(self)
+            if len(converted) == 5:
+                raise torch.OutOfMemoryError
+        return own(self, *given, **how)
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    assert choose_engine(model, histories(), settings()).name == SHARED_PREFIX
+    assert len(converted) >= 5
+    assert [weights.data_ptr() for weights in model.parameters()] == before
+
+
 def test_an_adapter_on_a_model_in_16_bits_is_trained_after_the_proof() -> None:
     model, _, renderer = small_model()
     adapted = get_peft_model(model.to(torch.bfloat16), LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))

@@ -74,6 +74,10 @@ def test_files_placed_by_hand_that_are_not_the_papers_are_refused_before_anythin
         assert f"error: {file}: is not the published file: git blob " in said and "mend: move it away" in said
         assert "Traceback" not in said
     assert (checkout.path / file).read_text() == "[]"
+    (checkout.path / file).unlink()
+    (checkout.path / file).mkdir()
+    answer = checkout.snakemake("--cores", "1", "published_datasets", config="paper.yaml")
+    assert f"error: {file}: is not the published file: git blob none, as it is no file" in answer.stderr
 
 
 def test_other_datasets_are_not_published(write):
