@@ -161,10 +161,11 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
         "runs",
         "All tutors",
         "Share of replies in valid format, and of right labels with 95% intervals, drawn over conversations; under an "
-        "aligned tutor its paired differences to the fine-tuned one, in points. The first is over the replies that are "
-        "in valid format in both tutors, with the p-value of a permutation test. The second is over all replies: it "
-        "also counts labels that a tutor's replies lack, and so mixes judging with format. Where too few replies of a "
-        "tutor are in valid format, nothing is tested.",
+        "aligned tutor its paired differences to the fine-tuned one, in points. The first are of labels over the replies "
+        "that are in valid format in both tutors, with the p-value of a permutation test. The second are over all "
+        "replies: of the valid format, tested too, and of labels, where it also counts labels that a tutor's replies "
+        "lack, and so mixes judging with format. Where too few replies of a tutor are in valid format, nothing is "
+        "tested.",
     )
     fields = rubric.label_fields
     majority = [f"{float(rows[0][f'{one.key}_majority']):.1%}" for one in fields]
@@ -174,9 +175,10 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
         if row["valid_format_difference"]:
             many = f", {int(row['both_valid_replies']):,} replies" if row["both_valid_replies"] else ""
             told = [_difference(row, f"{one.key}_both_valid") for one in fields]
-            table.append((f"difference where both are valid{many}", _difference(row, "valid_format"), *told))
-            if _is_tested(row) or row["valid_format_difference_sd"]:
-                table.append(("difference over all replies", "", *(_difference(row, one.key) for one in fields)))
+            table.append((f"difference where both are valid{many}", "", *told))
+            is_told = _is_tested(row) or row["valid_format_difference_sd"]
+            over_all = [_difference(row, one.key) if is_told else "not told" for one in fields]
+            table.append(("difference over all replies", _difference(row, "valid_format"), *over_all))
     section.tables.append((("tutor", "valid format", *(one.name for one in fields)), table))
 
     alone = [row for row in rows if row["seeds"] == "1"]

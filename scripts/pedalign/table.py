@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """The rows of a summary.csv as lines for a terminal: percentages with 95% intervals.
 
-    A difference is told over the replies that are in valid format in both tutors, where it is tested, and over all.
+    A difference of labels is told over the replies that are in valid format in both tutors, where it is tested, and
+    over all; one of the valid format over all.
     """
     first = rows[0]
     fields = [name.removesuffix("_macro_f1") for name in first if name.endswith("_macro_f1")]
@@ -19,11 +20,9 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
         lines.append([name, _percent(row["valid_format"]), *(_accuracy(row, field) for field in fields)])
         if row in compared:
             told = [_difference(row, f"{field}_both_valid") for field in fields]
-            lines.append(
-                [f"  both valid{_counted(row['both_valid_replies'])}", _difference(row, "valid_format"), *told]
-            )
-        if row in compared and _is_tested(row):
-            lines.append(["  all replies", "", *(_over_all(row, field) for field in fields)])
+            lines.append([f"  both valid{_counted(row['both_valid_replies'])}", "", *told])
+            over_all = [_over_all(row, field) if _is_tested(row) else "not told" for field in fields]
+            lines.append(["  all replies", _difference(row, "valid_format"), *over_all])
     body = aligned(lines)
     title = [
         f"{first['data']}: accuracy on {first['replies']} test replies of {first['conversations']} conversations, "
@@ -31,11 +30,11 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     ]
     if compared:
         title.append(
-            "under an aligned tutor its differences to sft, in points: over the replies that are in valid format in "
-            "both, which is tested, and over all"
+            "under an aligned tutor its differences to sft, in points: of labels where both replies are in valid format; "
+            "over all replies, of valid format and of labels"
         )
     if any(not _is_tested(row) for row in compared):
-        title.append("not tested: too few replies are in valid format to tell judging from format")
+        title.append("not tested, not told: too few replies are in valid format to tell judging from format")
     if tested > 1:
         title.append(f"p-values are adjusted for the {tested} aligned tutors by Holm's method")
     if any(int(row["seeds"]) > 1 for row in rows):

@@ -88,15 +88,11 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(written):
     assert "83.0 ± 1.0" in table(rows) and "+3.0 ± 1.0" in table(rows)
 
 
-def test_the_difference_over_replies_valid_in_both_is_told_before_that_over_all_and_beside_the_change_in_format(
-    written,
-):
+def test_labels_are_told_over_replies_valid_in_both_and_the_change_in_format_over_all(written):
     lines = table(written(METRICS, COMPARISONS)).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("tiny dpo-b0.1"))
-    assert " ".join(lines[at + 1].split()) == (
-        "both valid (480) +1.0 [+0.0, +2.0] p=0.040" + " +2.0 [+1.0, +3.0] p=0.010" * 3
-    )
-    assert " ".join(lines[at + 2].split()) == "all replies" + " +50.0 [+49.0, +51.0]" * 3
+    assert " ".join(lines[at + 1].split()) == "both valid (480)" + " +2.0 [+1.0, +3.0] p=0.010" * 3
+    assert " ".join(lines[at + 2].split()) == ("all replies +1.0 [+0.0, +2.0] p=0.040" + " +50.0 [+49.0, +51.0]" * 3)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -123,7 +119,7 @@ def test_without_a_reply_that_is_valid_in_both_no_difference_is_told(written):
     comparison |= {**fields, "both_valid": {"n_rows": 0, "n_conversations": 0}}
     rows = written(METRICS, {("tiny", "dpo-b0.1"): comparison})
     assert rows[1]["action_both_valid_difference"] == ""
-    assert "both valid (0) +1.0, not tested none none none" in " ".join(table(rows).split())
+    assert "both valid (0) none none none all replies +1.0, not tested" in " ".join(table(rows).split())
 
 
 def test_the_perplexity_is_shown_or_said_to_be_skipped(written):
