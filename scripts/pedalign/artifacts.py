@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,8 +54,11 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        what = error.msg if text.strip() else "the file is empty"
+        if re.search(r",\s*$", text[: error.pos]) and text[error.pos : error.pos + 1] in ("]", "}"):
+            what = "a comma before the end of a list or object"
         raise UserError(
-            f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            f"{where}: not JSON: {what} at line {error.lineno}, column {error.colno}",
             "mend the file at that place, or write it anew with a JSON library",
         ) from None
     except ValueError as error:  # an integer of thousands of digits

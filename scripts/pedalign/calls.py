@@ -22,26 +22,33 @@ LIVING = Path(".snakemake/living")  # locked by each call for as long as it live
 LOCKS = Path(".snakemake/locks")  # Snakemake's own, which stay behind when a call is killed
 _CLOCKS_DIFFER = 60  # seconds, of machines that share a folder
 
+_SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
+_CHECK_PATH = "check the path: it is taken from where Snakemake is called; a target stands first, or after --"
+_MEND_FILE = "write it as config.yaml is written: names and values, of which it needs only those that differ"
+_TARGETS_FIRST = "put targets first (snakemake --cores all TARGET {option}), or after --"
+
 _held: list[int] = []
 
 
 def check_command_line() -> None:
-    """Ends a call whose target Snakemake would read as a settings file or as a setting, since it comes after
-    --configfile or --config, with two lines. Called by profiles/default, before Snakemake reads such files."""
+    """Ends a call with two lines whose settings file can't be read as one, or whose target Snakemake would read as a
+    settings file or a setting, since it comes after --configfile or --config. Called by profiles/default, before
+    Snakemake reads such files."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--configfile", "--configfiles", nargs="+", default=[])
     parser.add_argument("--config", "-C", nargs="*", default=[])
     known, _ = parser.parse_known_args(sys.argv[1:])
-    as_file, as_setting = ("--configfile", "my.yaml", "a settings file"), ("--config", "seed=7", "a setting")
-    refused = [(*as_file, file, _no_settings(Path(file))) for file in known.configfile]
-    refused += [(*as_setting, entry, "this is no name=value") for entry in known.config if "=" not in entry]
-    for option, example, kind, given, problem in refused:
-        if problem:
-            error = UserError(
-                f"{given}: Snakemake reads what follows {option} as {kind}, and {problem}",
-                f"put targets first (snakemake --cores all TARGET {option} {example}), or after --",
-            )
-            sys.exit(str(error))
+    for file in map(Path, known.configfile):
+        if problem := _no_settings(file):
+            mend = _TARGETS_FIRST.format(option="--configfile my.yaml")
+            if file.suffix in _SETTINGS_SUFFIXES and not record_path(file).exists():
+                mend = _MEND_FILE if file.exists() else _CHECK_PATH
+            told = f"{file}: Snakemake reads what follows --configfile as a settings file, and {problem}"
+            sys.exit(str(UserError(told, mend)))
+    for entry in known.config:
+        if "=" not in entry:
+            problem = f"{entry}: Snakemake reads what follows --config as a setting, and this is no name=value"
+            sys.exit(str(UserError(problem, _TARGETS_FIRST.format(option="--config seed=7"))))
 
 
 def _no_settings(file: Path) -> str:

@@ -12,6 +12,7 @@ from pedalign.rubric import Rubric
 _SHOWN = 80  # characters of a reply
 _AS_TEXT = 'write every value as text ("1", not 1); docs/rubrics.md shows a script that does'
 _NAMES = "write the names as the rubric has them, or each 'name' in the rubric as the data has it"
+_MISSING = "write the field into the tutor turns, or take it out of the rubric; or name it there as the data does"
 _LABELS = "write the labels as the rubric has them, or the rubric's labels as the data has them"
 
 
@@ -77,7 +78,7 @@ def _missing(name: str, found: list[str]) -> Reason:
     if close := difflib.get_close_matches(name, found, n=1, cutoff=0.8):
         return Reason("field names are misspelt", f"found '{close[0]}', the rubric has '{name}'", _NAMES)
     has = ", ".join(f"'{other[:40]}'" for other in found[:6]) or "no field"
-    return Reason("a field is missing", f"'{name}' is missing; the reply has {has}", _NAMES)
+    return Reason("a field is missing", f"'{name}' is missing; the reply has {has}", _MISSING)
 
 
 def _letters(name: str) -> str:

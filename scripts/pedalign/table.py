@@ -30,8 +30,8 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     ]
     if compared:
         title.append(
-            "under an aligned tutor its differences to sft, in points: of labels where both replies are in valid format; "
-            "over all replies, of valid format and of labels"
+            "under an aligned tutor its differences to sft, in points: of labels where both replies are in valid "
+            "format; over all replies, of valid format and of labels"
         )
     if any(not _is_tested(row) for row in compared):
         title.append("not tested, not told: too few replies are in valid format to tell judging from format")

@@ -53,7 +53,7 @@ def shared(tmp_path_factory) -> Checkout:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--configfile", "results/a.json"], ["results/a.json: ", "follows --configfile", "there is no such file"]),
+        (["--configfile", "nothing"], ["nothing: ", "follows --configfile", "there is no such file"]),
         (["--configfile", "README.md"], ["README.md: ", "follows --configfile", "neither JSON nor YAML (line "]),
         (["--config", "seed=7", "all"], ["all: ", "follows --config as a setting", "no name=value"]),
     ],
@@ -151,7 +151,7 @@ def record(**changes: Any) -> list[dict]:
 
 HUMAN, TUTOR = ("human", "x"), ("gpt", "y")
 FILES: dict[str, tuple[Any, list[str]]] = {
-    "an empty file": ("", ["not JSON", "line 1, column 1"]),
+    "an empty file": ("", ["not JSON", "the file is empty"]),
     "not JSON": ('[\n  {"id": "a",}\n]', ["not JSON", "line 2, column"]),
     "JSON that breaks off": (json.dumps([RECORD])[:-9], ["not JSON", "line 1"]),
     "two documents": ("[][]", ["not JSON", "line 1, column 3"]),
