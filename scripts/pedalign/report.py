@@ -163,8 +163,8 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
         "Share of replies in valid format, and of right labels with 95% intervals, drawn over conversations; under an "
         "aligned tutor its paired differences to the fine-tuned one, in points. The first are of labels over the "
         "replies that are in valid format in both tutors, with the p-value of a permutation test. The second are over "
-        "all replies: of the valid format, tested too, and of labels, where it also counts labels that a tutor's replies "
-        "lack, and so mixes judging with format. Where too few replies of a tutor are in valid format, nothing is "
+        "all replies: of the valid format, tested too, and of labels, where it also counts labels that a tutor's "
+        "replies lack, and so mixes judging with format. Where too few replies of a tutor are in valid format, nothing is "
         "tested.",
     )
     fields = rubric.label_fields
