@@ -164,8 +164,8 @@ def comparison(rows: Sequence[Mapping[str, str]], rubric: Rubric) -> Section:
         "aligned tutor its paired differences to the fine-tuned one, in points. The first are of labels over the "
         "replies that are in valid format in both tutors, with the p-value of a permutation test. The second are over "
         "all replies: of the valid format, tested too, and of labels, where it also counts labels that a tutor's "
-        "replies lack, and so mixes judging with format. Where too few replies of a tutor are in valid format, nothing is "
-        "tested.",
+        "replies lack, and so mixes judging with format. Where too few replies of a tutor are in valid format, nothing "
+        "is tested.",
     )
     fields = rubric.label_fields
     majority = [f"{float(rows[0][f'{one.key}_majority']):.1%}" for one in fields]
