@@ -8,7 +8,6 @@ rule reference:
         checkpoint=ancient(f"{RESULTS}/{{model}}/sft/checkpoint"),
         preferences=f"{RESULTS}/{{model}}/preferences.json",
         rubric=RUBRIC,
-        code=script("reference"),
     output:
         f"{RESULTS}/{{model}}/sft/reference.json",
     log:
@@ -25,6 +24,7 @@ rule reference:
         runtime=minutes("generation"),
         max_length=lambda wildcards: entry(wildcards)["max_length"],
     params:
+        code=code("reference"),
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             dtype=entry(wildcards)["dtype"],
@@ -44,7 +44,6 @@ rule optimize:
         preferences=f"{RESULTS}/{{model}}/preferences.json",
         reference=f"{RESULTS}/{{model}}/sft/reference.json",
         rubric=RUBRIC,
-        code=script("optimize"),
     output:
         checkpoint=directory(f"{RESULTS}/{{model}}/{{policy}}/checkpoint"),
         manifest=f"{RESULTS}/{{model}}/{{policy}}/checkpoint.json",
@@ -69,6 +68,7 @@ rule optimize:
         trackers=",".join(config["trackers"]) or "none",
         unlearned=config["checks"]["unlearned"],
     params:
+        code=code("optimize"),
         tensorboard=f"{RESULTS}/logs/tensorboard/{{model}}/{{policy}}",
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),

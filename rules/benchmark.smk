@@ -12,7 +12,6 @@ rule benchmark:
         checkpoint=ancient(f"{RESULTS}/{MEASURED}/sft/checkpoint"),
         preferences=f"{RESULTS}/{MEASURED}/preferences.json",
         rubric=RUBRIC,
-        code=script("benchmark"),
     output:
         f"{RESULTS}/benchmark.json",
     log:
@@ -26,6 +25,7 @@ rule benchmark:
         mem_mb=16000,
         runtime=480,
     params:
+        code=code("benchmark"),
         base=lambda _: base_model(Wildcards(fromdict={"model": MEASURED})),
         settings=lambda _: benchmark_settings(MEASURED)[1],
     shell:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from pedalign.artifacts import read_csv, read_json
 from pedalign.calls import check_clock, check_writable, live
+from pedalign.code_digest import digest
 from pedalign.config import (
     adopted,
     answering_settings,
@@ -26,12 +27,12 @@ from pedalign.errors import UserError
 from pedalign.length_limits import LengthSettings, expect_lengths_fit
 from pedalign.leases import visible_devices
 from pedalign.progress import TERMINAL
-from pedalign.provenance import check_recorded, checkpoint_state
+from pedalign.provenance import accept, check_recorded, checkpoint_state
 from pedalign.published import PUBLISHED, check_published
 from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
 from pedalign.rubric import instruction_text, load_rubric
-from pedalign.sources import script_sources
 from pedalign.splits import SPLITS, dataset_files, perplexity_file
+from pedalign.staleness import in_words
 from pedalign.stopping import Stop
 from pedalign.submitted import mark_unfinished, records, refuse_beside
 from pedalign.table import table
@@ -123,9 +124,9 @@ wildcard_constraints:
     split="dpo|test",
 
 
-def script(name):
-    """A rule's script and the modules that it imports."""
-    return [os.path.relpath(source) for source in script_sources(ROOT / "scripts" / f"{name}.py")]
+def code(name, *files):
+    """A digest of what a rule's script computes, all modules that it imports included, and of other files it reads."""
+    return digest(ROOT / "scripts" / f"{name}.py", *(ROOT / "scripts" / file for file in files))
 
 
 def source_file(part):
@@ -259,11 +260,15 @@ def check_before_start():
             # An audit that is made now checks itself.
             if audit.is_file() and str(audit) not in made:
                 checked(expect_lengths_fit, read_json(audit), LengthSettings(**limits(model)))
-    if machine() is not None:
+    if machine() is not None and not workflow.touch:
         if SUBMITTED:
             checked(refuse_beside, SUBMITTED)
         jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
         checked(check_machine, [(str(job), job.resources.gpu, job.resources.nodes) for job in jobs], machine())
+    if workflow.touch:  # which says: what the code and settings of now make is the same
+        for job in jobs:
+            for file in job.output:
+                checked(accept, Path(file), in_words(str(workflow.dag.reason(job)), [file]))
     if here:
         STOP.saving(workflow.scheduler.exit_gracefully)
 

@@ -10,7 +10,6 @@ rule simulate:
         problems=ancient(config["simulation"]["problems"]),
         rubric=ancient(RUBRIC),
         phrases=ancient("datasets/simulation.yaml"),
-        code=ancient(script("simulate")),
     output:
         expand(
             "datasets/simulated/{{dataset}}-dataset-{number}.json",
@@ -34,9 +33,6 @@ rule simulate:
 
 rule download:
     """One of the paper's conversation files, where it is missing."""
-    input:
-        # ancient: whatever makes it, a file has the published bytes.
-        code=ancient(script("download")),
     output:
         # update: a file that is there is checked and left as it is.
         update("datasets/published/{name}.json"),
@@ -61,7 +57,6 @@ rule split:
     input:
         files=conversation_files(),
         rubric=RUBRIC,
-        code=script("split"),
     output:
         SPLIT_FILES,
         expand(f"{RESULTS}/data/{DATASET}-{{split}}_formatted.json", split=["dpo", "test"]),
@@ -77,6 +72,7 @@ rule split:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("split"),
         output=lambda wildcards, output: str(Path(output[0]).parent),
         settings=settings(**config["splits"], seed=config["seed"], paper_rules=config["paper_rules"]),
         dataset=DATASET,

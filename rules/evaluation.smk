@@ -10,7 +10,6 @@ rule score:
         rows=f"{RESULTS}/data/{DATASET}-test_formatted.json",
         responses=f"{RESULTS}/{{model}}/{{policy}}/test/responses.csv",
         rubric=RUBRIC,
-        code=script("score"),
     output:
         f"{RESULTS}/{{model}}/{{policy}}/test/metrics.json",
     log:
@@ -24,6 +23,7 @@ rule score:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("score"),
         settings=evaluation(),
     shell:
         "python scripts/score.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
@@ -37,7 +37,6 @@ rule perplexity:
         checkpoint=ancient(f"{RESULTS}/{{model}}/{{policy}}/checkpoint"),
         pairs=perplexity_pairs,
         rubric=RUBRIC,
-        code=script("perplexity"),
     output:
         f"{RESULTS}/{{model}}/{{policy}}/test/perplexity.json",
     log:
@@ -53,6 +52,7 @@ rule perplexity:
         mem_mb=resource("generation", "mem_mb"),
         runtime=minutes("generation"),
     params:
+        code=code("perplexity"),
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             dtype=entry(wildcards)["dtype"],
@@ -75,7 +75,6 @@ rule compare:
         reference=f"{RESULTS}/{{model}}/sft/test/responses.csv",
         aligned=f"{RESULTS}/{{model}}/{{policy}}/test/responses.csv",
         rubric=RUBRIC,
-        code=script("compare"),
     output:
         f"{RESULTS}/{{model}}/{{policy}}/test/comparison.json",
     log:
@@ -89,6 +88,7 @@ rule compare:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("compare"),
         settings=evaluation(),
     shell:
         "python scripts/compare.py {input.rows:q} {input.reference:q} {input.aligned:q} --rubric {input.rubric:q}"

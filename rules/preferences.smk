@@ -14,7 +14,6 @@ rule respond:
         checkpoint=ancient(f"{RESULTS}/{{model}}/{{policy}}/checkpoint"),
         rows=f"{RESULTS}/data/{DATASET}-{{split}}_formatted.json",
         rubric=RUBRIC,
-        code=script("respond"),
     output:
         f"{RESULTS}/{{model}}/{{policy}}/{{split}}/responses.csv",
     log:
@@ -31,6 +30,7 @@ rule respond:
         mem_mb=resource("generation", "mem_mb"),
         runtime=minutes("generation"),
     params:
+        code=code("respond"),
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             dtype=entry(wildcards)["dtype"],
@@ -60,7 +60,6 @@ rule gather:
     input:
         rows=f"{RESULTS}/data/{DATASET}-{{split}}_formatted.json",
         shards=shards,
-        code=script("gather"),
     output:
         f"{RESULTS}/{{model}}/{{policy}}/{{split}}/responses.csv",
     log:
@@ -76,6 +75,7 @@ rule gather:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("gather"),
         samples=lambda wildcards: answering(wildcards)["samples"],
     shell:
         "python scripts/gather.py {input.rows:q} {input.shards:q} --samples {params.samples} --output {output:q}"
@@ -88,7 +88,6 @@ rule pair:
         rows=f"{RESULTS}/data/{DATASET}-dpo_formatted.json",
         responses=f"{RESULTS}/{{model}}/sft/dpo/responses.csv",
         rubric=RUBRIC,
-        code=script("pair"),
     output:
         pairs=f"{RESULTS}/{{model}}/preferences.json",
         counts=f"{RESULTS}/{{model}}/preferences_counts.json",
@@ -103,6 +102,7 @@ rule pair:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("pair"),
         settings=settings(**choices(), paper_rules=config["paper_rules"], seed=config["seed"]),
     shell:
         "python scripts/pair.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q}"

@@ -7,7 +7,6 @@ rule preflight:
     """Check in seconds, before anything starts, what the runs need against what there is."""
     input:
         rubric=RUBRIC,
-        code=script("preflight"),
     log:
         f"{RESULTS}/logs/preflight.log",
     retries: 0

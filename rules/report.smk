@@ -18,8 +18,6 @@ rule card:
         audit=audit_of,
         splits=f"{RESULTS}/data/splits.json",
         rubric=RUBRIC,
-        code=script("card"),
-        template=os.path.relpath(ROOT / "scripts/pedalign/card.md"),
     output:
         f"{RESULTS}/{{model}}/{{policy}}/README.md",
     log:
@@ -33,6 +31,7 @@ rule card:
         mem_mb=1000,
         runtime=10,
     params:
+        code=code("card", "pedalign/card.md"),
         dataset=DATASET,
         source=config["source"],
         origin=origin,
@@ -57,7 +56,6 @@ rule summarize:
         audits=audits(),
         splits=f"{RESULTS}/data/splits.json",
         rubric=RUBRIC,
-        code=script("summarize"),
     output:
         report(f"{RESULTS}/summary.csv", category="Results", labels={"table": "all runs"}),
     log:
@@ -71,6 +69,7 @@ rule summarize:
         mem_mb=1000,
         runtime=10,
     params:
+        code=code("summarize"),
         dataset=DATASET,
         valid_format=config["checks"]["valid_format"],
     shell:
@@ -93,8 +92,6 @@ rule report:
         audits=audits(),
         counts=[f"{RESULTS}/{model}/preferences_counts.json" for model in ALIGNED_HERE],
         rubric=RUBRIC,
-        code=script("report"),
-        page=[os.path.relpath(ROOT / f"scripts/pedalign/report.{kind}") for kind in ("html", "js")],
     output:
         page=report(f"{RESULTS}/report.html", category="Results", labels={"table": "the report page"}),
         charts=report(
@@ -115,6 +112,7 @@ rule report:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("report", "pedalign/report.html", "pedalign/report.js"),
         dataset=DATASET,
         results=lambda wildcards, output: str(Path(output[0]).parent),
         tutors=TUTORS,
@@ -131,7 +129,6 @@ rule provenance:
     input:
         summary=f"{RESULTS}/summary.csv",
         artifacts=artifacts(),
-        code=script("provenance"),
     log:
         f"{RESULTS}/logs/provenance.log",
     retries: 0

@@ -3,7 +3,6 @@ rule base:
     input:
         conversations=f"{RESULTS}/data/{DATASET}-sft.json",
         rubric=RUBRIC,
-        code=script("base"),
     output:
         model=directory(f"{RESULTS}/{{model}}/base"),
         manifest=f"{RESULTS}/{{model}}/base.json",
@@ -18,6 +17,7 @@ rule base:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code("base"),
         settings=lambda wildcards: settings(**rendering(wildcards), **architecture(wildcards), seed=config["seed"]),
     shell:
         "python scripts/base.py {input.conversations:q} --rubric {input.rubric:q} --output {output.model:q}"
@@ -30,7 +30,6 @@ rule audit:
         base_inputs,
         splits=SPLIT_FILES,
         rubric=RUBRIC,
-        code=script("audit"),
     output:
         f"{RESULTS}/{{model}}/sft/audit.json",
     log:
@@ -45,6 +44,7 @@ rule audit:
         runtime=30,
         limits=lambda wildcards: settings(**limits(wildcards.model)),
     params:
+        code=code("audit"),
         settings=lambda wildcards: settings(**rendering(wildcards)),
         model=base_model,
         state=state_of(lambda wildcards: entry(wildcards).get("path")),
@@ -55,8 +55,6 @@ rule audit:
 
 rule adopt:
     """A tutor that was trained elsewhere: `sft:` or `aligned:` of a model's entry names its checkpoint."""
-    input:
-        code=script("adopt"),
     output:
         checkpoint=directory(f"{RESULTS}/{{tutor}}/checkpoint"),
         manifest=f"{RESULTS}/{{tutor}}/checkpoint.json",
@@ -73,6 +71,7 @@ rule adopt:
         mem_mb=4000,
         runtime=120,
     params:
+        code=code("adopt"),
         source=adopted_source,
         state=state_of(adopted_source),
     shell:
@@ -87,7 +86,6 @@ rule finetune:
         conversations=f"{RESULTS}/data/{DATASET}-sft.json",
         audit=f"{RESULTS}/{{model}}/sft/audit.json",
         rubric=RUBRIC,
-        code=script("finetune"),
     output:
         checkpoint=directory(f"{RESULTS}/{{model}}/sft/checkpoint"),
         manifest=f"{RESULTS}/{{model}}/sft/checkpoint.json",
@@ -111,6 +109,7 @@ rule finetune:
         unlearned=config["checks"]["unlearned"],
         engine=lambda wildcards: entry(wildcards)["generation"].get("engine", "auto"),
     params:
+        code=code("finetune"),
         settings=lambda wildcards: settings(
             rendering=rendering(wildcards),
             training=training(wildcards, "sft", config["seed"]),

@@ -1,5 +1,6 @@
 """Copies of the repository in which workflows run."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -38,13 +39,11 @@ class Checkout:
         """Rule → number of jobs that a dry run plans; `all` and other targets left out."""
         answer = self.snakemake("--dry-run", "--quiet", "rules", *arguments, config=config)
         assert answer.returncode == 0, answer.stdout + answer.stderr
-        lines = answer.stdout.splitlines()
-        if not any(line.startswith("Job stats") for line in lines):
+        told = re.search(r"^\d+ jobs?: (.*)$", answer.stdout + answer.stderr, re.MULTILINE)
+        if not told:
             assert "Nothing to be done" in answer.stdout + answer.stderr
             return {}
-        rows = lines[lines.index("Job stats:") + 3 :]
-        counts = dict(line.split() for line in rows[: rows.index(next(r for r in rows if r.startswith("total")))])
-        return {rule: int(count) for rule, count in counts.items() if rule != "all"}
+        return {rule: int(count or 1) for count, rule in re.findall(r"(?:(\d+) x )?(\w+)(?:, |$)", told[1])}
 
     def provenance(self, artifact: str) -> str:
         """What scripts/provenance.py says of an artifact."""

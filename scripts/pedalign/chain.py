@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pedalign.artifacts import sha256
 from pedalign.errors import UserError
-from pedalign.provenance import ROOT, Hashes, manifest_path, read_record, record_path, verified, versions
+from pedalign.provenance import Hashes, manifest_path, other_code, read_record, record_path, verified, versions
 
 
 @dataclass
@@ -33,6 +32,10 @@ class Link:
             made = self.record
             yield f"  sha256 {made['sha256']}, {made['bytes']} bytes"
             yield f"  made {made['made']} by {made['made_by']}, commit {made['git_commit'] or 'unknown'}"
+            yield from (
+                f"  accepted {one['when']}, commit {one['git_commit'] or 'unknown'}, though stale: {one['reason']}"
+                for one in made.get("accepted", [])
+            )
             yield f"  settings {json.dumps(made['settings'], ensure_ascii=False)}"
             yield f"  versions {', '.join(f'{package} {number}' for package, number in made['versions'].items())}"
             yield from (f"  from {source} (sha256 {found[:12]}…)" for source, found in made["made_from"].items())
@@ -94,7 +97,8 @@ def _link(path: Path, now: dict[str, str | UserError]) -> Link:
     else:
         link.notes.append("it is gone, as shards are once they are gathered")
     link.problems += _other_sources(record["made_from"], now)
-    link.notes += _changes("code", record["code"], {name: _hash(ROOT / name) for name in record["code"]})
+    if other := other_code(record):
+        link.notes.append(f"other code: {', '.join(other)}")
     link.notes += _changes("versions", record["versions"], {**dict.fromkeys(record["versions"]), **versions()})
     return link
 
@@ -105,10 +109,6 @@ def _other_sources(made_from: Hashes, now: dict[str, str | UserError]) -> Iterat
         found = _found(source, now) if Path(source).exists() else was
         if isinstance(found, str) and found != was:
             yield f"{source} is another than it was made from; run the workflow again"
-
-
-def _hash(path: Path) -> str | None:
-    return sha256(path) if path.is_file() else None
 
 
 def _changes(what: str, then: dict[str, Any], now: dict[str, Any]) -> list[str]:

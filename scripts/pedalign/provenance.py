@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pedalign.artifacts import read_json, sha256, write_json
+from pedalign.code_digest import changed, code
 from pedalign.errors import UserError
-from pedalign.sources import script_sources
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -186,13 +186,12 @@ def write_manifest(path: Path, checkpoint: Path, inputs: Hashes, settings: Mappi
 def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any]) -> None:
     """Put on record what the running script made the `artifacts` from; `inputs` are what `verified` gave."""
     script = Path(sys.argv[0]).resolve()
-    sources = script_sources(script) if script.is_file() else []  # as in python -c
     origin = {
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made": _now(),
         "made_by": os.path.relpath(script, ROOT),
         "made_from": {path: found or hub_commit(path) for path, found in inputs.items()},
         "settings": settings,
-        "code": {os.path.relpath(source, ROOT): sha256(Path(source)) for source in sources},
+        "code": code(script) if script.is_file() else {},  # none as in python -c
         "versions": versions(),
         "git_commit": git_commit(),
     }
@@ -200,6 +199,33 @@ def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any
         file = {"artifact": str(artifact), "sha256": sha256(artifact), "bytes": artifact.stat().st_size}
         facts = {**file, **origin}
         write_json(record_path(artifact), {**facts, "sha256_of_this": _seal(facts)})
+
+
+def accept(artifact: Path, reason: str) -> None:
+    """Put on record that a person takes an artifact for what the code and settings of now would make.
+
+    `reason`: why it counted as stale. The record goes on saying what it was made from. An artifact without a record is
+    left alone.
+    Raises UserError where the artifact, or its record, is not as it was made.
+    """
+    if not artifact.is_file() or not record_path(artifact).is_file():
+        return
+    _check_file(artifact)
+    facts = read_record(artifact)
+    now = {"when": _now(), "reason": reason, "code": code(ROOT / facts["made_by"]), "git_commit": git_commit()}
+    facts["accepted"] = [*facts.get("accepted", []), now]
+    write_json(record_path(artifact), {**facts, "sha256_of_this": _seal(facts)})
+
+
+def other_code(facts: Mapping[str, Any]) -> list[str]:
+    """Files whose code is other now than when an artifact was made or accepted, by its record."""
+    then = facts.get("accepted", [facts])[-1]["code"]
+    script = ROOT / facts["made_by"]
+    return changed(then, code(script)) if script.is_file() else [f"{facts['made_by']} is gone"]
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def hub_commit(model: str) -> str:

@@ -26,10 +26,10 @@ import torch.distributed as distributed
 from transformers import TrainerCallback
 
 from pedalign.artifacts import read_json, sha256, sync, write_json, write_text
+from pedalign.code_digest import digest
 from pedalign.errors import UserError
 from pedalign.processes import is_first_process, processes, sharded
 from pedalign.provenance import folder_hashes
-from pedalign.sources import script_sources
 
 KEPT = 2  # whole states; one more lies there while it is written
 _WHOLE = "whole.json"
@@ -115,7 +115,7 @@ def origin(script: Path, settings: dict[str, Any], files: Sequence[Path], model:
         "settings": settings,
         "data": {file.name: sha256(file) for file in files},
         "model": _model_fingerprint(model),
-        "code": hashlib.sha256(b"".join(Path(path).read_bytes() for path in script_sources(script))).hexdigest(),
+        "code": digest(script),
         "versions": {package: version(package) for package in _DECIDING},
     }
     return Origin(decides, processes(), sharded(), counted)

@@ -60,7 +60,7 @@ def _workflow(changes: dict[str, Any]) -> Callable[[], None]:
 
 def _script(changes: dict[str, Any]) -> Callable[[], None]:
     folder = _checkout(changes)
-    command = _snakemake("--dry-run", "--printshellcmds")
+    command = _snakemake("--dry-run", "--printshellcmds", "--verbose")
     plan = subprocess.run(command, cwd=folder.name, check=True, capture_output=True, text=True)
     Path(folder.name, "run.sh").write_text(shell_script(plan.stdout + plan.stderr), encoding="utf-8")
     return partial(_call, folder, "bash", "run.sh")

@@ -110,7 +110,7 @@ def test_too_little_memory_is_said_by_name(checkout, call: Start):
     assert running.finish() == 1
     (job,) = running.jobs("finetune")
     assert f"Slurm job {job['JobId']} ended as" in running.said and "raise mem_mb" in running.said
-    assert "Error in rule finetune" in running.said and job["StdOut"] in running.said
+    assert "finetune results/tiny/sft/checkpoint failed" in running.said and job["StdOut"] in running.said
 
 
 def test_a_full_disk_for_logs_does_not_end_a_training(checkout, call: Start, small_disk: Path, undisturbed):
@@ -138,7 +138,10 @@ def test_a_job_that_can_never_start_is_cancelled_and_named(checkout, call: Start
         assert running.finish(120) == 1
     finally:
         idle.command("scontrol", "update", "partitionname=gpu", "maxtime=infinite")
-    assert "more time than the partition gives" in running.said and "Error in rule finetune" in running.said
+    assert (
+        "more time than the partition gives" in running.said
+        and "finetune results/tiny/sft/checkpoint failed" in running.said
+    )
     assert not any(job["JobState"] == "PENDING" for job in running.jobs("finetune"))
 
 

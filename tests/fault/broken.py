@@ -23,7 +23,7 @@ PATIENCE = 600  # seconds
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the run, by what Snakemake says of it as it starts."""
+    """A job of the run, by what Snakemake says of it as it starts (--verbose)."""
 
     rule: str
     log: str
@@ -56,7 +56,7 @@ class Call:
     def __init__(self, checkout: Checkout, cores: int = 1) -> None:
         self.said = checkout.path / f"said-{time.monotonic_ns()}"
         with self.said.open("wb") as file:
-            command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
+            command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--verbose"]
             self.process = subprocess.Popen(
                 command,
                 cwd=checkout.path,

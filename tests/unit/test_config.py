@@ -10,7 +10,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pedalign.config import SCHEMA, Policy, algorithms, parse_policy, policy_name, validate
-from pedalign.sources import script_sources
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -85,18 +84,3 @@ def test_a_policys_name_says_exactly_what_its_run_says(algorithm, beta, seed) ->
 def test_a_policy_of_another_form_is_refused(refused, name: str) -> None:
     with refused(f"'{name}'", "dpo-b0.1"):
         parse_policy(name, 42)
-
-
-@pytest.mark.parametrize(
-    "line", ["from pedalign.a import x", "import pedalign.a", "from pedalign import a", "from pedalign import b, a"]
-)
-@pytest.mark.parametrize("indent", ["", "    "])
-def test_a_module_is_found_however_and_wherever_it_is_imported(tmp_path, line: str, indent: str) -> None:
-    (tmp_path / "pedalign").mkdir()
-    for name, text in {
-        "pedalign/a.py": "",
-        "pedalign/b.py": "",
-        "s.py": f"def main():\n    pass\nif True:\n{indent or '  '}{line}\n",
-    }.items():
-        (tmp_path / name).write_text(text)
-    assert str(tmp_path / "pedalign/a.py") in script_sources(tmp_path / "s.py")

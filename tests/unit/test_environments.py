@@ -16,8 +16,8 @@ import pytest
 import yaml
 from local_server import Server, serving
 
+from pedalign.code_digest import imported_files
 from pedalign.provenance import PACKAGES
-from pedalign.sources import script_sources
 
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
@@ -40,8 +40,8 @@ def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def imported(path: str) -> set[str]:
-    nodes = list(ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))))
+def imported(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"pedalign"} - ELSEWHERE
@@ -49,7 +49,9 @@ def imported(path: str) -> set[str]:
 
 @pytest.mark.parametrize("rule", sorted(ENVIRONMENTS))
 def test_the_environment_of_a_rule_holds_every_package_that_its_script_imports(rule: str) -> None:
-    modules = {name for path in script_sources(ROOT / f"scripts/{rule}.py") for name in imported(path)}
+    modules = {
+        name for path in imported_files(ROOT / f"scripts/{rule}.py", all_of_them=True) for name in imported(path)
+    }
     distributions = {COMES_WITH.get(name, _distributions()[name][0].lower()) for name in modules}
     assert distributions <= pinned(ENVIRONMENTS[rule])
 

@@ -10,7 +10,6 @@ import yaml
 
 from pedalign import config as configuration
 from pedalign.artifacts import read_csv, read_json, whole_directory, write_columns, write_csv, write_text
-from pedalign.sources import script_sources
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,41 +46,6 @@ def test_the_templates_of_the_schema_are_those_that_can_be_rendered():
 
     schema = yaml.safe_load(configuration.SCHEMA.read_text())
     assert set(schema["$defs"]["model"]["properties"]["template"]["enum"]) == set(END_TOKENS)
-
-
-def test_a_scripts_sources_are_all_modules_that_it_imports_and_no_others():
-    def modules(script: str) -> set[str]:
-        return {Path(path).stem for path in script_sources(ROOT / "scripts" / f"{script}.py")}
-
-    assert modules("pair") == {
-        "pair",
-        "artifacts",
-        "errors",
-        "literal",
-        "paper",
-        "phases",
-        "preferences",
-        "provenance",
-        "records",
-        "responses",
-        "rubric",
-        "schema",
-        "settings",
-        "sources",
-    }
-    assert "training" in modules("finetune") and "metrics" not in modules("finetune")
-    assert "statistics" in modules("score") and "template" not in modules("score")
-
-
-def test_a_source_is_found_wherever_the_import_stands(tmp_path):
-    (tmp_path / "pedalign").mkdir()
-    (tmp_path / "pedalign/a.py").write_text("def f():\n    from pedalign.b import x\n")
-    (tmp_path / "pedalign/b.py").write_text("import pedalign.c\n")
-    for name in ("c", "d"):
-        (tmp_path / f"pedalign/{name}.py").write_text("")
-    (tmp_path / "s.py").write_text("from pedalign.a import f\n")
-    found = script_sources(tmp_path / "s.py")
-    assert [Path(path).name for path in found] == ["a.py", "b.py", "c.py", "s.py"]
 
 
 def requirements(lines: list[str]) -> dict[str, str]:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from pedalign.chain import chain
+from pedalign.code_digest import module
 from pedalign.provenance import (
     PACKAGES,
+    accept,
     check_recorded,
     manifest_path,
+    read_record,
     record,
     record_path,
     verified,
@@ -126,7 +129,7 @@ def test_the_chain_goes_back_to_what_no_stage_made(made, root) -> None:
     told = "\n".join(links["table.csv"].lines())
     for fact in ("scripts/score.py", '{"seed": 1}', "torch ", "rows.json (sha256 "):
         assert fact in told
-    assert "scripts/pedalign/metrics.py" in links["table.csv"].record["code"]
+    assert "pedalign/metrics.py" in links["table.csv"].record["code"]
 
 
 def test_the_chain_names_what_was_changed_and_what_was_made_anew(made) -> None:
@@ -139,13 +142,40 @@ def test_the_chain_names_what_was_changed_and_what_was_made_anew(made) -> None:
 
 def test_the_chain_notes_code_and_versions_that_have_changed_since(made, root, tmp_path, monkeypatch) -> None:
     shutil.copytree(root / "scripts", tmp_path / "scripts")
+    monkeypatch.setattr("pedalign.provenance.ROOT", tmp_path)
     with (tmp_path / "scripts/score.py").open("a") as file:
-        file.write("# changed")
-    monkeypatch.setattr("pedalign.chain.ROOT", tmp_path)
+        file.write("# only a comment\n")
+    assert next(iter(chain([made]))).notes == []
+    with (tmp_path / "scripts/pedalign/metrics.py").open("a") as file:
+        file.write("changed = 1\n")
+    module.cache_clear()
     monkeypatch.setattr("pedalign.chain.versions", lambda: {**versions(), "torch": "1.0"})
     link = next(iter(chain([made])))
-    assert link.notes == ["other code: scripts/score.py", "other versions: torch"]
+    assert link.notes == ["other code: pedalign/metrics.py", "other versions: torch"]
     assert not link.problems
+
+
+def test_an_artifact_that_a_person_accepts_is_on_record_as_accepted_and_not_as_made(made, root, tmp_path, monkeypatch):
+    shutil.copytree(root / "scripts", tmp_path / "scripts")
+    monkeypatch.setattr("pedalign.provenance.ROOT", tmp_path)
+    with (tmp_path / "scripts/pedalign/metrics.py").open("a") as file:
+        file.write("changed = 1\n")
+    module.cache_clear()
+    before = read_record(made)
+    accept(made, "code changed: pedalign/metrics.py")
+    after = read_record(made)
+    assert {**after, "accepted": None} == {**before, "accepted": None}
+    link = next(iter(chain([made])))
+    assert not link.notes and not link.problems
+    assert "though stale: code changed: pedalign/metrics.py" in "\n".join(link.lines())
+    accept(made.with_name("rows.json"), "no stage made it")
+    assert not record_path(made.with_name("rows.json")).exists()
+
+
+def test_what_is_not_as_it_was_made_can_not_be_accepted(made, refused) -> None:
+    flipped(made)
+    with refused("table.csv: is not as it was made"):
+        accept(made, "")
 
 
 def test_the_chain_names_a_record_that_was_changed(made) -> None:

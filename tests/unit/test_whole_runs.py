@@ -52,7 +52,7 @@ def test_the_script_has_the_stages_in_a_row_by_other_ways_and_without_what_those
 
 
 def test_it_is_made_of_the_workflows_own_plan(root, tmp_path):
-    plan = ["snakemake", "--dry-run", "--printshellcmds", "--forceall", "--cores", "1"]
+    plan = ["snakemake", "--dry-run", "--printshellcmds", "--verbose", "--forceall", "--cores", "1"]
     planned = subprocess.run(plan, cwd=root, capture_output=True, text=True, check=True)
     script = shell_script(planned.stdout + planned.stderr)
     stages = [line.split()[1:3] for line in script.splitlines()[2:]]

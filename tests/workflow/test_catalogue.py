@@ -22,10 +22,10 @@ def requests(plan):
 @pytest.mark.parametrize("model", ["mistral-7b", "zephyr-7b", "vicuna-7b", "mistral-7b-v3", "llama-3.1-8b"])
 def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout):
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-    command = ["snakemake", "--dry-run", "--cores", "16", f"results/{model}/dpo-b0.1/test/metrics.json"]
+    command = ["snakemake", "--dry-run", "--verbose", "--cores", "16", f"results/{model}/dpo-b0.1/test/metrics.json"]
     answer = subprocess.run(command, cwd=checkout.path, env=os.environ | nowhere, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    asked = requests(answer.stdout)
+    asked = requests(answer.stdout + answer.stderr)
     assert "base" not in asked  # a pretrained model
     for rule, gpus in (("finetune", "4"), ("optimize", "4"), ("respond", "1"), ("reference", "1")):
         assert (asked[rule]["gpu"], asked[rule]["nodes"]) == (gpus, "1"), rule

@@ -46,7 +46,7 @@ def test_up_to_so_many_is_what_the_machine_has_and_jobs_share_it_one_at_a_time(f
     monkeypatch.setenv("PEDALIGN_LEASES", str(checkout.path / "leases"))
     answer = checkout.snakemake("--cores", "8", "align", config=with_gpus(checkout, "up to 4", "up to 2", 1))
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "rule finetune" not in answer.stderr
+    assert "finetune results/" not in answer.stderr and "optimize results/" in answer.stderr
     trainings = logs(checkout, "*-b0.1/checkpoint.log")
     assert len(trainings) == 3 and all("leased 1 GPU of this machine: 5" in log for log in trainings)
     assert any("waiting for 1 GPU" in log for log in trainings)  # three alignments at a time, and one GPU

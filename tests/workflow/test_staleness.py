@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,41 @@ FINETUNING = {"finetune": 1, "pair": 1, "reference": 1, "optimize": 1, "respond"
 EVERYTHING = {"split": 1, "base": 1, "audit": 1, **FINETUNING}
 
 
-def comment(module: str) -> Callable[[Path], None]:
+def other(module: str) -> Callable[[Path], None]:
+    """One more statement in a module."""
+
     def change(path: Path) -> None:
         with (path / "scripts" / "pedalign" / module).open("a") as file:
-            file.write("# one more comment\n")
+            file.write("\n_ONE_MORE = 1\n")
 
     return change
+
+
+def replaced(file: str, old: str, new: str) -> Callable[[Path], None]:
+    """Other words in a file of scripts/pedalign."""
+
+    def change(path: Path) -> None:
+        place = path / "scripts/pedalign" / file
+        text = place.read_text()
+        assert old in text
+        place.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def commented_everywhere(path: Path) -> None:
+    for file in path.rglob("scripts/**/*.py"):
+        file.write_text(f"# {file.name}\n{file.read_text()}\n# the end\n")
+
+
+def moved(path: Path) -> None:
+    """metrics.py into a package, with another name."""
+    library = path / "scripts/pedalign"
+    (library / "room").mkdir()
+    (library / "room/__init__.py").touch()
+    (library / "metrics.py").rename(library / "room/measures.py")
+    for file in path.rglob("scripts/**/*.py"):
+        file.write_text(file.read_text().replace("pedalign.metrics", "pedalign.room.measures"))
 
 
 def setting(*keys: str, value: object) -> Callable[[Path], None]:
@@ -90,16 +120,22 @@ TABLE = {
     ),
     "where the curves are to be seen": (setting("trackers", value=[]), {}),
     "how often states are saved": (setting("training_state", value={"minutes": 1, "steps": 7}), {}),
-    "how jobs are launched": (comment("launching.py"), {}),
-    "how GPUs are leased": (comment("leases.py"), {}),
-    "a comment in a module of two stages": (comment("metrics.py"), SCORING),
-    "a metric's code": (comment("statistics.py"), {"perplexity": 2, **SCORING}),
-    "the perplexity's code": (comment("perplexity.py"), {"perplexity": 2, **SHOWING}),
-    "the code that builds pairs": (comment("preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
-    "the summary's code": (comment("summary.py"), SHOWING),  # cards tell no more than it does
-    "how the table is printed": (comment("table.py"), {}),
-    "how the report is drawn": (comment("charts.py"), {"report": 1}),
-    "an algorithm's code": (comment("alignment.py"), ALIGNING),
+    "a comment in every script and module": (commented_everywhere, {}),
+    "a docstring": (replaced("alignment.py", '"""', '"""In other words: '), {}),
+    "a message": (replaced("template.py", "is not known", "is none of ours"), {}),
+    "what the progress looks like": (other("progress.py"), {}),
+    "how jobs are launched": (other("launching.py"), {}),
+    "how GPUs are leased": (other("leases.py"), {}),
+    "a module that is moved and renamed": (moved, {}),
+    "a module of two stages": (other("metrics.py"), SCORING),
+    "a metric's code": (other("statistics.py"), {"perplexity": 2, **SCORING}),
+    "the perplexity's code": (other("perplexity.py"), {"perplexity": 2, **SHOWING}),
+    "the code that builds pairs": (other("preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
+    "the summary's code": (other("summary.py"), SHOWING),  # cards tell no more than it does
+    "how the table is printed": (other("table.py"), {}),
+    "how the report is drawn": (other("charts.py"), {"report": 1}),
+    "the report's wording": (replaced("report.html", "<p", "<p "), {"report": 1}),
+    "the formula of a loss": (replaced("alignment.py", '_pairwise("sigmoid")', '_pairwise("hinge")'), ALIGNING),
     "resamples of the bootstrap": (setting("evaluation", "resamples", value=300), {"perplexity": 2, **SCORING}),
     "most pairs of one prompt": (
         setting("preferences", value={"per_prompt": 2}),
@@ -151,6 +187,41 @@ def test_a_change_reruns_exactly_what_depends_on_it(what, finished, tmp_path):
     checkout = finished.copy(tmp_path / "checkout")
     change(checkout.path)
     assert checkout.planned("--cores", "2") == expected
+
+
+def test_a_dry_run_says_which_code_changed(finished, tmp_path):
+    checkout = finished.copy(tmp_path / "checkout")
+    other("preferences.py")(checkout.path)
+    other("charts.py")(checkout.path)
+    told = checkout.snakemake("--dry-run", "--cores", "2")
+    reasons = dict(re.findall(r"^ *(\w+) results/\S+.*\((.*)\)$", told.stdout + told.stderr, re.MULTILINE))
+    assert reasons["pair"] == "code changed: pedalign/preferences.py"
+    assert "after results/tiny/preferences.json" in reasons["reference"]
+    assert "code changed: pedalign/charts.py" in reasons["report"]
+
+
+def test_new_code_that_makes_the_same_is_accepted_and_on_record(finished, tmp_path):
+    checkout = finished.copy(tmp_path / "checkout")
+    before = (checkout.path / "results/tiny/dpo-b0.1/checkpoint/model.safetensors").read_bytes()
+    other("alignment.py")(checkout.path)
+    assert checkout.planned("--cores", "2") == ALIGNING
+    answer = checkout.snakemake("--cores", "2", "--touch")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert checkout.planned("--cores", "2") == {}
+    assert (checkout.path / "results/tiny/dpo-b0.1/checkpoint/model.safetensors").read_bytes() == before
+    told = checkout.provenance("results/tiny/dpo-b0.1/checkpoint.json")
+    assert re.search(r"accepted \d{4}-.*, though stale: code changed: pedalign/alignment.py", told)
+    assert "other code" not in told and "PROBLEM" not in told
+    assert "accepted" not in checkout.provenance("results/tiny/sft/checkpoint.json")
+
+
+def test_what_is_not_as_it_was_made_is_not_accepted(finished, tmp_path):
+    checkout = finished.copy(tmp_path / "checkout")
+    other("metrics.py")(checkout.path)
+    metrics = checkout.path / "results/tiny/sft/test/metrics.json"
+    metrics.write_text(metrics.read_text().replace("0", "1"))
+    answer = checkout.snakemake("--cores", "2", "--touch")
+    assert answer.returncode != 0 and "metrics.json: is not as it was made" in answer.stdout + answer.stderr
 
 
 @pytest.mark.parametrize("cores", ["1", "8"])

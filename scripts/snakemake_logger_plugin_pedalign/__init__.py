@@ -1,0 +1,135 @@
+"""What a call of Snakemake prints: a line when a job starts (what it makes, and why), and one when it ends.
+
+`--verbose` prints what Snakemake itself does; its log file under .snakemake/log always has that.
+"""
+
+import logging
+import sys
+import time
+from typing import Any
+
+from snakemake.logging import ColorizingTextHandler, DefaultFormatter, get_event
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from pedalign.staleness import in_words
+
+# What Snakemake says of itself, by how it begins.
+_SKIPPED = (
+    "Assuming unrestricted shared filesystem usage",
+    "Building DAG of jobs",
+    "Complete log(s)",
+    "Conda environments: ignored",
+    "Config file ",
+    "Elapsed time",
+    "Group jobs: inactive",
+    "If you are sure that a change for a certain output file",
+    "If you prefer that only modification time is used",
+    "Reasons:",
+    "Rules with ",
+    "Select jobs to execute",
+    "Singularity containers: ignored",
+    "Some jobs were triggered by provenance information",
+    "Using shell",
+    "Using workflow specific profile",
+)
+_DRY_RUN = "This was a dry-run"
+_MISSING = "jobs have missing provenance/metadata"
+_ACCEPT = "\nNew code that makes the same: the same call with --touch in place of -n takes what is there as made by it."
+_SKIPPED_EVENTS = {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.PROGRESS}
+
+
+class Lines(DefaultFormatter):
+    """One line for a job that starts, and for one that ends."""
+
+    def __init__(self, dry_run: bool, quiet: Any, show_failed_logs: bool) -> None:
+        super().__init__(quiet, show_failed_logs)
+        self.dry_run = dry_run
+        self.started: dict[int, tuple[str, float]] = {}
+        self.total = self.done = 0
+        self.other_code = False
+        self.touch = not {"--touch", "-t"}.isdisjoint(sys.argv)
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = get_event(record)
+        text = "" if event else str(record.msg).strip()
+        if text.startswith(_SKIPPED) or event in _SKIPPED_EVENTS or _MISSING in text:
+            return ""
+        if text.startswith(_DRY_RUN):
+            return f"{_DRY_RUN}: nothing was made.{_ACCEPT if self.other_code else ''}"
+        return super().format(record)
+
+    def format_run_info(self, msg: dict[str, Any]) -> str:
+        """How many jobs of which rule; at the end of a dry run it comes again."""
+        jobs = {rule: count for rule, count in msg["stats"].items() if rule not in ("all", "total")}
+        again, self.total = bool(self.total), sum(jobs.values())
+        told = ", ".join(f"{count} x {rule}" if count > 1 else rule for rule, count in jobs.items())
+        return "" if again or not jobs else f"{self.total} job{'s' * (self.total > 1)}: {told}"
+
+    def format_job_info(self, msg: dict[str, Any]) -> str:
+        if not msg["output"] and not msg["shellcmd"]:  # a target, which only names others
+            return ""
+        name = " ".join([msg["rule_name"], *msg["output"][:1]])
+        self.started[msg["jobid"]] = name, time.monotonic()
+        why = in_words(msg["reason"], msg["output"])
+        self.other_code |= "code changed" in why
+        return "" if self.touch else f"{self._time()}{name} ({why})"
+
+    def format_job_finished(self, msg: dict[str, Any]) -> str:
+        if msg["job_id"] not in self.started:
+            return ""
+        self.done += 1
+        name, since = self.started[msg["job_id"]]
+        how = "taken as it is" if self.touch else f"done in {time.monotonic() - since:.0f} s"
+        return f"{self._time()}{name} {how} ({self.done} of {self.total})"
+
+    def format_job_error(self, msg: dict[str, Any]) -> str:
+        """What the job itself said stands above, and in its log."""
+        name = " ".join([msg["rule_name"], *msg["output"][:1]])
+        told = f"{self._time()}{name} failed; its log: {', '.join(msg['log']) or 'none'}"
+        aux = "".join(f"\n    {key}: {value}" for key, value in msg["aux"].items())
+        return "\n".join([told + aux, *self._logs(msg)])
+
+    def _logs(self, msg: dict[str, Any]) -> list[str]:
+        if not (self.show_failed_logs and msg["log"]):
+            return []
+        whole = super().format_job_error(msg)
+        return whole[whole.find("Logfile ") :].splitlines()
+
+    def _time(self) -> str:
+        return "" if self.dry_run else time.strftime("%H:%M:%S ")
+
+
+class LogHandler(LogHandlerBase):
+    """Snakemake's own handler for terminals, with other lines."""
+
+    def __post_init__(self) -> None:
+        settings = self.common_settings
+        usual = DefaultFormatter(settings.quiet, settings.show_failed_logs)
+        ours = Lines(settings.dryrun, settings.quiet, settings.show_failed_logs)
+        stream = sys.stdout if settings.stdout else sys.stderr
+        self._terminal = ColorizingTextHandler(settings.nocolor, stream, usual if settings.verbose else ours)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._terminal.last_msg_was_job_info = True  # no empty lines between jobs
+        self._terminal.emit(record)
+
+    @property
+    def writes_to_stream(self) -> bool:
+        return True
+
+    @property
+    def writes_to_file(self) -> bool:
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        return False
+
+    @property
+    def has_formatter(self) -> bool:
+        return True
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        return False
