@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Page, sync_playwright
 
-from pedalign.artifacts import read_json
+from pedalign.core.artifacts import read_json
 
 DOCS = Path(__file__).parent
 PORT = 7867

@@ -12,9 +12,9 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from pedalign.artifacts import read_csv, read_json, write_text
-from pedalign.benchmark import benchmark_report
-from pedalign.table import table
+from pedalign.benchmarks.comparison import benchmark_report
+from pedalign.core.artifacts import read_csv, read_json, write_text
+from pedalign.reporting.table import table
 
 ROOT = Path(__file__).parents[1]
 

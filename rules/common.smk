@@ -9,11 +9,15 @@ from pathlib import Path
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
+# The library beside this Snakefile, where plugins of an environment that another checkout installed brought that one's.
+for name in [name for name in sys.modules if name.partition(".")[0] == "pedalign"]:
+    if not (sys.modules[name].__file__ or "").startswith(str(ROOT)):
+        del sys.modules[name]
 
-from pedalign.artifacts import read_csv, read_json
-from pedalign.calls import check_clock, check_writable, live
-from pedalign.code_digest import digest
-from pedalign.config import (
+from pedalign.core.artifacts import read_csv, read_json
+from pedalign.cluster.snakemake_calls import check_clock, check_writable, live
+from pedalign.core.code_digest import digest
+from pedalign.core.config import (
     adopted,
     answering_settings,
     cut_length,
@@ -23,19 +27,20 @@ from pedalign.config import (
     settings,
     validate,
 )
-from pedalign.errors import UserError
-from pedalign.length_limits import LengthSettings, expect_lengths_fit
-from pedalign.leases import visible_devices
-from pedalign.progress import TERMINAL
-from pedalign.provenance import accept, check_recorded, checkpoint_state
-from pedalign.published import PUBLISHED, check_published
-from pedalign.resources import check_machine, gpu_count, runtime, vllm_python
-from pedalign.rubric import instruction_text, load_rubric
-from pedalign.splits import SPLITS, dataset_files, perplexity_file
-from pedalign.staleness import in_words
-from pedalign.stopping import Stop
-from pedalign.submitted import mark_unfinished, records, refuse_beside
-from pedalign.table import table
+from pedalign.core.errors import UserError
+from pedalign.models.length_limits import LengthSettings, expect_lengths_fit
+from pedalign.cluster.gpu_locks import visible_devices
+from pedalign.core.progress import TERMINAL
+from pedalign.core.provenance import accept, check_recorded, checkpoint_state
+from pedalign.data.sources.published import PUBLISHED, check_published
+from pedalign.cluster.resources import check_machine, gpu_count, runtime
+from pedalign.generation.vllm_environment import vllm_python
+from pedalign.data.rubric import instruction_text, load_rubric
+from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
+from pedalign.core.staleness import in_words
+from pedalign.cluster.stopping import Stop
+from pedalign.cluster.job_registry import mark_unfinished, records, refuse_beside
+from pedalign.reporting.table import table
 from snakemake.iocontainers import InputFiles, Wildcards
 
 # Keep freed memory instead of handing it back to the system: with the large, short-lived tensors of training on the

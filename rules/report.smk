@@ -31,7 +31,7 @@ rule card:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code("card", "pedalign/card.md"),
+        code=code("card", "pedalign/reporting/card.md"),
         dataset=DATASET,
         source=config["source"],
         origin=origin,
@@ -112,7 +112,7 @@ rule report:
         mem_mb=2000,
         runtime=30,
     params:
-        code=code("report", "pedalign/report.html", "pedalign/report.js"),
+        code=code("report", "pedalign/reporting/report.html", "pedalign/reporting/report.js"),
         dataset=DATASET,
         results=lambda wildcards, output: str(Path(output[0]).parent),
         tutors=TUTORS,

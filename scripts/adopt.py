@@ -9,10 +9,10 @@ Writes  a checkpoint folder of links to its files, and a manifest, last
 
 from pathlib import Path
 
-from pedalign.artifacts import whole_directory
-from pedalign.errors import argument_parser, run
-from pedalign.models import find_checkpoint
-from pedalign.provenance import verified, write_manifest
+from pedalign.core.artifacts import whole_directory
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.provenance import verified, write_manifest
+from pedalign.models.checkpoints import find_checkpoint
 
 
 def main() -> None:

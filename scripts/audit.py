@@ -12,18 +12,18 @@ Writes  audit.json; fails where a stage would fail later, and says which text an
 from dataclasses import dataclass
 from pathlib import Path
 
-from pedalign.artifacts import write_json
-from pedalign.audit import audit
-from pedalign.conversation import split_conversations
-from pedalign.errors import argument_parser, run
-from pedalign.length_limits import LengthSettings, expect_lengths_fit, length_warnings
-from pedalign.model_limits import model_limits
-from pedalign.models import load_config, load_tokenizer
-from pedalign.phases import begin
-from pedalign.provenance import record, verified
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
-from pedalign.template import renderer
+from pedalign.core.artifacts import write_json
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.provenance import record, verified
+from pedalign.core.settings import from_json
+from pedalign.core.time_spent import begin
+from pedalign.data.conversations import split_conversations
+from pedalign.data.rubric import load_rubric
+from pedalign.models.checkpoints import load_config, load_tokenizer
+from pedalign.models.length_limits import LengthSettings, expect_lengths_fit, length_warnings
+from pedalign.models.limits import model_limits
+from pedalign.models.prompt_format import renderer
+from pedalign.training.audit import audit
 
 
 @dataclass(frozen=True)

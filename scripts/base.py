@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pedalign.artifacts import whole_directory
-from pedalign.conversation import split_conversations
-from pedalign.errors import argument_parser, run
-from pedalign.models import save_checkpoint, scratch_model, scratch_tokenizer
-from pedalign.phases import begin
-from pedalign.provenance import verified, write_manifest
-from pedalign.rubric import instruction_text, load_rubric
-from pedalign.settings import from_json
-from pedalign.template import renderer
+from pedalign.core.artifacts import whole_directory
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.provenance import verified, write_manifest
+from pedalign.core.settings import from_json
+from pedalign.core.time_spent import begin
+from pedalign.data.conversations import split_conversations
+from pedalign.data.rubric import instruction_text, load_rubric
+from pedalign.models.checkpoints import save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.models.prompt_format import renderer
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,17 @@ from pathlib import Path
 import respond as respond_stage
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from pedalign import baselines
-from pedalign.artifacts import read_json, whole_directory
-from pedalign.conversation import split_conversations
-from pedalign.engines import Engine
-from pedalign.errors import argument_parser, run
-from pedalign.generation import Completion, GenerationSettings, History
-from pedalign.models import load_model, load_tokenizer, save_checkpoint
-from pedalign.provenance import verified, write_manifest
-from pedalign.rubric import load_rubric
-from pedalign.template import Renderer, renderer
-from pedalign.training import StageSettings, add_training_arguments, finetuning_rows
+from pedalign.benchmarks import baselines
+from pedalign.core.artifacts import read_json, whole_directory
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.provenance import verified, write_manifest
+from pedalign.data.conversations import split_conversations
+from pedalign.data.rubric import load_rubric
+from pedalign.generation.common import Completion, GenerationSettings, History
+from pedalign.generation.engines import Engine
+from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from pedalign.models.prompt_format import Renderer, renderer
+from pedalign.training.loop import StageSettings, add_training_arguments, finetuning_rows
 
 
 def respond(

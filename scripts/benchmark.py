@@ -18,15 +18,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pedalign.artifacts import read_json, write_json
-from pedalign.benchmark import Comparison, benchmark_report, machine, measure
-from pedalign.commands import waits
-from pedalign.conversation import split_conversations
-from pedalign.errors import argument_parser, run
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
-from pedalign.whole_runs import whole_runs
-from pedalign.workloads import SIZES, Data, WorkloadSettings, alignment, finetuning, generation, subjects
+from pedalign.benchmarks.commands import waits
+from pedalign.benchmarks.comparison import Comparison, benchmark_report, machine, measure
+from pedalign.benchmarks.whole_runs import whole_runs
+from pedalign.benchmarks.workloads import SIZES, Data, WorkloadSettings, alignment, finetuning, generation, subjects
+from pedalign.core.artifacts import read_json, write_json
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.settings import from_json
+from pedalign.data.conversations import split_conversations
+from pedalign.data.rubric import load_rubric
 
 
 def main() -> None:

@@ -15,15 +15,15 @@ from typing import Any
 
 import jinja2
 
-from pedalign.artifacts import read_json, write_text
-from pedalign.card_metadata import metadata
-from pedalign.errors import argument_parser, run
-from pedalign.provenance import CARD, read_record, record, verified
-from pedalign.rubric import Rubric, load_rubric
-from pedalign.summary import is_tested, tutor_marks
-from pedalign.transformers4 import which_transformers
+from pedalign.core.artifacts import read_json, write_text
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.provenance import CARD, read_record, record, verified
+from pedalign.data.rubric import Rubric, load_rubric
+from pedalign.models.transformers4 import which_transformers
+from pedalign.reporting.card_metadata import metadata
+from pedalign.reporting.summary import is_tested, tutor_marks
 
-TEMPLATE = Path(__file__).parent / "pedalign" / "card.md"
+TEMPLATE = Path(__file__).parent / "pedalign" / "reporting" / "card.md"
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pedalign
-from pedalign.artifacts import write_records
-from pedalign.errors import UserError, argument_parser, printable, run
-from pedalign.provenance import expect_checkpoint
+from pedalign.core.artifacts import write_records
+from pedalign.core.errors import UserError, argument_parser, printable, run
+from pedalign.core.provenance import expect_checkpoint
 
 if TYPE_CHECKING:
-    from pedalign.talk import Talk
+    from pedalign.chat.dialogue import Talk
 
 HELP = "  :save FILE  the conversation, for the workflow    :new  another conversation    :quit"
 TAKE = "  :take N     go on with the reply of tutor N (else with the last one's)"
@@ -51,7 +51,7 @@ def main() -> None:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
         with tempfile.TemporaryDirectory(prefix="pedalign-") as folder:  # of this user alone
             os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
-            from pedalign.chat_page import serve
+            from pedalign.chat.page import serve
 
             print(f"loading {' and '.join(map(str, args.checkpoints))} ...", flush=True)
             serve(_load(args.checkpoints), args.port, Path(folder))
@@ -77,7 +77,7 @@ def _expect_free(port: int) -> None:
 def _load(checkpoints: list[Path]) -> "Talk":
     pedalign.collect_seldom()
     with pedalign.unseen("scipy", "sklearn"):  # of transformers, for losses: a sixth of what starting takes
-        from pedalign.talk import Talk, Tutor, tutor_names
+        from pedalign.chat.dialogue import Talk, Tutor, tutor_names
 
     pedalign.collect_as_usual()
     return Talk([Tutor(*named) for named in zip(checkpoints, tutor_names(checkpoints), strict=True)])

@@ -8,8 +8,8 @@ Writes  the file, whole or not at all
 
 from pathlib import Path
 
-from pedalign.errors import argument_parser, run
-from pedalign.published import REPOSITORY, check_published, fetch, published_blob
+from pedalign.core.errors import argument_parser, run
+from pedalign.data.sources.published import REPOSITORY, check_published, fetch, published_blob
 
 
 def main() -> None:

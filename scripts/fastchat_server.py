@@ -13,7 +13,7 @@ from typing import Any
 from fastchat.protocol.openai_api_protocol import ChatCompletionStreamResponse, CompletionStreamResponse
 from pydantic import BaseModel
 
-from pedalign.errors import argument_parser, run
+from pedalign.core.errors import argument_parser, run
 
 
 def main() -> None:

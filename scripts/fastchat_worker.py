@@ -14,12 +14,12 @@ import torch
 import uvicorn
 from fastchat.conversation import get_conv_template, register_conv_template
 
-from pedalign.artifacts import read_json
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.models import load_tokenizer
-from pedalign.provenance import verified
-from pedalign.talk import asked, precision, tutor_name
-from pedalign.template import Renderer, renderer
+from pedalign.chat.dialogue import asked, precision, tutor_name
+from pedalign.core.artifacts import read_json
+from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.core.provenance import verified
+from pedalign.models.checkpoints import load_tokenizer
+from pedalign.models.prompt_format import Renderer, renderer
 
 NAME = "pedalign"  # of the template
 OTHERWISE = "serve it by `transformers serve` (docs/talking.md)"

@@ -11,11 +11,11 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
 from pathlib import Path
 from typing import Any
 
-from pedalign.conversation import split_conversations
-from pedalign.engines import engine_for
-from pedalign.errors import argument_parser, run
-from pedalign.processes import is_first_process
-from pedalign.training import StageSettings, add_training_arguments, finetune, train_and_save
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.processes import is_first_process
+from pedalign.data.conversations import split_conversations
+from pedalign.generation.engines import engine_for
+from pedalign.training.loop import StageSettings, add_training_arguments, finetune, train_and_save
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ Writes  responses.csv, rows in the split's order
 
 from pathlib import Path
 
-from pedalign.artifacts import write_csv
-from pedalign.errors import argument_parser, run
-from pedalign.provenance import record, verified
-from pedalign.records import Table, read_records
-from pedalign.responses import COLUMNS, gathered
+from pedalign.core.artifacts import write_csv
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.json_stream import Table, read_records
+from pedalign.core.provenance import record, verified
+from pedalign.data.responses import COLUMNS, gathered
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ Writes  a conversation file, and on request a report; prints how many rows were 
 
 from pathlib import Path
 
-from pedalign.artifacts import read_text, write_json, write_records
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.mathdial import conversations
-from pedalign.rubric import load_rubric
+from pedalign.core.artifacts import read_text, write_json, write_records
+from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.data.rubric import load_rubric
+from pedalign.data.sources.mathdial import conversations
 
 
 def main() -> None:

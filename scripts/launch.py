@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.launching import Acts, Nodes, Output, command, environment, free_port, srun, supervise
-from pedalign.leases import lease, visible_devices
+from pedalign.cluster.gpu_locks import lease, visible_devices
+from pedalign.cluster.launching import Acts, Nodes, Output, command, environment, free_port, srun, supervise
+from pedalign.core.errors import UserError, argument_parser, run
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ import json
 from functools import partial
 from pathlib import Path
 
-from pedalign.alignment import AlignmentSettings, optimize, read_pairs
-from pedalign.artifacts import read_json
-from pedalign.errors import argument_parser, run
-from pedalign.settings import from_json
-from pedalign.training import StageSettings, add_training_arguments, train_and_save
+from pedalign.core.artifacts import read_json
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.settings import from_json
+from pedalign.training.alignment import AlignmentSettings, optimize, read_pairs
+from pedalign.training.loop import StageSettings, add_training_arguments, train_and_save
 
 
 def main() -> None:

@@ -11,14 +11,14 @@ Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) wit
 
 from pathlib import Path
 
-from pedalign.artifacts import write_columns, write_json
-from pedalign.errors import argument_parser, run
-from pedalign.preferences import PreferenceSettings, preference_pairs
-from pedalign.provenance import record, verified
-from pedalign.records import Table, read_records
-from pedalign.responses import READ
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
+from pedalign.core.artifacts import write_columns, write_json
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.json_stream import Table, read_records
+from pedalign.core.provenance import record, verified
+from pedalign.core.settings import from_json
+from pedalign.data.preferences import PreferenceSettings, preference_pairs
+from pedalign.data.responses import READ
+from pedalign.data.rubric import load_rubric
 
 
 def main() -> None:

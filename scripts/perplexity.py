@@ -13,20 +13,20 @@ Writes  perplexity.json: per label and group the perplexity, ours and the paper'
 from dataclasses import dataclass
 from pathlib import Path
 
-from pedalign.artifacts import write_json
-from pedalign.conversation import turn_reader
-from pedalign.errors import argument_parser, run
-from pedalign.likelihood import log_probabilities
-from pedalign.model_limits import expect_positions, model_limits
-from pedalign.models import load_config, load_model, load_tokenizer
-from pedalign.perplexity import Likelihood, perplexities, read_reply_pairs
-from pedalign.phases import begin
-from pedalign.progress import Progress
-from pedalign.provenance import record, verified
-from pedalign.published import check_published
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
-from pedalign.template import renderer
+from pedalign.core.artifacts import write_json
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.progress import Progress
+from pedalign.core.provenance import record, verified
+from pedalign.core.settings import from_json
+from pedalign.core.time_spent import begin
+from pedalign.data.conversations import turn_reader
+from pedalign.data.rubric import load_rubric
+from pedalign.data.sources.published import check_published
+from pedalign.evaluation.perplexity import Likelihood, perplexities, read_reply_pairs
+from pedalign.models.checkpoints import load_config, load_model, load_tokenizer
+from pedalign.models.limits import expect_positions, model_limits
+from pedalign.models.log_probs import log_probabilities
+from pedalign.models.prompt_format import renderer
 
 
 @dataclass(frozen=True)

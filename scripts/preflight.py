@@ -10,11 +10,11 @@ Writes  nothing; prints a line for each check, and the problems with what mends 
 import sys
 from pathlib import Path
 
-from pedalign.errors import argument_parser, run
-from pedalign.findings import report
-from pedalign.preflight import PreflightSettings, preflight
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
+from pedalign.cluster.findings import report
+from pedalign.cluster.preflight import PreflightSettings, preflight
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.settings import from_json
+from pedalign.data.rubric import load_rubric
 
 
 def main() -> None:

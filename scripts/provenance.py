@@ -8,8 +8,8 @@ Writes  nothing; the status is 1 where a file is another than on record
 
 from pathlib import Path
 
-from pedalign.chain import chain
-from pedalign.errors import UserError, argument_parser, run
+from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.core.provenance_chain import chain
 
 
 def main() -> None:

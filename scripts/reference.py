@@ -14,17 +14,17 @@ Writes  reference.json: parallel lists of conversation_id, turn, chosen and reje
 from dataclasses import dataclass
 from pathlib import Path
 
-from pedalign.artifacts import read_json, write_columns
-from pedalign.errors import argument_parser, run
-from pedalign.likelihood import log_probabilities
-from pedalign.model_limits import PairLength, expect_pairs_fit, model_limits
-from pedalign.models import load_config, load_model, load_tokenizer
-from pedalign.phases import begin
-from pedalign.progress import Progress
-from pedalign.provenance import record, verified
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
-from pedalign.template import renderer
+from pedalign.core.artifacts import read_json, write_columns
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.progress import Progress
+from pedalign.core.provenance import record, verified
+from pedalign.core.settings import from_json
+from pedalign.core.time_spent import begin
+from pedalign.data.rubric import load_rubric
+from pedalign.models.checkpoints import load_config, load_model, load_tokenizer
+from pedalign.models.limits import PairLength, expect_pairs_fit, model_limits
+from pedalign.models.log_probs import log_probabilities
+from pedalign.models.prompt_format import renderer
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,18 @@ from typing import Any
 
 import jinja2
 
-from pedalign import report
-from pedalign.artifacts import read_csv, read_json, whole_directory, write_csv, write_text
-from pedalign.errors import argument_parser, run
-from pedalign.provenance import git_commit, record, verified, versions
-from pedalign.records import read_records
-from pedalign.responses import Responses
-from pedalign.rubric import load_rubric
-from pedalign.summary import Key
-from pedalign.timing import by_stage, memory, spent
-from pedalign.transcripts import packed, transcripts
+from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_csv, write_text
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.json_stream import read_records
+from pedalign.core.provenance import git_commit, record, verified, versions
+from pedalign.data.responses import Responses
+from pedalign.data.rubric import load_rubric
+from pedalign.reporting import report
+from pedalign.reporting.summary import Key
+from pedalign.reporting.timing import by_stage, memory, spent
+from pedalign.reporting.transcripts import packed, transcripts
 
-PAGE = Path(__file__).parent / "pedalign" / "report.html"
+PAGE = Path(__file__).parent / "pedalign" / "reporting" / "report.html"
 
 
 def main() -> None:

@@ -18,20 +18,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pedalign import paper, vllm_engine
-from pedalign.artifacts import read_json, write_csv
-from pedalign.engines import VLLM, Engine, choose_engine
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.generation import Completion, GenerationSettings, History, batches, history
-from pedalign.model_limits import expect_positions, model_limits
-from pedalign.models import load_config, load_model, load_tokenizer
-from pedalign.phases import begin
-from pedalign.progress import Progress
-from pedalign.provenance import record, verified
-from pedalign.responses import COLUMNS
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
-from pedalign.template import renderer
+from pedalign.core.artifacts import read_json, write_csv
+from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.core.progress import Progress
+from pedalign.core.provenance import record, verified
+from pedalign.core.settings import from_json
+from pedalign.core.time_spent import begin
+from pedalign.data import paper_rules
+from pedalign.data.responses import COLUMNS
+from pedalign.data.rubric import load_rubric
+from pedalign.generation import vllm_engine
+from pedalign.generation.common import Completion, GenerationSettings, History, batches, history
+from pedalign.generation.engines import VLLM, Engine, choose_engine
+from pedalign.models.checkpoints import load_config, load_model, load_tokenizer
+from pedalign.models.limits import expect_positions, model_limits
+from pedalign.models.prompt_format import renderer
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
             row = group[at // settings.samples]
             records.append(
                 (
-                    paper.prompt_text(row["prompt"], rendering.instruction),
-                    paper.response_text(tokenizer.decode(answer.ids, skip_special_tokens=True)),
+                    paper_rules.prompt_text(row["prompt"], rendering.instruction),
+                    paper_rules.response_text(tokenizer.decode(answer.ids, skip_special_tokens=True)),
                     row["chosen"][0]["content"],
                     row["conversation_id"],
                     row["turn"],

@@ -10,15 +10,15 @@ Writes  metrics.json, which names what it was computed from
 
 from pathlib import Path
 
-from pedalign.artifacts import write_json
-from pedalign.errors import argument_parser, run
-from pedalign.metrics import EvaluationSettings, metrics
-from pedalign.phases import begin
-from pedalign.provenance import record, verified
-from pedalign.records import read_records
-from pedalign.responses import Responses
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
+from pedalign.core.artifacts import write_json
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.json_stream import read_records
+from pedalign.core.provenance import record, verified
+from pedalign.core.settings import from_json
+from pedalign.core.time_spent import begin
+from pedalign.data.responses import Responses
+from pedalign.data.rubric import load_rubric
+from pedalign.evaluation.metrics import EvaluationSettings, metrics
 
 
 def main() -> None:

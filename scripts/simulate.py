@@ -8,11 +8,11 @@ Writes  <output>/<dataset>-dataset-<n>.json, <output>/<dataset>-dataset-ppl.json
 
 from pathlib import Path
 
-from pedalign.artifacts import write_json, write_records
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.problems import read_problems
-from pedalign.rubric import load_rubric
-from pedalign.simulation import Simulator, load_script
+from pedalign.core.artifacts import write_json, write_records
+from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.data.rubric import load_rubric
+from pedalign.data.sources.problem_bank import read_problems
+from pedalign.data.sources.simulation import Simulator, load_script
 
 
 def main() -> None:

@@ -11,14 +11,14 @@ Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatte
 
 from pathlib import Path
 
-from pedalign.artifacts import write_json, write_records
-from pedalign.conversation import formatted_rows
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.provenance import record, verified
-from pedalign.published import check_published
-from pedalign.rubric import load_rubric
-from pedalign.settings import from_json
-from pedalign.splits import EmptySplit, SplitSettings, draw
+from pedalign.core.artifacts import write_json, write_records
+from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.core.provenance import record, verified
+from pedalign.core.settings import from_json
+from pedalign.data.conversations import formatted_rows
+from pedalign.data.rubric import load_rubric
+from pedalign.data.sources.published import check_published
+from pedalign.data.splits import EmptySplit, SplitSettings, draw
 
 
 def main() -> None:

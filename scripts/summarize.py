@@ -14,11 +14,11 @@ Writes  summary.csv
 from pathlib import Path
 from typing import Any
 
-from pedalign.artifacts import read_json, write_csv
-from pedalign.errors import argument_parser, run
-from pedalign.provenance import record, verified
-from pedalign.rubric import load_rubric
-from pedalign.summary import Key, summary_rows, tutor_marks
+from pedalign.core.artifacts import read_json, write_csv
+from pedalign.core.errors import argument_parser, run
+from pedalign.core.provenance import record, verified
+from pedalign.data.rubric import load_rubric
+from pedalign.reporting.summary import Key, summary_rows, tutor_marks
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ Writes  time.svg
 
 from pathlib import Path
 
-from pedalign.errors import UserError, argument_parser, run
-from pedalign.timing import draw, in_words, spent
+from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.reporting.timing import draw, in_words, spent
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ Writes  nothing: `snakemake --unlock` removes the locks
 import subprocess
 import sys
 
-from pedalign.calls import locked_by_the_dead
-from pedalign.errors import argument_parser, run
+from pedalign.cluster.snakemake_calls import locked_by_the_dead
+from pedalign.core.errors import argument_parser, run
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import pytest
 
-from pedalign.errors import UserError
-from pedalign.rubric import Rubric, load_rubric
+from pedalign.core.errors import UserError
+from pedalign.data.rubric import Rubric, load_rubric
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,6 +1,6 @@
 """What the paper's published scripts do to the same inputs, written plainly from their description.
 
-It shares no code with `pedalign.paper`, and reads responses.csv as they do: with Python's csv, the columns prompt,
+It shares no code with data/paper_rules.py, and reads responses.csv as they do: with Python's csv, the columns prompt,
 response and gpt by their place. The rubric is CLASS.
 """
 

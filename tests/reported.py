@@ -9,10 +9,10 @@ from pathlib import Path
 
 from checkouts import ROOT
 
-from pedalign.artifacts import write_csv, write_json
-from pedalign.provenance import record
-from pedalign.responses import READ
-from pedalign.rubric import load_rubric
+from pedalign.core.artifacts import write_csv, write_json
+from pedalign.core.provenance import record
+from pedalign.data.responses import READ
+from pedalign.data.rubric import load_rubric
 
 RUBRIC = load_rubric(ROOT / "datasets/rubrics/class.yaml")
 SCORING = json.dumps({"first_turn": False, "resamples": 200, "seed": 1})

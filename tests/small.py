@@ -2,12 +2,12 @@
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from pedalign.alignment import Pair
-from pedalign.conversation import Conversation
-from pedalign.likelihood import log_probabilities
-from pedalign.models import scratch_model, scratch_tokenizer
-from pedalign.template import Renderer
-from pedalign.training import TrainingSettings
+from pedalign.data.conversations import Conversation
+from pedalign.models.checkpoints import scratch_model, scratch_tokenizer
+from pedalign.models.log_probs import log_probabilities
+from pedalign.models.prompt_format import Renderer
+from pedalign.training.alignment import Pair
+from pedalign.training.loop import TrainingSettings
 
 ARCHITECTURE = {
     "model_type": "llama",

@@ -10,8 +10,8 @@ from pathlib import Path
 from checkouts import ROOT, made_once
 from small import TALKS, settings, small_model
 
-from pedalign.artifacts import write_records
-from pedalign.models import save_checkpoint
+from pedalign.core.artifacts import write_records
+from pedalign.models.checkpoints import save_checkpoint
 
 RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"
 RENDERING = {"template": "tutor", "instruction": "compact"}

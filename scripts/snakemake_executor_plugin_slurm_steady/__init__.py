@@ -6,7 +6,7 @@ It submits as snakemake-executor-plugin-slurm does, and differs in how it watche
   are lost from sight after one such check, and the workflow waits for ever.)
 - squeue says what is active and why it waits; sacct is asked for what ended. So a requeued job is waited for, a job
   that is gone is not, and a job that can never start is cancelled.
-- What was submitted is on record (pedalign.submitted). When Snakemake is killed and started again, it takes the
+- What was submitted is on record (cluster/job_registry.py). When Snakemake is killed and started again, it takes the
   jobs up: it watches those that run and books those that finished, in place of submitting them again.
 - An error says what Slurm did, and how to mend it.
 - What a failed job has made is removed by the watching Snakemake alone. A job that Slurm lost sight of may still run
@@ -30,7 +30,7 @@ from snakemake_executor_plugin_slurm.job_status_query import query_job_status_sa
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-from pedalign.submitted import Record, forget, records, remember
+from pedalign.cluster.job_registry import Record, forget, records, remember
 
 # What Slurm calls the end of a job, and what to do about it. The rest of a job's states mean that it goes on.
 _CAUSES = {

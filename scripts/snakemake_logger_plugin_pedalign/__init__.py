@@ -12,8 +12,6 @@ from snakemake.logging import ColorizingTextHandler, DefaultFormatter, get_event
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from pedalign.staleness import in_words
-
 # What Snakemake says of itself, by how it begins.
 _SKIPPED = (
     "Assuming unrestricted shared filesystem usage",
@@ -67,6 +65,8 @@ class Lines(DefaultFormatter):
         return "" if again or not jobs else f"{self.total} job{'s' * (self.total > 1)}: {told}"
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
+        from pedalign.core.staleness import in_words  # that of the Snakefile's checkout, known once it is read
+
         if not msg["output"] and not msg["shellcmd"]:  # a target, which only names others
             return ""
         name = " ".join([msg["rule_name"], *msg["output"][:1]])

@@ -16,9 +16,9 @@ from small import TALKS
 from tutors import RUBRIC, trained
 from waiting import until
 
-from pedalign.conversation import Reader, clean, read_conversations
-from pedalign.launching import free_port
-from pedalign.rubric import load_rubric
+from pedalign.cluster.launching import free_port
+from pedalign.data.conversations import Reader, clean, read_conversations
+from pedalign.data.rubric import load_rubric
 
 pytestmark = pytest.mark.browser
 ONE_SIZE = pytest.mark.parametrize("page", [("dark", 900)], indirect=True)  # of what does not depend on it

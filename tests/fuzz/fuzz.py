@@ -33,13 +33,14 @@ SECONDS, MEGABYTES = 0.5, 1024  # of the processor and of memory that an input m
 
 with atheris.instrument_imports(include=["pedalign"]):
     sys.path.insert(0, str(ROOT / "scripts"))
-    from pedalign import config as configuration
-    from pedalign import mathdial, paper
-    from pedalign.artifacts import write_records
-    from pedalign.conversation import Reader, clean, formatted_rows, read_conversations
-    from pedalign.errors import UserError
-    from pedalign.problems import read_problems
-    from pedalign.rubric import load_rubric
+    from pedalign.core import config as configuration
+    from pedalign.core.artifacts import write_records
+    from pedalign.core.errors import UserError
+    from pedalign.data import paper_rules
+    from pedalign.data.conversations import Reader, clean, formatted_rows, read_conversations
+    from pedalign.data.rubric import load_rubric
+    from pedalign.data.sources import mathdial
+    from pedalign.data.sources.problem_bank import read_problems
 
 CLASS = load_rubric(ROOT / "datasets/rubrics/class.yaml")
 MATHDIAL = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")
@@ -67,9 +68,9 @@ def reply(data: bytes) -> None:
             canonical.text.encode()
             cut = rubric.parse(canonical.text[: len(data) % len(canonical.text)])
             assert cut.defect == "unparseable" and cut.values.items() <= rubric.parse(canonical.text).values.items()
-        paper.canonical(text, rubric).text.encode("utf-8", "surrogatepass")
-    paper.mistake(GOLD, text, CLASS)
-    paper.mistake(text, GOLD, CLASS)
+        paper_rules.canonical(text, rubric).text.encode("utf-8", "surrogatepass")
+    paper_rules.mistake(GOLD, text, CLASS)
+    paper_rules.mistake(text, GOLD, CLASS)
 
 
 def conversations(data: bytes) -> None:

@@ -16,12 +16,12 @@ import torch
 import waiting
 from safetensors.torch import load_file
 
-from pedalign.artifacts import write_json
-from pedalign.conversation import Conversation, formatted_rows
-from pedalign.likelihood import log_probabilities
-from pedalign.models import save_checkpoint, scratch_model
-from pedalign.rubric import load_rubric
-from pedalign.template import renderer
+from pedalign.core.artifacts import write_json
+from pedalign.data.conversations import Conversation, formatted_rows
+from pedalign.data.rubric import load_rubric
+from pedalign.models.checkpoints import save_checkpoint, scratch_model
+from pedalign.models.log_probs import log_probabilities
+from pedalign.models.prompt_format import renderer
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "scripts/launch.py"
@@ -31,7 +31,7 @@ REJECTED = '{"Move": "telling", "Tutorbot": "It is ten."}'
 # The launcher, with less time (in seconds) from one SIGTERM to the next.
 IMPATIENT = """
 import runpy, sys
-from pedalign import launching
+from pedalign.cluster import launching
 launching._REMINDER = 0.1
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

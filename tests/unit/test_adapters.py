@@ -7,11 +7,11 @@ import torch
 from small import TALKS, pairs_of, settings, small_model
 from transformers import AutoModelForCausalLM
 
-from pedalign.adapters import AdapterSettings, load_with_adapter, merged
-from pedalign.alignment import AlignmentSettings, optimize
-from pedalign.likelihood import log_probabilities
-from pedalign.models import save_checkpoint
-from pedalign.training import finetune
+from pedalign.models.adapters import AdapterSettings, load_with_adapter, merged
+from pedalign.models.checkpoints import save_checkpoint
+from pedalign.models.log_probs import log_probabilities
+from pedalign.training.alignment import AlignmentSettings, optimize
+from pedalign.training.loop import finetune
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,12 @@ import torch
 from small import TALKS, settings, small_model
 from trl import DPOConfig, KTOConfig
 
-from pedalign import alignment
-from pedalign.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, read_pairs, spread
-from pedalign.errors import UserError
-from pedalign.likelihood import log_probabilities
-from pedalign.models import scratch_model
-from pedalign.shared_prompt import PromptOnce
+from pedalign.core.errors import UserError
+from pedalign.models.checkpoints import scratch_model
+from pedalign.models.log_probs import log_probabilities
+from pedalign.training import alignment
+from pedalign.training.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, read_pairs, spread
+from pedalign.training.shared_prompt import PromptOnce
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from pedalign.engines import choose_engine
-from pedalign.generation import Completion, GenerationSettings, History
-from pedalign.shared_prefix_engine import generate
+from pedalign.generation.common import Completion, GenerationSettings, History
+from pedalign.generation.engines import choose_engine
+from pedalign.generation.shared_prefix_engine import generate
 
 SHAPE = {
     "vocab_size": 24,

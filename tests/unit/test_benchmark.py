@@ -8,13 +8,13 @@ import small
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pedalign import benchmark, commands, workloads
-from pedalign.benchmark import OURS, Comparison, Way, benchmark_report, measure
-from pedalign.commands import waits
-from pedalign.config import runs
-from pedalign.conversation import formatted_rows
-from pedalign.models import load_model, save_checkpoint
-from pedalign.workloads import Data, Size, WorkloadSettings, alignment, finetuning, generation
+from pedalign.benchmarks import commands, comparison, workloads
+from pedalign.benchmarks.commands import waits
+from pedalign.benchmarks.comparison import OURS, Comparison, Way, benchmark_report, measure
+from pedalign.benchmarks.workloads import Data, Size, WorkloadSettings, alignment, finetuning, generation
+from pedalign.core.config import runs
+from pedalign.data.conversations import formatted_rows
+from pedalign.models.checkpoints import load_model, save_checkpoint
 
 TRAINING = {**vars(small.settings(global_batch_size=4, device_batch_size=2)), "scheduler": "constant"}
 GENERATION = {"max_new_tokens": 12, "min_new_tokens": 0, "temperature": 0.0, "repetition_penalty": 1.0}
@@ -32,7 +32,7 @@ SETTINGS = WorkloadSettings(
 
 def test_the_ways_take_turns_and_ratios_are_those_of_a_round(monkeypatch):
     times, calls = iter([0, 8, 10, 12, 20, 24, 30, 31]), []
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(comparison.time, "perf_counter", lambda: next(times))
 
     def way(name: str) -> Way:
         return Way(name, lambda: partial(calls.append, name))
@@ -112,7 +112,11 @@ def test_every_way_of_training_trains_and_begins_anew_each_time(subject, data, p
         assert any(not torch.equal(after[name], before[name].to(after[name].device)) for name in before)
     report = "\n".join(
         benchmark_report(
-            {"size": "quick", "machine": benchmark.machine(), "comparisons": [{"name": "x", "model": "small", **found}]}
+            {
+                "size": "quick",
+                "machine": comparison.machine(),
+                "comparisons": [{"name": "x", "model": "small", **found}],
+            }
         )
     )
     assert report.count(" times |") == 2
@@ -156,7 +160,7 @@ def test_waits_are_told_of_plans_and_of_every_stage(monkeypatch, root):
     rules = "".join(path.read_text() for path in (root / "rules").glob("*.smk"))
     assert all(f"rule {name}:" in rules and (root / f"scripts/{name}.py").is_file() for name in commands.STAGES)
     monkeypatch.setattr(commands, "STAGES", ("split",))
-    found = {"size": "quick", "machine": benchmark.machine(), "comparisons": [], "waits": waits(1, silently)}
+    found = {"size": "quick", "machine": comparison.machine(), "comparisons": [], "waits": waits(1, silently)}
     assert found["waits"]["snakemake -n, 500 runs"]["median"] > found["waits"]["snakemake -n"]["median"] > 0
     for name in ("snakemake -n", "snakemake -n, 500 runs", "scripts/split.py"):
         assert any(line.startswith(f"| `{name}` | ") for line in benchmark_report(found))

@@ -5,9 +5,12 @@ import sys
 
 import pytest
 
-from pedalign.calls import LIVING, LOCKS, check_command_line, locked_by_the_dead
+from pedalign.cluster.snakemake_calls import LIVING, LOCKS, check_command_line, locked_by_the_dead
 
-CALL = "import sys; from pedalign.calls import live; live(); print('lives', flush=True); sys.stdin.read()"
+CALL = (
+    "import sys; from pedalign.cluster.snakemake_calls import live; "
+    "live(); print('lives', flush=True); sys.stdin.read()"
+)
 
 
 @pytest.fixture(autouse=True)

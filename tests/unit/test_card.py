@@ -12,10 +12,10 @@ from huggingface_hub import ModelCard
 from small import TALKS
 from tutors import RENDERING, RUBRIC, script, trained
 
-from pedalign.artifacts import write_json, write_records, write_text
-from pedalign.card_metadata import metadata
-from pedalign.provenance import verified
-from pedalign.rubric import load_rubric
+from pedalign.core.artifacts import write_json, write_records, write_text
+from pedalign.core.provenance import verified
+from pedalign.data.rubric import load_rubric
+from pedalign.reporting.card_metadata import metadata
 
 pytestmark = pytest.mark.slow
 

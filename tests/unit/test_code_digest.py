@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pedalign.code_digest import NO_INFLUENCE, changed, code, digest, imported_files, module
+from pedalign.core.code_digest import NO_INFLUENCE, changed, code, digest, imported_files, module
 
 FORMULA = '''"""What it is."""
 
@@ -164,12 +164,13 @@ def test_files_that_a_script_reads_count_by_their_bytes(tree) -> None:
 
 
 def test_modules_that_cannot_change_a_result_are_there_and_do_not_count(root) -> None:
-    files = {path.stem for path in (root / "scripts/pedalign").rglob("*.py")}
-    assert set(NO_INFLUENCE) <= files
-    counted = {Path(file).stem for file in code(root / "scripts/finetune.py")}
+    script = root / "scripts/finetune.py"
+    for name in NO_INFLUENCE:
+        assert (root / f"scripts/pedalign/{name.replace('.', '/')}.py").is_file()
+    counted = {file.removesuffix(".py").removeprefix("pedalign/").replace("/", ".") for file in code(script)}
     assert not counted & set(NO_INFLUENCE)
-    assert {"training", "template", "finetune"} <= counted and "metrics" not in counted
-    everything = {path.stem for path in imported_files(root / "scripts/finetune.py", all_of_them=True)}
+    assert {"training.loop", "models.prompt_format", "finetune"} <= counted and "evaluation.metrics" not in counted
+    everything = {path.stem for path in imported_files(script, all_of_them=True)}
     assert {"progress", "errors", "trackers"} <= everything
 
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pedalign.config import SCHEMA, Policy, algorithms, parse_policy, policy_name, validate
+from pedalign.core.config import SCHEMA, Policy, algorithms, parse_policy, policy_name, validate
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pedalign.artifacts import write_records
-from pedalign.conversation import RawConversation, Reader, clean, read_conversations
-from pedalign.splits import SplitSettings, dataset_files, draw
+from pedalign.core.artifacts import write_records
+from pedalign.data.conversations import RawConversation, Reader, clean, read_conversations
+from pedalign.data.splits import SplitSettings, dataset_files, draw
 
 STUDENT, TUTOR = {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}
 

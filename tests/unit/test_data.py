@@ -3,8 +3,8 @@
 import json
 import random
 
-from pedalign.conversation import Conversation, RawConversation, Reader, clean, formatted_rows, read_conversations
-from pedalign.splits import SplitSettings, dataset_files, draw, leaks
+from pedalign.data.conversations import Conversation, RawConversation, Reader, clean, formatted_rows, read_conversations
+from pedalign.data.splits import SplitSettings, dataset_files, draw, leaks
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 

@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from small import TALKS, small_model
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from pedalign import engines, plain_engine, shared_prefix_engine
-from pedalign.engines import ALONE, PLAIN, SHARED_PREFIX, Engine, choose_engine, engine_for
-from pedalign.generation import GenerationSettings, History, row_seed
+from pedalign.generation import engines, plain_engine, shared_prefix_engine
+from pedalign.generation.common import GenerationSettings, History, row_seed
+from pedalign.generation.engines import ALONE, PLAIN, SHARED_PREFIX, Engine, choose_engine, engine_for
 
 TOKENS = 4
 # Of these, transformers' generate and a forward pass over the whole text differ: positions are counted from the tokens

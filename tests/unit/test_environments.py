@@ -16,8 +16,8 @@ import pytest
 import yaml
 from local_server import Server, serving
 
-from pedalign.code_digest import imported_files
-from pedalign.provenance import PACKAGES
+from pedalign.core.code_digest import imported_files
+from pedalign.core.provenance import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))

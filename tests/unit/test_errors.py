@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pedalign.errors import UserError, argument_parser, run
+from pedalign.core.errors import UserError, argument_parser, run
 
 
 def ended(main) -> str:

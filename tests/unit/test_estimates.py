@@ -9,10 +9,10 @@ from launched import RENDERING, ROOT, RUBRIC, Inputs, Launched, until
 from small import TALKS
 from transformers import LlamaConfig, MistralConfig
 
-from pedalign.estimates import base_bytes, checkpoint_bytes, model_size, stage_memory, training_state_bytes
-from pedalign.models import save_checkpoint, scratch_model, scratch_tokenizer
-from pedalign.rubric import load_rubric
-from pedalign.template import renderer
+from pedalign.cluster.estimates import base_bytes, checkpoint_bytes, model_size, stage_memory, training_state_bytes
+from pedalign.data.rubric import load_rubric
+from pedalign.models.checkpoints import save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.models.prompt_format import renderer
 
 MODELS = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
 MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are

@@ -21,11 +21,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pedalign.alignment import AlignmentSettings, optimize
-from pedalign.models import load_model, load_tokenizer
-from pedalign.rubric import load_rubric
-from pedalign.template import renderer
-from pedalign.training import StageSettings, finetune, train_and_save
+from pedalign.data.rubric import load_rubric
+from pedalign.models.checkpoints import load_model, load_tokenizer
+from pedalign.models.prompt_format import renderer
+from pedalign.training.alignment import AlignmentSettings, optimize
+from pedalign.training.loop import StageSettings, finetune, train_and_save
 
 ROOT = Path(__file__).parents[2]
 RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pedalign.artifacts import (
+from pedalign.cluster.snakemake_calls import check_clock
+from pedalign.core.artifacts import (
     full_disk_named,
     iterate_csv,
     read_csv,
@@ -19,7 +20,6 @@ from pedalign.artifacts import (
     write_csv,
     write_text,
 )
-from pedalign.calls import check_clock
 
 SAME_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(

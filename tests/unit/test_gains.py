@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from reported import RUBRIC, reported
 
-from pedalign.artifacts import read_csv
-from pedalign.table import table
+from pedalign.core.artifacts import read_csv
+from pedalign.reporting.table import table
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from pedalign import shared_prefix_engine
-from pedalign.generation import GenerationSettings, History, batches
-from pedalign.shared_prefix_engine import generate
+from pedalign.generation import shared_prefix_engine
+from pedalign.generation.common import GenerationSettings, History, batches
+from pedalign.generation.shared_prefix_engine import generate
 
 END, VOCABULARY = 1, 120
 SHAPE = {

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launched import LAUNCHER, Launched, alive, until
 
-from pedalign.errors import UserError
-from pedalign.launching import Nodes, command, environment, free_port
-from pedalign.processes import SAME_PRESS, accumulation
-from pedalign.resources import check_machine, gpu_count, runtime
+from pedalign.cluster.launching import Nodes, command, environment, free_port
+from pedalign.cluster.resources import check_machine, gpu_count, runtime
+from pedalign.core.errors import UserError
+from pedalign.core.processes import SAME_PRESS, accumulation
 
 TRAINING = {"global_batch_size": 16, "device_batch_size": 1, "dtype": "bfloat16"}
 ADAPTER = {"rank": 4}
@@ -29,7 +29,7 @@ HELLO = "import os, sys\nprint('to stdout', flush=True)\nprint('to stderr', file
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
-from pedalign.processes import die_with_launcher, end_interrupted, is_first_process
+from pedalign.core.processes import die_with_launcher, end_interrupted, is_first_process
 def say(text):
     os.write(1, f"{text}\\n".encode())  # all at once
 """

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pedalign.errors import UserError
-from pedalign.leak_free import TOLERANCE, ProblemCounts, assign, even_counts, numbers_of_problems
-from pedalign.splits import SplitSettings, dataset_files, draw
+from pedalign.core.errors import UserError
+from pedalign.data.leak_free import TOLERANCE, ProblemCounts, assign, even_counts, numbers_of_problems
+from pedalign.data.splits import SplitSettings, dataset_files, draw
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 SIZES = {"sft": 6, "dpo": 4, "test": 4}

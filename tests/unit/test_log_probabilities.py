@@ -7,8 +7,8 @@ import torch
 from architectures import ARCHITECTURES, VOCABULARY, make
 from peft import LoraConfig, get_peft_model
 
-from pedalign import likelihood
-from pedalign.likelihood import Reply, log_probabilities
+from pedalign.models import log_probs
+from pedalign.models.log_probs import Reply, log_probabilities
 
 # Their rotary embeddings depend on the longest row of a batch; so each reply is computed alone.
 ONE_BY_ONE = {"llama, dynamic rope", "phi3, longrope"}
@@ -67,7 +67,7 @@ def test_a_batch_has_no_more_logits_than_its_limit(monkeypatch):
     whole = log_probabilities(model, replies() * 8, None)
     assert max(seen) > 70 * VOCABULARY
     seen.clear()
-    monkeypatch.setattr(likelihood, "_LOGITS", 70 * VOCABULARY)
+    monkeypatch.setattr(log_probs, "_LOGITS", 70 * VOCABULARY)
     small = log_probabilities(model, replies() * 8, None)
     assert seen and max(seen) <= 70 * VOCABULARY + 16 * VOCABULARY
     assert small.totals == pytest.approx(whole.totals, abs=1e-3)

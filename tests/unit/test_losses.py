@@ -17,12 +17,12 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
-from pedalign import alignment
-from pedalign.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, without_dropout
-from pedalign.conversation import Conversation
-from pedalign.likelihood import log_probabilities
-from pedalign.template import Renderer
-from pedalign.training import finetune, training_order
+from pedalign.data.conversations import Conversation
+from pedalign.models.log_probs import log_probabilities
+from pedalign.models.prompt_format import Renderer
+from pedalign.training import alignment
+from pedalign.training.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, without_dropout
+from pedalign.training.loop import finetune, training_order
 
 pytestmark = pytest.mark.slow
 

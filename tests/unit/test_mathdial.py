@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pedalign.artifacts import write_records
-from pedalign.conversation import RawConversation, Reader, clean, read_conversations
-from pedalign.mathdial import conversations
-from pedalign.rubric import load_rubric
+from pedalign.core.artifacts import write_records
+from pedalign.data.conversations import RawConversation, Reader, clean, read_conversations
+from pedalign.data.rubric import load_rubric
+from pedalign.data.sources.mathdial import conversations
 
 ROOT = Path(__file__).parents[2]
 RUBRIC = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")

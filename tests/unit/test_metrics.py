@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from sklearn.metrics import accuracy_score, f1_score
 
-from pedalign import statistics
-from pedalign.errors import UserError
-from pedalign.metrics import EvaluationSettings, comparison, metrics
-from pedalign.statistics import (
+from pedalign.core.errors import UserError
+from pedalign.evaluation import statistics
+from pedalign.evaluation.metrics import EvaluationSettings, comparison, metrics
+from pedalign.evaluation.statistics import (
     accuracy,
     confusions,
     holm,

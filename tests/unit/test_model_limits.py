@@ -5,7 +5,7 @@ import torch
 from architectures import ARCHITECTURES, make
 from transformers import AutoConfig
 
-from pedalign.model_limits import model_limits
+from pedalign.models.limits import model_limits
 
 COMPUTED = 3000  # tokens of a text at most: more would take long
 

@@ -13,9 +13,16 @@ import torch
 from local_server import COMMIT, Hub, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pedalign.conversation import Conversation
-from pedalign.models import batch_tokens, load_model, load_tokenizer, save_checkpoint, scratch_model, scratch_tokenizer
-from pedalign.template import Renderer
+from pedalign.data.conversations import Conversation
+from pedalign.models.checkpoints import (
+    batch_tokens,
+    load_model,
+    load_tokenizer,
+    save_checkpoint,
+    scratch_model,
+    scratch_tokenizer,
+)
+from pedalign.models.prompt_format import Renderer
 
 TALK = (
     {"role": "user", "content": "Q. Why is the sky blue? Größe, 空."},
@@ -173,9 +180,9 @@ class OneModel(Hub):
 
 
 LOAD = """
-import pedalign.progress
-pedalign.progress.EVERY = 0
-from pedalign.models import load_model
+import pedalign.core.progress
+pedalign.core.progress.EVERY = 0
+from pedalign.models.checkpoints import load_model
 print(sum(float(one.double().sum()) for one in load_model("some/model", "float32").state_dict().values()))
 """
 

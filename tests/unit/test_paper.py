@@ -7,12 +7,12 @@ import random
 import pytest
 import yaml
 
-from pedalign import paper
-from pedalign.conversation import PaperReader, RawConversation, clean
-from pedalign.metrics import EvaluationSettings, metrics
-from pedalign.paper_scores import paper_scores
-from pedalign.preferences import PreferenceSettings, preference_pairs
-from pedalign.splits import SplitSettings, draw
+from pedalign.data import paper_rules
+from pedalign.data.conversations import PaperReader, RawConversation, clean
+from pedalign.data.preferences import PreferenceSettings, preference_pairs
+from pedalign.data.splits import SplitSettings, draw
+from pedalign.evaluation.metrics import EvaluationSettings, metrics
+from pedalign.evaluation.paper_scores import paper_scores
 
 NAMES = {
     "evaluation": "Evaluation of Student Response",
@@ -92,7 +92,7 @@ def test_metrics_give_the_papers_figures_beside_the_corrected_ones(rubric):
     ],
 )
 def test_a_mistake_is_what_the_paper_calls_one(rubric, response, reason):
-    judged = paper.mistake(repr(reply()), response, rubric)
+    judged = paper_rules.mistake(repr(reply()), response, rubric)
     assert (judged and judged[0]) == reason
     rows = [
         {"conversation_id": "1", "turn": 1, "prompt": [], "chosen": [{"role": "assistant", "content": repr(reply())}]}
@@ -106,7 +106,7 @@ def test_a_mistake_is_what_the_paper_calls_one(rubric, response, reason):
 
 @pytest.mark.parametrize("changed", [{"action": "123"}, {"evaluation": ""}, {"state": "xy"}, {"tutorbot": None}])
 def test_a_gold_reply_that_is_not_valid_makes_no_pair(rubric, changed):
-    assert paper.mistake(repr(reply(**changed)), "hm", rubric) is None
+    assert paper_rules.mistake(repr(reply(**changed)), "hm", rubric) is None
 
 
 def test_a_conversation_is_cut_where_the_paper_cuts_it(rubric):

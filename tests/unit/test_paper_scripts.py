@@ -11,12 +11,12 @@ from pathlib import Path
 import paper_scripts
 import pytest
 
-from pedalign import paper
-from pedalign.artifacts import read_csv, write_csv
-from pedalign.paper_scores import paper_scores
-from pedalign.preferences import PreferenceSettings, preference_pairs
-from pedalign.responses import COLUMNS
-from pedalign.splits import SplitSettings, draw
+from pedalign.core.artifacts import read_csv, write_csv
+from pedalign.data import paper_rules
+from pedalign.data.preferences import PreferenceSettings, preference_pairs
+from pedalign.data.responses import COLUMNS
+from pedalign.data.splits import SplitSettings, draw
+from pedalign.evaluation.paper_scores import paper_scores
 
 NAMES = dict(zip(("evaluation", "action", "state", "subproblem", "tutorbot"), paper_scripts.FIELDS, strict=True))
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
@@ -93,7 +93,7 @@ def table(path: Path, rows: list[dict], responses: list[str], samples: int = 1) 
     """A responses.csv as the workflow writes it."""
     records = [
         (
-            paper.prompt_text(rows[at // samples]["prompt"], "Be kind to the Student: help."),
+            paper_rules.prompt_text(rows[at // samples]["prompt"], "Be kind to the Student: help."),
             response,
             rows[at // samples]["chosen"][0]["content"],
             rows[at // samples]["conversation_id"],
@@ -135,7 +135,7 @@ def as_published(text: str) -> str:
 def test_pairs_and_scores_of_2000_replies_are_those_of_the_published_chain(rubric, tmp_path):
     """From the tutors' replies on: theirs as generate_responses.py would record them, ours as the workflow does."""
     rows, replies = synthetic(2000, KINDS)
-    ours = table(tmp_path / "ours.csv", rows, [paper.response_text(one) for one in replies])
+    ours = table(tmp_path / "ours.csv", rows, [paper_rules.response_text(one) for one in replies])
     theirs = table(tmp_path / "theirs.csv", rows, [paper_scripts.recorded(one) for one in replies])
     published = paper_scripts.pairs(theirs)
     assert len(published) > 800
@@ -145,7 +145,7 @@ def test_pairs_and_scores_of_2000_replies_are_those_of_the_published_chain(rubri
     made = [places[key] for key in zip(pairs["conversation_id"], pairs["turn"], strict=True)]
     assert made == [number for number, _, _ in published]
     rejected = [one[0]["content"] for one in pairs["rejected"]]
-    assert rejected == [paper.response_text(replies[at]) for at in made]  # as the tutor gave it
+    assert rejected == [paper_rules.response_text(replies[at]) for at in made]  # as the tutor gave it
     assert [as_published(text) for text in rejected] == [as_published(text) for _, _, text in published]
     chosen = [one[0]["content"] for one in pairs["chosen"]]
     assert [ast.literal_eval(text) for text in chosen] == [gold for _, gold, _ in published]
@@ -161,7 +161,7 @@ def test_pairs_and_scores_of_2000_replies_are_those_of_the_published_chain(rubri
 
 def test_scores_of_labels_that_are_no_text_are_those_of_the_published_script(rubric, tmp_path):
     rows, replies = synthetic(1000, KINDS | NUMBERS)
-    ours = table(tmp_path / "responses.csv", rows, [paper.response_text(one) for one in replies])
+    ours = table(tmp_path / "responses.csv", rows, [paper_rules.response_text(one) for one in replies])
     assert_scores_agree(paper_scores(read_csv(ours), rubric, first_turn=False), paper_scripts.scores(ours))
 
 
@@ -275,7 +275,8 @@ def test_a_pair_of_equal_texts_ends_the_stage_and_names_its_row(rubric, monkeypa
     row = one_row("7:x", json.loads(gold), turn=3)
     answers = [{"conversation_id": "7:x", "turn": "3", "sample": "0", "response": gold, "gpt": gold}]
     monkeypatch.setattr(
-        "pedalign.paper.mistake" if paper_rules else "pedalign.preferences.mistake", lambda *_: ("action", 1)
+        "pedalign.data.paper_rules.mistake" if paper_rules else "pedalign.data.preferences.mistake",
+        lambda *_: ("action", 1),
     )
     with pytest.raises(AssertionError, match="conversation 7:x, turn 3, sample 0"):
         preference_pairs([row], answers, rubric, PreferenceSettings(paper_rules=paper_rules))
@@ -291,20 +292,20 @@ def test_replies_are_recorded_as_the_published_script_records_them(rubric):
         " hm ": " hm ",
         "": "",
     }.items():
-        assert paper.response_text(given) == kept
+        assert paper_rules.response_text(given) == kept
         assert as_published(kept) == paper_scripts.recorded(given)
-    assert paper.mistake(text, paper.response_text(f"\n {text}"), rubric) is None
+    assert paper_rules.mistake(text, paper_rules.response_text(f"\n {text}"), rubric) is None
 
 
 def test_a_prompt_says_student_once_for_each_student_turn(rubric):
     turns = [("user", "Student: Q. Why?"), ("assistant", "{'Tutorbot': 'Hi Student:'}"), ("user", "So?")]
     messages = [{"role": role, "content": text} for role, text in turns]
-    assert paper.prompt_text(messages, "Student: what the student says.") == (
+    assert paper_rules.prompt_text(messages, "Student: what the student says.") == (
         "System: Student : what the student says.\n\nStudent: Student : Q. Why?\n"
         "Tutorbot: {'Tutorbot': 'Hi Student :'}\nStudent: So?\n\nTutorbot:"
     )
-    assert paper.prompt_text(messages, "").count("Student:") == 2
-    assert paper.prompt_text(messages[:1], "").count("Student:") == 1
+    assert paper_rules.prompt_text(messages, "").count("Student:") == 2
+    assert paper_rules.prompt_text(messages[:1], "").count("Student:") == 1
 
 
 INSTRUCTIONS = f"\n{paper_scripts.TITLE}:\n\nYou are a Tutorbot. Now the conversation is starting.\n\nStudent: "

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pedalign import partitions
-from pedalign.partitions import find_fit, read_nodes, read_partitions
+from pedalign.cluster import partitions
+from pedalign.cluster.partitions import find_fit, read_nodes, read_partitions
 
 PARTITIONS = """\
 PartitionName=gpu AllowGroups=ALL Default=YES QoS=N/A MaxNodes=2 MaxTime=1-01:10:00 MinNodes=0 Nodes=n[1-3] State=UP

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_model
 
-from pedalign.conversation import Reader
-from pedalign.likelihood import log_probabilities
-from pedalign.perplexity import Likelihood, ReplyPair, perplexities, read_reply_pairs
+from pedalign.data.conversations import Reader
+from pedalign.evaluation.perplexity import Likelihood, ReplyPair, perplexities, read_reply_pairs
+from pedalign.models.log_probs import log_probabilities
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 

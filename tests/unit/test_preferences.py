@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from pedalign.preferences import PreferenceSettings, preference_pairs
+from pedalign.data.preferences import PreferenceSettings, preference_pairs
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 

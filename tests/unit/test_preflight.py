@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from small import small_model
 from transformers import AutoTokenizer, MistralConfig
 
-from pedalign.estimates import Memory, model_size, stage_memory
-from pedalign.findings import Finding, report
-from pedalign.models import save_checkpoint
-from pedalign.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight, read_cards
-from pedalign.reachable import find
+from pedalign.cluster.estimates import Memory, model_size, stage_memory
+from pedalign.cluster.findings import Finding, report
+from pedalign.cluster.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight, read_cards
+from pedalign.models.checkpoints import save_checkpoint
+from pedalign.models.locations import find
 
 ROOT = Path(__file__).parents[2]
 MODELS = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
@@ -95,8 +95,8 @@ def look(tmp_path: Path, *sources: str, **environment: str) -> dict[str, str]:
     """What `find` says of sources, in a process whose hub and cache are ours."""
     code = """
 import sys
-from pedalign.errors import UserError
-from pedalign.reachable import find
+from pedalign.core.errors import UserError
+from pedalign.models.locations import find
 for source in sys.argv[1:]:
     try:
         found = find(source)

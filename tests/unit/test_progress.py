@@ -13,14 +13,14 @@ from contextlib import ExitStack
 import pytest
 from checkouts import ROOT
 
-from pedalign import progress
-from pedalign.progress import TERMINAL, Progress
+from pedalign.core import progress
+from pedalign.core.progress import TERMINAL, Progress
 
 WORK = """
 import sys; sys.path.insert(0, "scripts")
 from types import SimpleNamespace
-from pedalign import progress
-from pedalign.progress import Progress
+from pedalign.core import progress
+from pedalign.core.progress import Progress
 
 clock = 0.0
 progress.time = SimpleNamespace(monotonic=lambda: clock)
@@ -74,7 +74,7 @@ def test_a_bar_is_drawn_on_the_terminal_of_the_workflow_and_leaves_its_line_to_o
 
 TURNS = """
 import sys; sys.path.insert(0, "scripts")
-from pedalign.progress import Progress
+from pedalign.core.progress import Progress
 for stage in ("loads", "answers"):
     with Progress(f"{sys.argv[1]} {stage}", 9, "replies") as progress:
         sys.stdin.readline()

@@ -1,5 +1,6 @@
 """The configuration, the pins, and files that appear whole or not at all."""
 
+import ast
 import re
 import runpy
 import tomllib
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pedalign import config as configuration
-from pedalign.artifacts import read_csv, read_json, whole_directory, write_columns, write_csv, write_text
+from pedalign.core import config as configuration
+from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_columns, write_csv, write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,16 +37,47 @@ def test_a_policys_name_says_algorithm_beta_and_seed():
 
 
 def test_the_algorithms_of_the_schema_are_those_that_can_be_trained():
-    from pedalign.alignment import ALGORITHMS
+    from pedalign.training.alignment import ALGORITHMS
 
     assert set(configuration.algorithms()) == set(ALGORITHMS)
 
 
 def test_the_templates_of_the_schema_are_those_that_can_be_rendered():
-    from pedalign.template import END_TOKENS
+    from pedalign.models.prompt_format import END_TOKENS
 
     schema = yaml.safe_load(configuration.SCHEMA.read_text())
     assert set(schema["$defs"]["model"]["properties"]["template"]["enum"]) == set(END_TOKENS)
+
+
+PACKAGES = (
+    *("core", "data", "models", "training", "generation", "evaluation", "reporting", "cluster", "chat", "benchmarks"),
+)
+"""What is in one of them may import what is in those before it."""
+
+
+def imports(path: Path) -> set[str]:
+    """The packages of the library that a module imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("pedalign.")}
+
+
+def test_a_package_of_the_library_imports_only_those_before_it():
+    library = ROOT / "scripts/pedalign"
+    assert {path.name for path in library.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(PACKAGES)
+    for at, package in enumerate(PACKAGES):
+        modules = list((library / package).rglob("*.py"))
+        assert len(modules) > 2
+        for path in modules:
+            assert imports(path) <= set(PACKAGES[: at + 1]), path
+
+
+def test_no_module_lies_in_the_librarys_own_folder_and_every_package_says_what_is_in_it():
+    library = ROOT / "scripts/pedalign"
+    assert [path.name for path in library.glob("*.py")] == ["__init__.py"]
+    for path in library.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 def requirements(lines: list[str]) -> dict[str, str]:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pedalign.chain import chain
-from pedalign.code_digest import module
-from pedalign.provenance import (
+from pedalign.core.code_digest import module
+from pedalign.core.provenance import (
     PACKAGES,
     accept,
     check_recorded,
@@ -21,6 +20,7 @@ from pedalign.provenance import (
     versions,
     write_manifest,
 )
+from pedalign.core.provenance_chain import chain
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_the_chain_goes_back_to_what_no_stage_made(made, root) -> None:
     told = "\n".join(links["table.csv"].lines())
     for fact in ("scripts/score.py", '{"seed": 1}', "torch ", "rows.json (sha256 "):
         assert fact in told
-    assert "pedalign/metrics.py" in links["table.csv"].record["code"]
+    assert "pedalign/evaluation/metrics.py" in links["table.csv"].record["code"]
 
 
 def test_the_chain_names_what_was_changed_and_what_was_made_anew(made) -> None:
@@ -142,32 +142,32 @@ def test_the_chain_names_what_was_changed_and_what_was_made_anew(made) -> None:
 
 def test_the_chain_notes_code_and_versions_that_have_changed_since(made, root, tmp_path, monkeypatch) -> None:
     shutil.copytree(root / "scripts", tmp_path / "scripts")
-    monkeypatch.setattr("pedalign.provenance.ROOT", tmp_path)
+    monkeypatch.setattr("pedalign.core.provenance.ROOT", tmp_path)
     with (tmp_path / "scripts/score.py").open("a") as file:
         file.write("# only a comment\n")
     assert next(iter(chain([made]))).notes == []
-    with (tmp_path / "scripts/pedalign/metrics.py").open("a") as file:
+    with (tmp_path / "scripts/pedalign/evaluation/metrics.py").open("a") as file:
         file.write("changed = 1\n")
     module.cache_clear()
-    monkeypatch.setattr("pedalign.chain.versions", lambda: {**versions(), "torch": "1.0"})
+    monkeypatch.setattr("pedalign.core.provenance_chain.versions", lambda: {**versions(), "torch": "1.0"})
     link = next(iter(chain([made])))
-    assert link.notes == ["other code: pedalign/metrics.py", "other versions: torch"]
+    assert link.notes == ["other code: pedalign/evaluation/metrics.py", "other versions: torch"]
     assert not link.problems
 
 
 def test_an_artifact_that_a_person_accepts_is_on_record_as_accepted_and_not_as_made(made, root, tmp_path, monkeypatch):
     shutil.copytree(root / "scripts", tmp_path / "scripts")
-    monkeypatch.setattr("pedalign.provenance.ROOT", tmp_path)
-    with (tmp_path / "scripts/pedalign/metrics.py").open("a") as file:
+    monkeypatch.setattr("pedalign.core.provenance.ROOT", tmp_path)
+    with (tmp_path / "scripts/pedalign/evaluation/metrics.py").open("a") as file:
         file.write("changed = 1\n")
     module.cache_clear()
     before = read_record(made)
-    accept(made, "code changed: pedalign/metrics.py")
+    accept(made, "code changed: pedalign/evaluation/metrics.py")
     after = read_record(made)
     assert {**after, "accepted": None} == {**before, "accepted": None}
     link = next(iter(chain([made])))
     assert not link.notes and not link.problems
-    assert "though stale: code changed: pedalign/metrics.py" in "\n".join(link.lines())
+    assert "though stale: code changed: pedalign/evaluation/metrics.py" in "\n".join(link.lines())
     accept(made.with_name("rows.json"), "no stage made it")
     assert not record_path(made.with_name("rows.json")).exists()
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pedalign import published
-from pedalign.published import PUBLISHED, blob_id, check_published, fetch, published_blob
+from pedalign.data.sources import published
+from pedalign.data.sources.published import PUBLISHED, blob_id, check_published, fetch, published_blob
 
 CONTENT = bytes(range(256)) * 2000
 WANTED = "85ca3d5aeed19f818566b9244ef5ad7d1d11174a"  # by git hash-object

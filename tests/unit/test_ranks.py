@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from launched import Inputs, Launched, weights
 
-from pedalign.artifacts import read_json
+from pedalign.core.artifacts import read_json
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pedalign import literal
-from pedalign.literal import MAX_CHARACTERS, scan_mapping
-from pedalign.rubric import Reply, Rubric, load_rubric
+from pedalign.data import literal
+from pedalign.data.literal import MAX_CHARACTERS, scan_mapping
+from pedalign.data.rubric import Reply, Rubric, load_rubric
 
 FOLDER = Path(__file__).parents[2] / "datasets/rubrics"
 CLASS, MATHDIAL = (load_rubric(FOLDER / f"{name}.yaml") for name in ("class", "mathdial"))

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pedalign.report import FEW, answers, changes, leaks, scored, steps, turns
-from pedalign.transcripts import labelled, packed, transcripts
+from pedalign.reporting.report import FEW, answers, changes, leaks, scored, steps, turns
+from pedalign.reporting.transcripts import labelled, packed, transcripts
 
 ROW = {"model": "tiny", "seeds": "1", "data": "bio (simulated)", "conversations": "75", "replies": "525"}
 

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launched import Inputs, Launched, alive, until, weights
 
-from pedalign import resuming
-from pedalign.artifacts import read_json, write_json, write_text
-from pedalign.resuming import KEPT, Origin, TrainingStates, origin
-from pedalign.training import training_order
+from pedalign.core.artifacts import read_json, write_json, write_text
+from pedalign.training import states
+from pedalign.training.loop import training_order
+from pedalign.training.states import KEPT, Origin, TrainingStates, origin
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", "v_proj"], "four_bit": False}
 LONG = {"global_batch_size": 4, "epochs": 12}  # 48 steps, which take a second or two: time for a signal
@@ -33,7 +33,7 @@ SHORT = {"global_batch_size": 4, "epochs": 2.5}  # 10 steps
 # A script, with a line for each step that it makes.
 TOLD = """
 import runpy, sys
-from pedalign.resuming import TrainingStates
+from pedalign.training.states import TrainingStates
 on_step_end = TrainingStates.on_step_end
 def told(states, args, state, control, **more):
     if state.is_world_process_zero:
@@ -281,10 +281,10 @@ def test_a_state_of_another_training_is_named_with_what_differs_and_not_used(wor
             other[1] = str(work.folder / "sft.json")
             write_json(Path(other[1]), records[::-1])
         elif kind == "code":
-            patched.setattr(resuming, "digest", lambda script: "other")
+            patched.setattr(states, "digest", lambda script: "other")
         else:
-            version = resuming.version
-            patched.setattr(resuming, "version", lambda package: "0" if package == "trl" else version(package))
+            version = states.version
+            patched.setattr(states, "version", lambda package: "0" if package == "trl" else version(package))
         work.dies_after(6, other)
     (folder,) = work.folder.glob("*.state-*")
     said = work.here(script)
@@ -363,7 +363,7 @@ def test_states_are_saved_by_the_clock(work, unbroken):
         on_save(states, args, state, control, **more)
 
     work.monkeypatch.setattr(TrainingStates, "on_save", noted)
-    work.monkeypatch.setattr(resuming, "time", SimpleNamespace(monotonic=lambda: 60.0 * next(minutes)))
+    work.monkeypatch.setattr(states, "time", SimpleNamespace(monotonic=lambda: 60.0 * next(minutes)))
     work.here(work.script("sft", "--save-minutes", "3", **SHORT))
     assert saved == [3, 6, 9]
     work.check_same_as(unbroken("sft", **SHORT))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pedalign.rubric import load_rubric
+from pedalign.data.rubric import load_rubric
 
 FOLDER = Path(__file__).parents[2] / "datasets/rubrics"
 OWN = """\

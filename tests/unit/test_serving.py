@@ -17,10 +17,10 @@ from small import TALKS
 from tutors import RUBRIC, script, trained
 from waiting import until
 
-from pedalign.artifacts import read_json, write_json
-from pedalign.launching import free_port
-from pedalign.provenance import verified, write_manifest
-from pedalign.talk import Tutor
+from pedalign.chat.dialogue import Tutor
+from pedalign.cluster.launching import free_port
+from pedalign.core.artifacts import read_json, write_json
+from pedalign.core.provenance import verified, write_manifest
 
 pytestmark = pytest.mark.slow
 

@@ -9,14 +9,14 @@ import small
 import torch
 import yaml
 
-from pedalign import shared_prefix_engine
-from pedalign.artifacts import read_csv, write_json
-from pedalign.config import answering_settings
-from pedalign.conversation import Conversation, formatted_rows
-from pedalign.engines import Engine
-from pedalign.generation import GenerationSettings, History, batches
-from pedalign.models import save_checkpoint
-from pedalign.responses import COLUMNS, gathered
+from pedalign.core.artifacts import read_csv, write_json
+from pedalign.core.config import answering_settings
+from pedalign.data.conversations import Conversation, formatted_rows
+from pedalign.data.responses import COLUMNS, gathered
+from pedalign.generation import shared_prefix_engine
+from pedalign.generation.common import GenerationSettings, History, batches
+from pedalign.generation.engines import Engine
+from pedalign.models.checkpoints import save_checkpoint
 
 RENDERING = {"template": "tutor", "instruction": "compact"}
 GENERATION = {"max_new_tokens": 12, "min_new_tokens": 0, "repetition_penalty": 1.1, "max_batch_tokens": 800, "seed": 7}
@@ -66,7 +66,7 @@ def tutor(tmp_path, root, monkeypatch) -> Tutor:
 
     monkeypatch.setattr(shared_prefix_engine, "_step", step_roughly)
     proved = Engine("shared_prefix", shared_prefix_engine.generate)
-    monkeypatch.setattr("pedalign.engines.choose_engine", lambda *_: proved)
+    monkeypatch.setattr("pedalign.generation.engines.choose_engine", lambda *_: proved)
     return Tutor(tmp_path, root, monkeypatch)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pedalign.artifacts import sha256
-from pedalign.conversation import Reader, clean, read_conversations
-from pedalign.errors import UserError
-from pedalign.problems import lowered, read_problems
-from pedalign.simulation import Simulator, load_script
+from pedalign.core.artifacts import sha256
+from pedalign.core.errors import UserError
+from pedalign.data.conversations import Reader, clean, read_conversations
+from pedalign.data.sources.problem_bank import lowered, read_problems
+from pedalign.data.sources.simulation import Simulator, load_script
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS, REJECTED = read_problems(ROOT / "datasets/bio-problems.yaml")
@@ -69,7 +69,7 @@ def test_each_file_has_enough_conversations_and_some_are_malformed_in_each_way(s
 
 
 def test_without_a_malformed_share_every_reply_is_valid(rubric, tmp_path):
-    from pedalign.artifacts import write_records
+    from pedalign.core.artifacts import write_records
 
     write_records(
         tmp_path / "x.json",
@@ -120,7 +120,7 @@ def test_a_hint_comes_first_and_the_solution_after_the_second_failure(shipped, r
 
 
 def test_a_perplexity_pair_is_one_history_with_a_scaffolding_and_a_telling_reply(rubric):
-    from pedalign.artifacts import read_json
+    from pedalign.core.artifacts import read_json
 
     pairs = read_json(ROOT / "datasets/simulated/bio-dataset-ppl.json")
     assert len(pairs) >= 200

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pedalign.conversation import Reader, clean, read_conversations
-from pedalign.errors import UserError
-from pedalign.problems import read_problems
-from pedalign.simulation import Simulator, load_script
+from pedalign.core.errors import UserError
+from pedalign.data.conversations import Reader, clean, read_conversations
+from pedalign.data.sources.problem_bank import read_problems
+from pedalign.data.sources.simulation import Simulator, load_script
 
 ROOT = Path(__file__).parents[2]
 ONE = {"Question": "Q {x}?", "Answer": "Yes.", "Hint": "{H}", "Incorrect Response": "No.", "Feedback": "F."}

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from pedalign.processes import SAME_PRESS
+from pedalign.core.processes import SAME_PRESS
 
 SNAKEFILE = """
-from pedalign.stopping import Stop
+from pedalign.cluster.stopping import Stop
 
 STOP = Stop()
 STOP.at_once()

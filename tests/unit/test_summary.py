@@ -6,9 +6,9 @@ import statistics
 
 import pytest
 
-from pedalign.history import unlearned
-from pedalign.summary import summary_rows, tutor_marks
-from pedalign.table import table
+from pedalign.reporting.summary import summary_rows, tutor_marks
+from pedalign.reporting.table import table
+from pedalign.training.health_checks import unlearned
 
 FIELDS = ("evaluation", "action", "state")
 

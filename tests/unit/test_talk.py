@@ -17,12 +17,12 @@ from checkouts import ROOT
 from small import TALKS
 from tutors import RENDERING, RUBRIC, script, trained
 
-from pedalign.artifacts import write_records
-from pedalign.conversation import Reader, clean, read_conversations
-from pedalign.launching import free_port
-from pedalign.provenance import verified, write_manifest
-from pedalign.rubric import load_rubric
-from pedalign.talk import Talk, Tutor, asked, tutor_names
+from pedalign.chat.dialogue import Talk, Tutor, asked, tutor_names
+from pedalign.cluster.launching import free_port
+from pedalign.core.artifacts import write_records
+from pedalign.core.provenance import verified, write_manifest
+from pedalign.data.conversations import Reader, clean, read_conversations
+from pedalign.data.rubric import load_rubric
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as xml
 
 import pytest
 
-from pedalign import timing
+from pedalign.reporting import timing
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pedalign.conversation import Conversation
-from pedalign.models import scratch_tokenizer
-from pedalign.template import END_TOKENS, Renderer
+from pedalign.data.conversations import Conversation
+from pedalign.models.checkpoints import scratch_tokenizer
+from pedalign.models.prompt_format import END_TOKENS, Renderer
 
 INSTRUCTION = "You are a tutor. Reply with one JSON object."
 TEXTS = [

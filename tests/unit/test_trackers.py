@@ -15,9 +15,9 @@ from small import TALKS, pairs_of, settings, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerState, TrainingArguments
 
-from pedalign.alignment import AlignmentSettings, optimize
-from pedalign.trackers import trackers
-from pedalign.training import finetune
+from pedalign.training.alignment import AlignmentSettings, optimize
+from pedalign.training.loop import finetune
+from pedalign.training.trackers import trackers
 
 pytestmark = pytest.mark.slow
 
@@ -87,8 +87,8 @@ def training(tracker: str, folder, epochs: int) -> str:
 import sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 from small import TALKS, pairs_of, settings, small_model
-from pedalign.trackers import trackers
-from pedalign.training import finetune
+from pedalign.training.trackers import trackers
+from pedalign.training.loop import finetune
 watchers = trackers([{tracker!r}], Path({str(folder)!r}), {epochs})
 facts = finetune(*small_model(), TALKS, settings(epochs={epochs}), watchers=watchers)
 print("steps", len(facts["history"]))

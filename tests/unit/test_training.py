@@ -12,12 +12,12 @@ import torch
 from small import ARCHITECTURE, TALKS, settings, small_model
 from transformers import TrainerState
 
-from pedalign.conversation import Conversation
-from pedalign.errors import UserError
-from pedalign.head import _InTiles
-from pedalign.models import load_model, load_tokenizer, save_checkpoint, scratch_model
-from pedalign.processes import accumulation
-from pedalign.training import StageSettings, Steps, expect_better, finetune, train_and_save
+from pedalign.core.errors import UserError
+from pedalign.core.processes import accumulation
+from pedalign.data.conversations import Conversation
+from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint, scratch_model
+from pedalign.training.loop import StageSettings, Steps, expect_better, finetune, train_and_save
+from pedalign.training.trl_log_probs import _InTiles
 
 pytestmark = pytest.mark.slow
 
@@ -55,11 +55,11 @@ def test_only_trained_positions_are_scored_and_the_figures_are_those_of_trls_own
                 scored.append(len(hidden))
             return _InTiles.apply(hidden, *rest)
 
-    monkeypatch.setattr("pedalign.head._InTiles", Recorded)
+    monkeypatch.setattr("pedalign.training.trl_log_probs._InTiles", Recorded)
     facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=1))
     trained = sum(sum(renderer.encode(talk.messages)[1]) for talk in TALKS)
     assert sum(scored) == trained
-    monkeypatch.setattr("pedalign.training.fast_head", nullcontext)
+    monkeypatch.setattr("pedalign.training.loop.fast_head", nullcontext)
     plain = finetune(twin, tokenizer, renderer, TALKS, settings(epochs=1))
     for step, other in zip(facts["history"], plain["history"], strict=True):
         assert {"loss", "grad_norm"} <= step.keys() and not any(map(math.isnan, step.values()))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pedalign.conversation import read_conversations
-from pedalign.errors import UserError
-from pedalign.splits import EmptySplit, SplitSettings, draw
+from pedalign.core.errors import UserError
+from pedalign.data.conversations import read_conversations
+from pedalign.data.splits import EmptySplit, SplitSettings, draw
 
 GOOD = {
     "Evaluation of Student Response": "a",

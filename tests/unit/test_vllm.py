@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import small
 
-from pedalign import resources, vllm_engine
-from pedalign.generation import GenerationSettings, History
-from pedalign.models import load_model, save_checkpoint, scratch_model
-from pedalign.resources import vllm_python
-from pedalign.shared_prefix_engine import generate
-from pedalign.training import finetune
+from pedalign.generation import vllm_engine, vllm_environment
+from pedalign.generation.common import GenerationSettings, History
+from pedalign.generation.shared_prefix_engine import generate
+from pedalign.generation.vllm_environment import vllm_python
+from pedalign.models.checkpoints import load_model, save_checkpoint, scratch_model
+from pedalign.training.loop import finetune
 
 GREEDY = {"max_new_tokens": 12, "min_new_tokens": 2, "temperature": 0.0, "repetition_penalty": 1.0}
 
@@ -21,7 +21,7 @@ def settings(**changed) -> GenerationSettings:
 
 
 def test_where_it_is_not_installed_the_line_that_installs_it_is_said(monkeypatch, tmp_path, refused):
-    monkeypatch.setattr(resources, "__file__", str(tmp_path / "scripts/pedalign/resources.py"))
+    monkeypatch.setattr(vllm_environment, "__file__", str(tmp_path / "scripts/pedalign/generation/vllm_environment.py"))
     with refused("vllm is not installed", "make vllm"):
         vllm_python()
     made = tmp_path / ".venv-vllm/bin/python"

@@ -10,10 +10,10 @@ import pytest
 import small
 import torch
 
-from pedalign.artifacts import read_csv, write_columns, write_json, write_records
-from pedalign.conversation import formatted_rows
-from pedalign.models import load_model, save_checkpoint
-from pedalign.whole_runs import shell_script
+from pedalign.benchmarks.whole_runs import shell_script
+from pedalign.core.artifacts import read_csv, write_columns, write_json, write_records
+from pedalign.data.conversations import formatted_rows
+from pedalign.models.checkpoints import load_model, save_checkpoint
 
 PLAN = """
 rule split:

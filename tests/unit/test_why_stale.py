@@ -2,7 +2,7 @@
 
 import pytest
 
-from pedalign.staleness import in_words
+from pedalign.core.staleness import in_words
 
 PARAMS = (
     "Params have changed since last execution: Union of exclusive params before and now across all output: before: {} "

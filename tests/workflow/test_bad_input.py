@@ -16,9 +16,9 @@ import small
 import yaml
 from checkouts import Checkout, fresh_checkout
 
-from pedalign.artifacts import write_csv
-from pedalign.models import save_checkpoint
-from pedalign.responses import READ
+from pedalign.core.artifacts import write_csv
+from pedalign.data.responses import READ
+from pedalign.models.checkpoints import save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CLASS = "datasets/rubrics/class.yaml"

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from checkouts import QUICK
 
-from pedalign import timing
-from pedalign.models import load_tokenizer
-from pedalign.rubric import load_rubric
-from pedalign.template import renderer
+from pedalign.data.rubric import load_rubric
+from pedalign.models.checkpoints import load_tokenizer
+from pedalign.models.prompt_format import renderer
+from pedalign.reporting import timing
 
 pytestmark = pytest.mark.slow
 

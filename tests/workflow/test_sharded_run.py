@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from pedalign.artifacts import read_csv
+from pedalign.core.artifacts import read_csv
 
 pytestmark = pytest.mark.slow
 

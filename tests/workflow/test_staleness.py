@@ -51,9 +51,9 @@ def moved(path: Path) -> None:
     library = path / "scripts/pedalign"
     (library / "room").mkdir()
     (library / "room/__init__.py").touch()
-    (library / "metrics.py").rename(library / "room/measures.py")
+    (library / "evaluation/metrics.py").rename(library / "room/measures.py")
     for file in path.rglob("scripts/**/*.py"):
-        file.write_text(file.read_text().replace("pedalign.metrics", "pedalign.room.measures"))
+        file.write_text(file.read_text().replace("pedalign.evaluation.metrics", "pedalign.room.measures"))
 
 
 def setting(*keys: str, value: object) -> Callable[[Path], None]:
@@ -121,21 +121,24 @@ TABLE = {
     "where the curves are to be seen": (setting("trackers", value=[]), {}),
     "how often states are saved": (setting("training_state", value={"minutes": 1, "steps": 7}), {}),
     "a comment in every script and module": (commented_everywhere, {}),
-    "a docstring": (replaced("alignment.py", '"""', '"""In other words: '), {}),
-    "a message": (replaced("template.py", "is not known", "is none of ours"), {}),
-    "what the progress looks like": (other("progress.py"), {}),
-    "how jobs are launched": (other("launching.py"), {}),
-    "how GPUs are leased": (other("leases.py"), {}),
+    "a docstring": (replaced("training/alignment.py", '"""', '"""In other words: '), {}),
+    "a message": (replaced("models/prompt_format.py", "is not known", "is none of ours"), {}),
+    "what the progress looks like": (other("core/progress.py"), {}),
+    "how jobs are launched": (other("cluster/launching.py"), {}),
+    "how GPUs are leased": (other("cluster/gpu_locks.py"), {}),
     "a module that is moved and renamed": (moved, {}),
-    "a module of two stages": (other("metrics.py"), SCORING),
-    "a metric's code": (other("statistics.py"), {"perplexity": 2, **SCORING}),
-    "the perplexity's code": (other("perplexity.py"), {"perplexity": 2, **SHOWING}),
-    "the code that builds pairs": (other("preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
-    "the summary's code": (other("summary.py"), SHOWING),  # cards tell no more than it does
-    "how the table is printed": (other("table.py"), {}),
-    "how the report is drawn": (other("charts.py"), {"report": 1}),
-    "the report's wording": (replaced("report.html", "<p", "<p "), {"report": 1}),
-    "the formula of a loss": (replaced("alignment.py", '_pairwise("sigmoid")', '_pairwise("hinge")'), ALIGNING),
+    "a module of two stages": (other("evaluation/metrics.py"), SCORING),
+    "a metric's code": (other("evaluation/statistics.py"), {"perplexity": 2, **SCORING}),
+    "the perplexity's code": (other("evaluation/perplexity.py"), {"perplexity": 2, **SHOWING}),
+    "the code that builds pairs": (other("data/preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
+    "the summary's code": (other("reporting/summary.py"), SHOWING),  # cards tell no more than it does
+    "how the table is printed": (other("reporting/table.py"), {}),
+    "how the report is drawn": (other("reporting/charts.py"), {"report": 1}),
+    "the report's wording": (replaced("reporting/report.html", "<p", "<p "), {"report": 1}),
+    "the formula of a loss": (
+        replaced("training/alignment.py", '_pairwise("sigmoid")', '_pairwise("hinge")'),
+        ALIGNING,
+    ),
     "resamples of the bootstrap": (setting("evaluation", "resamples", value=300), {"perplexity": 2, **SCORING}),
     "most pairs of one prompt": (
         setting("preferences", value={"per_prompt": 2}),
@@ -191,33 +194,32 @@ def test_a_change_reruns_exactly_what_depends_on_it(what, finished, tmp_path):
 
 def test_a_dry_run_says_which_code_changed(finished, tmp_path):
     checkout = finished.copy(tmp_path / "checkout")
-    other("preferences.py")(checkout.path)
-    other("charts.py")(checkout.path)
+    other("data/preferences.py")(checkout.path)
     told = checkout.snakemake("--dry-run", "--cores", "2")
     reasons = dict(re.findall(r"^ *(\w+) results/\S+.*\((.*)\)$", told.stdout + told.stderr, re.MULTILINE))
-    assert reasons["pair"] == "code changed: pedalign/preferences.py"
+    assert reasons["pair"] == "code changed: pedalign/data/preferences.py"
     assert "after results/tiny/preferences.json" in reasons["reference"]
-    assert "code changed: pedalign/charts.py" in reasons["report"]
+    assert "--touch in place of -n" in told.stdout + told.stderr
 
 
 def test_new_code_that_makes_the_same_is_accepted_and_on_record(finished, tmp_path):
     checkout = finished.copy(tmp_path / "checkout")
     before = (checkout.path / "results/tiny/dpo-b0.1/checkpoint/model.safetensors").read_bytes()
-    other("alignment.py")(checkout.path)
+    other("training/alignment.py")(checkout.path)
     assert checkout.planned("--cores", "2") == ALIGNING
     answer = checkout.snakemake("--cores", "2", "--touch")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert checkout.planned("--cores", "2") == {}
     assert (checkout.path / "results/tiny/dpo-b0.1/checkpoint/model.safetensors").read_bytes() == before
     told = checkout.provenance("results/tiny/dpo-b0.1/checkpoint.json")
-    assert re.search(r"accepted \d{4}-.*, though stale: code changed: pedalign/alignment.py", told)
+    assert re.search(r"accepted \d{4}-.*, though stale: code changed: pedalign/training/alignment.py", told)
     assert "other code" not in told and "PROBLEM" not in told
     assert "accepted" not in checkout.provenance("results/tiny/sft/checkpoint.json")
 
 
 def test_what_is_not_as_it_was_made_is_not_accepted(finished, tmp_path):
     checkout = finished.copy(tmp_path / "checkout")
-    other("metrics.py")(checkout.path)
+    other("evaluation/metrics.py")(checkout.path)
     metrics = checkout.path / "results/tiny/sft/test/metrics.json"
     metrics.write_text(metrics.read_text().replace("0", "1"))
     answer = checkout.snakemake("--cores", "2", "--touch")

@@ -1,0 +1,1 @@
+"""Launching jobs, GPUs, Slurm, and checks before a run."""

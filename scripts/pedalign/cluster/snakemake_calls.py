@@ -1,0 +1,146 @@
+"""The calls of Snakemake in this folder: what they check before they start, and which live, so that what a dead one had
+locked can be unlocked."""
+
+import argparse
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from pedalign.core.errors import UserError
+from pedalign.core.provenance import record_path
+
+LIVING = Path(".snakemake/living")  # locked by each call for as long as it lives; holds the hosts of all calls
+LOCKS = Path(".snakemake/locks")  # Snakemake's own, which stay behind when a call is killed
+_CLOCKS_DIFFER = 60  # seconds, of machines that share a folder
+
+_SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
+_CHECK_PATH = "check the path: it is taken from where Snakemake is called; a target stands first, or after --"
+_MEND_FILE = "write it as config.yaml is written: names and values, of which it needs only those that differ"
+_TARGETS_FIRST = "put targets first (snakemake --cores all TARGET {option}), or after --"
+
+_held: list[int] = []
+
+
+def check_command_line() -> None:
+    """Ends a call with two lines whose settings file can't be read as one, or whose target Snakemake would read as a
+    settings file or a setting, since it comes after --configfile or --config. Called by profiles/default, before
+    Snakemake reads such files."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--configfile", "--configfiles", nargs="+", default=[])
+    parser.add_argument("--config", "-C", nargs="*", default=[])
+    known, _ = parser.parse_known_args(sys.argv[1:])
+    for file in map(Path, known.configfile):
+        if problem := _no_settings(file):
+            mend = _TARGETS_FIRST.format(option="--configfile my.yaml")
+            if file.suffix in _SETTINGS_SUFFIXES and not record_path(file).exists():
+                mend = _MEND_FILE if file.exists() else _CHECK_PATH
+            told = f"{file}: Snakemake reads what follows --configfile as a settings file, and {problem}"
+            sys.exit(str(UserError(told, mend)))
+    for entry in known.config:
+        if "=" not in entry:
+            problem = f"{entry}: Snakemake reads what follows --config as a setting, and this is no name=value"
+            sys.exit(str(UserError(problem, _TARGETS_FIRST.format(option="--config seed=7"))))
+
+
+def _no_settings(file: Path) -> str:
+    """Why this is no settings file; empty where it is one."""
+    if file.is_dir():
+        return "this is a folder"
+    if not file.exists():
+        return "there is no such file"
+    if record_path(file).exists():
+        return "this was made by the workflow"
+    if not file.is_file():  # a pipe, which can be read only once
+        return ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        try:
+            settings = json.loads(text)
+        except ValueError:
+            settings = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        where = f" (line {error.problem_mark.line + 1}: {error.problem})" if error.problem_mark else ""
+        return f"this is neither JSON nor YAML{where}"
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        return f"this can't be read: {error}"
+    return "" if isinstance(settings, dict) else "this has no names at its top level"
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError where nothing can be written in the folder, or where it would be made."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not os.access(there, os.W_OK):
+        raise UserError(
+            f"{folder}: no permission to write there",
+            "change that (ls -ld shows permissions, mount read-only disks), or set 'results' in config.yaml",
+        )
+
+
+def check_clock(files: Iterable[str]) -> None:
+    """Raises UserError where a file is newer than now: Snakemake would fail each job that reads it, as it ends."""
+    future = [file for file in files if os.path.exists(file) and os.stat(file).st_mtime > time.time() + _CLOCKS_DIFFER]
+    if future:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.stat(future[0]).st_mtime))
+        raise UserError(
+            f"{future[0]}: was changed in the future ({when}), as are {len(future) - 1} other files",
+            f"set the clock right, then: find {' '.join(_parts(future))} -newermt now -exec touch {{}} +",
+        )
+
+
+def _parts(files: Iterable[str]) -> list[str]:
+    """What of the working directory holds these files, as a shell reads it; of files elsewhere their own folders."""
+    inside = (Path(os.path.relpath(file)) for file in files)
+    return sorted({shlex.quote(str(path.parent if path.parts[0] == ".." else path.parts[0])) for path in inside})
+
+
+def live() -> None:
+    """Let others know, for as long as this process lives, that a call works here."""
+    LIVING.parent.mkdir(exist_ok=True)
+    file = os.open(LIVING, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    with suppress(OSError):  # a network's file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    if socket.gethostname() not in _hosts():
+        os.write(file, f"{socket.gethostname()}\n".encode())
+    _held.append(file)
+
+
+def locked_by_the_dead() -> bool:
+    """Whether there are locks, and the call that left them is dead for certain.
+
+    Raises UserError where it lives, or where it may live on another machine.
+    """
+    if not LOCKS.is_dir() or not any(LOCKS.iterdir()):
+        return False
+    LIVING.touch()
+    with open(LIVING) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "another call of Snakemake works in this folder", "wait for its end, or work in another checkout"
+            ) from None
+        except OSError:
+            raise UserError(
+                "this folder is locked by a call of Snakemake, and its file system does not tell whether that lives",
+                "once none does: snakemake --unlock",
+            ) from None
+        others = _hosts() - {socket.gethostname()}
+        if others:
+            raise UserError(
+                f"this folder is locked by a call of Snakemake, which may live on {', '.join(sorted(others))}",
+                f"once none lives there: rm {LIVING}; snakemake --unlock",
+            )
+    return True
+
+
+def _hosts() -> set[str]:
+    return set(LIVING.read_text().split())

@@ -1,0 +1,1 @@
+"""What every stage needs: errors, files, provenance, settings, progress."""

@@ -1,0 +1,221 @@
+"""Which code an artifact depends on, as a digest.
+
+The code of a stage is its script and every module of ours that the script imports, directly or not. Imports are read
+from the syntax tree; nothing is executed. Comments, docstrings, formatting, type hints, the wording of messages and the
+place of a module in the library do not count.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LIBRARY = "pedalign"
+
+# Modules that cannot change what an artifact holds, and why. Their code does not count, nor what they alone import.
+NO_INFLUENCE = {
+    "core.errors": "says what is wrong with the input, and ends the stage",
+    "core.progress": "shows how far a stage is",
+    "core.time_spent": "says where a job spent its time",
+    "core.provenance": "writes the records beside artifacts, and refuses inputs that are not as they were made",
+    "core.code_digest": "decides what reruns",
+    "core.staleness": "says why something reruns",
+    "data.formats": "says what a file looks like that is refused",
+    "core.schema": "says what is wrong with a settings file or a rubric, and ends the stage",
+    "core.processes": "ends the processes of a training",
+    "training.trackers": "writes curves to look at, beside the checkpoint",
+    "generation.vllm_environment": "says where vLLM is installed",
+}
+
+# Calls whose text is for people: its wording does not count.
+_MESSAGES = {"print", "warn", "argument_parser"}
+_TYPING = {"typing", "collections.abc", "types", "__future__"}  # imported for type hints alone
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file's digest, and the modules of ours it imports: (name that is imported, or "", the file)."""
+
+    digest: str
+    imports: tuple[tuple[str, Path], ...]
+
+
+def code(script: Path) -> dict[str, str]:
+    """File, from the scripts' folder → digest of its code, of everything that the results of a script depend on.
+
+    Raises SyntaxError where a file is no Python.
+    """
+    root = script.resolve().parent
+    return {path.relative_to(root).as_posix(): module(path).digest for path in imported_files(script)}
+
+
+def digest(script: Path, *files: Path) -> str:
+    """One digest of all code that the results of a script depend on, and of the bytes of `files` that it reads."""
+    lines = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    for path in imported_files(script):
+        found = module(path)
+        lines.add(found.digest)
+        lines |= {f"{found.digest} {name} {module(file).digest}" for name, file in found.imports if _counts(file)}
+    return _hash("\n".join(sorted(lines)))
+
+
+def changed(then: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Files of `now` whose code is in none of `then`, and files of `then` whose code is gone; both as `code` gives."""
+    return sorted(
+        {file for file, found in now.items() if found not in then.values()}
+        | {file for file, found in then.items() if found not in now.values()}
+    )
+
+
+def _counts(path: Path) -> bool:
+    inside = path.parts[len(path.parts) - path.parts[::-1].index(LIBRARY) :] if LIBRARY in path.parts else ()
+    return ".".join(inside).removesuffix(".py") not in NO_INFLUENCE and module(path).digest != _NOTHING
+
+
+def imported_files(script: Path, all_of_them: bool = False) -> list[Path]:
+    """A script and the modules of ours that it imports, directly or not; those that cannot change a result if asked."""
+    found: dict[Path, None] = {}
+    waiting = [script.resolve()]
+    while waiting:
+        path = waiting.pop()
+        if path not in found and (all_of_them or _counts(path)):
+            found[path] = None
+            waiting += [file for _, file in module(path).imports]
+    return sorted(found)
+
+
+@functools.cache
+def module(path: Path) -> Module:
+    """What counts of one file."""
+    tree = ast.parse(path.read_bytes(), str(path))
+    # Scripts and the library's folder lie side by side.
+    root = next((folder for folder in path.parents if (folder / LIBRARY).is_dir()), path.parent)
+    imports = tuple(dict.fromkeys(_imports(tree, path, root)))
+    return Module(_hash(_written(_Normal().visit(tree))), imports)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_NOTHING = _hash("")  # of a package's __init__.py, which is most often empty
+
+
+def _imports(tree: ast.Module, path: Path, root: Path) -> Iterator[tuple[str, Path]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from (("", file) for file in _files(root, alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            source = node.module or ""
+            if node.level:
+                package = path.relative_to(root).parent.parts
+                source = ".".join([*package[: len(package) - node.level + 1], *filter(None, [source])])
+            for alias in node.names:
+                files = _files(root, f"{source}.{alias.name}")  # the last of which has the name, or is the name
+                yield from ((alias.name if file == files[-1] else "", file) for file in files)
+
+
+def _files(root: Path, name: str) -> list[Path]:
+    """The files that an import of a dotted name runs: each package's `__init__.py`, and the module itself."""
+    if name.split(".")[0] != LIBRARY:
+        return []
+    found: list[Path] = []
+    folder = root
+    for part in name.split("."):
+        if (folder / f"{part}.py").is_file():
+            return [*found, folder / f"{part}.py"]
+        folder = folder / part
+        if (folder / "__init__.py").is_file():
+            found.append(folder / "__init__.py")
+    return found
+
+
+class _Normal(ast.NodeTransformer):
+    """Takes out of a syntax tree what cannot change a result."""
+
+    def __init__(self) -> None:
+        self._fields: set[ast.stmt] = set()  # of classes, whose types can mean something
+
+    def visit(self, node: ast.AST) -> Any:
+        body = getattr(node, "body", None)
+        if isinstance(body, list):  # docstrings, other lone texts, and what fills a body without any
+            node.body = [one for one in body if not (_is_text(one) or isinstance(one, ast.Pass))]  # type: ignore[attr-defined]
+        return super().visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        hints = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if hints else self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
+        return [ast.Import([alias]) for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> list[ast.stmt]:
+        ours = node.level or (node.module or "").split(".")[0] == LIBRARY
+        source = LIBRARY if ours else node.module  # wherever ours lies
+        return [ast.ImportFrom(source, [alias], 0) for alias in node.names if source not in _TYPING]
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        self._fields |= {one for one in node.body if isinstance(one, ast.AnnAssign)}
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: Any) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        self.generic_visit(node)
+        if node in self._fields:
+            return node
+        return ast.Assign([node.target], node.value) if node.value else None
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name == "add_argument":
+            node.keywords = [one for one in node.keywords if one.arg not in ("help", "metavar")]
+        elif name == "UserError" and not any(isinstance(one, ast.NamedExpr) for one in ast.walk(node)):
+            node.args = []  # it ends the stage
+        elif name in _MESSAGES and not any(one.arg == "file" for one in node.keywords):
+            node.args = [_wordless(one) for one in node.args]
+        return node
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _wordless(node: ast.expr) -> ast.expr:
+    """Without its texts; what it computes stays."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return ast.Constant("")
+    if isinstance(node, ast.JoinedStr):
+        return ast.JoinedStr([one for one in node.values if not isinstance(one, ast.Constant)])
+    return node
+
+
+def _written(node: object) -> str:
+    """A tree as text, without what Python's versions write otherwise, and without the order of imports at its top."""
+    if isinstance(node, ast.Module):
+        imports = [_written(one) for one in node.body if isinstance(one, ast.Import | ast.ImportFrom)]
+        rest = [_written(one) for one in node.body if not isinstance(one, ast.Import | ast.ImportFrom)]
+        return "\n".join([*sorted(imports), *rest])
+    if isinstance(node, ast.Constant):
+        return repr(node.value)
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in _ABSENT]
+        told = (f"{name}={_written(value)}" for name, value in fields if value is not None and value != [])
+        return f"{type(node).__name__}({', '.join(told)})"
+    return f"[{', '.join(map(_written, node))}]" if isinstance(node, list) else repr(node)
+
+
+_ABSENT = ("ctx", "kind", "type_comment", "type_params")

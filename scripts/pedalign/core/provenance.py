@@ -1,0 +1,273 @@
+"""What each artifact was made from, on record beside it; and the check that what a stage reads is as it was made.
+
+The record of `<folder>/<name>` is `<folder>/.provenance/<name>.json`; that of a checkpoint's folder is its manifest.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pedalign.core.artifacts import read_json, sha256, write_json
+from pedalign.core.code_digest import changed, code
+from pedalign.core.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = (
+    *("torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "datasets", "fschat", "snakemake"),
+    *("numpy", "scikit-learn"),
+)
+Hashes = dict[str, str]  # path → sha256
+# What transformers reads; some repositories have the weights once more, as consolidated.safetensors.
+WEIGHTS = "model*.safetensors"
+# What transformers loads of a checkpoint's folder.
+CHECKPOINT_FILES = ("*.json", WEIGHTS, "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt")
+CARD = "README.md"  # of a checkpoint: written once it is measured
+_LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
+
+
+def record_path(artifact: Path) -> Path:
+    return artifact.parent / ".provenance" / f"{artifact.name}.json"
+
+
+def manifest_path(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.json")
+
+
+def expect_checkpoint(folder: Path) -> None:
+    """Raises UserError where the workflow has made no such checkpoint."""
+    if manifest_path(folder).is_file():
+        return
+    near = folder if folder.is_dir() else folder.parent
+    manifests = [
+        near / "checkpoint.json",
+        *sorted(near.glob("*/checkpoint.json")),
+        *sorted(near.glob("*/*/checkpoint.json")),
+    ]
+    found = [str(manifest.with_suffix("")) for manifest in manifests if manifest.is_file()]
+    mend = f"snakemake --cores all {manifest_path(folder)} makes it"
+    if folder.name != "checkpoint":
+        mend = "name the folder of a tutor that the workflow made, as results/tiny/dpo-b0.1/checkpoint"
+        mend = f"did you mean {' or '.join(found[:3])}?" if found else mend
+    raise UserError(f"{folder}: no checkpoint", mend)
+
+
+def verified(*inputs: str | Path) -> Hashes:
+    """The sha256 of all inputs of a stage, which are as they were made.
+
+    A file that has no record, as one that a user wrote, is only hashed. Of a checkpoint's folder all files are hashed
+    together; of a model of the hub nothing is known before it is loaded ("").
+    Raises UserError, with the command that makes it anew, where a file is another than was recorded.
+    """
+    found: Hashes = {}
+    for path in map(Path, inputs):
+        if path.is_dir():
+            hashes = _hashes(path)
+            if manifest_path(path).is_file():
+                _check_file(manifest_path(path))
+                _check_folder(path, hashes)
+            found[str(path)] = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+        elif path.is_file():
+            found[str(path)] = _check_file(path)
+        else:
+            found[str(path)] = ""
+    return found
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files of a folder that transformers loads."""
+    found = {file for kind in CHECKPOINT_FILES for file in folder.glob(kind) if file.is_file()}
+    return sorted(file for file in found if not file.name.startswith("."))
+
+
+@functools.cache
+def checkpoint_state(source: str) -> dict[str, str]:
+    """File → what tells whether it is another than before, of those that transformers loads of a checkpoint's folder:
+    the sha256, of weights size and time of change. Empty for a hub id."""
+    state = {}
+    for file in checkpoint_files(Path(source)):
+        if file.suffix == ".safetensors":
+            found = file.stat()
+            changed = datetime.fromtimestamp(found.st_mtime, UTC).isoformat()
+            state[file.name] = f"{found.st_size} bytes of {changed}"
+        else:
+            state[file.name] = sha256(file)[:16]
+    return state
+
+
+def check_recorded(*files: str | Path) -> None:
+    """Raises UserError where a file is not as it was made. Those without a record are not looked at."""
+    for path in map(Path, files):
+        if path.is_file() and record_path(path).is_file():
+            _check_file(path)
+
+
+def _check_file(path: Path) -> str:
+    found, record = sha256(path), record_path(path)
+    if record.is_file():
+        size, wanted = path.stat().st_size, read_record(path)
+        if size != wanted["bytes"]:
+            raise _changed(path, f"it has {size} of {wanted['bytes']} bytes", path, record)
+        if found != wanted["sha256"]:
+            raise _changed(path, f"its sha256 is {found[:12]}…, not {wanted['sha256'][:12]}…", path, record)
+    return found
+
+
+def read_record(artifact: Path) -> dict[str, Any]:
+    """What is on record of an artifact. Raises UserError where the record itself is not as it was written."""
+    path = record_path(artifact)
+    try:
+        found = read_json(path)
+        whole = found.pop("sha256_of_this") == _seal(found)
+    except (UserError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise _changed(path, "it does not hold what was written", artifact, path)
+    return found
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _check_folder(checkpoint: Path, found: Hashes) -> None:
+    manifest = manifest_path(checkpoint)
+    try:
+        wanted = {name: str(one["sha256"]) for name, one in read_json(manifest)["files"].items()}
+    except (UserError, KeyError, TypeError, AttributeError):
+        raise _changed(manifest, "it lists no files", manifest, record_path(manifest)) from None
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            what = "it is another" if name in wanted and name in found else "it is missing"
+            raise _changed(checkpoint / name, what if name in wanted else "it was not there", manifest, manifest)
+
+
+def _changed(path: Path, what: str, artifact: Path, record: Path) -> UserError:
+    anew = f"snakemake --cores all --forcerun {shlex.quote(str(artifact))}"
+    return UserError(
+        f"{path}: is not as it was made: {what}",
+        f"{anew} makes it anew; if the change is yours and you know what it does, remove {record}",
+    )
+
+
+def folder_hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """File → its sha256 and size in bytes, of all files of a checkpoint's folder."""
+    hashes = _hashes(folder).items()
+    return {name: {"sha256": found, "bytes": (folder / name).stat().st_size} for name, found in hashes}
+
+
+def _hashes(folder: Path) -> Hashes:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in _LATER)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip((str(file.relative_to(folder)) for file in files), pool.map(sha256, files), strict=True))
+
+
+def write_manifest(path: Path, checkpoint: Path, inputs: Hashes, settings: Mapping[str, Any], **facts: Any) -> None:
+    """The JSON that is written last and says what a checkpoint is.
+
+    Holds the sha256 and size of every file of the directory `checkpoint`, the `settings`, what else is known of it
+    (batch, seconds, loss), the versions of the packages that made it, and the git commit of the workflow.
+    """
+    traces = {"versions": versions(), "git_commit": git_commit()}
+    write_json(path, {"files": folder_hashes(checkpoint), "settings": settings, **facts, **traces})
+    record([path], inputs, settings)
+
+
+def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any]) -> None:
+    """Put on record what the running script made the `artifacts` from; `inputs` are what `verified` gave."""
+    script = Path(sys.argv[0]).resolve()
+    origin = {
+        "made": _now(),
+        "made_by": os.path.relpath(script, ROOT),
+        "made_from": {path: found or hub_commit(path) for path, found in inputs.items()},
+        "settings": settings,
+        "code": code(script) if script.is_file() else {},  # none as in python -c
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    for artifact in artifacts:
+        file = {"artifact": str(artifact), "sha256": sha256(artifact), "bytes": artifact.stat().st_size}
+        facts = {**file, **origin}
+        write_json(record_path(artifact), {**facts, "sha256_of_this": _seal(facts)})
+
+
+def accept(artifact: Path, reason: str) -> None:
+    """Put on record that a person takes an artifact for what the code and settings of now would make.
+
+    `reason`: why it counted as stale. The record goes on saying what it was made from. An artifact without a record is
+    left alone.
+    Raises UserError where the artifact, or its record, is not as it was made.
+    """
+    if not artifact.is_file() or not record_path(artifact).is_file():
+        return
+    _check_file(artifact)
+    facts = read_record(artifact)
+    now = {"when": _now(), "reason": reason, "code": code(ROOT / facts["made_by"]), "git_commit": git_commit()}
+    facts["accepted"] = [*facts.get("accepted", []), now]
+    write_json(record_path(artifact), {**facts, "sha256_of_this": _seal(facts)})
+
+
+def other_code(facts: Mapping[str, Any]) -> list[str]:
+    """Files whose code is other now than when an artifact was made or accepted, by its record."""
+    then = facts.get("accepted", [facts])[-1]["code"]
+    script = ROOT / facts["made_by"]
+    return changed(then, code(script)) if script.is_file() else [f"{facts['made_by']} is gone"]
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def hub_commit(model: str) -> str:
+    """The commit of a model of the hub that was loaded last, by the local cache (huggingface_hub's, which the data
+    stages do not have)."""
+    ref = _hub_folder(model) / "refs" / "main"
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else "unknown"
+
+
+def model_folder(model: str) -> Path:
+    """The files of a model that is a folder, or was loaded from the hub."""
+    return Path(model) if Path(model).is_dir() else _hub_folder(model) / "snapshots" / hub_commit(model)
+
+
+def _hub_folder(model: str) -> Path:
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
+    return cache / f"models--{model.replace('/', '--')}"
+
+
+def versions() -> dict[str, str]:
+    """Python's, and those of the packages that have a say in results, as far as they are installed."""
+    return {"python": ".".join(map(str, sys.version_info[:3])), **dict(_versions())}
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:  # as in the environment of the data stages
+            continue
+
+
+def git_commit() -> str | None:
+    """The commit of the workflow's checkout, with "-dirty" where it has uncommitted changes."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() or None

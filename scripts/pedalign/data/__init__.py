@@ -1,0 +1,1 @@
+"""Conversations, rubrics, replies, splits and preference pairs."""

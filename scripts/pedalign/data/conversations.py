@@ -1,0 +1,213 @@
+"""Conversation files: reading them, refusing what is wrong, cutting what cannot be used."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pedalign.core.errors import UserError
+from pedalign.core.json_stream import iterate_json, json_kind
+from pedalign.data import paper_rules
+from pedalign.data.formats import SHAPE, SPEAKERS, looks_like, refuse_other_formats
+from pedalign.data.paper_rules import INSTRUCTIONS, INSTRUCTIONS_END
+from pedalign.data.rubric import Canonical, Rubric
+
+Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, as TRL has it
+
+_STRAY_QUOTE = re.compile(r"^[\"'](?=\s*\n)\s*(?=Q\.)")
+
+
+@dataclass(frozen=True)
+class RawConversation:
+    """A conversation as it stands in a file: texts that alternate, the student's first."""
+
+    id: str
+    texts: tuple[str, ...]
+    simulated: bool = False  # the simulator says so of what it writes
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A usable conversation: every student turn has a valid, canonical reply of the tutor."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+    @property
+    def n_turns(self) -> int:
+        """Tutor turns."""
+        return len(self.messages) // 2
+
+    @property
+    def problem(self) -> str:
+        """What tells conversations about the same problem: the opening question up to a blank line, in plain words."""
+        question = self.messages[0]["content"].rpartition("Q.")[2].partition("\n\n")[0]
+        return " ".join(re.findall(r"\w+", question.casefold()))
+
+    def record(self) -> dict[str, Any]:
+        """The conversation in the format of a conversation file."""
+        speakers = [SPEAKERS[at % 2] for at in range(len(self.messages))]
+        entries = [{"from": who, "value": m["content"]} for who, m in zip(speakers, self.messages, strict=True)]
+        return {"id": self.id, "conversations": entries}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a conversation was cut: at its tutor turn `turn` (from 0), for the rubric's `defect`."""
+
+    turn: int
+    defect: str
+    detail: str
+
+
+class Reader:
+    """Reads the turns of a conversation file by the workflow's rules."""
+
+    paper_rules = False
+
+    def __init__(self, rubric: Rubric) -> None:
+        self.rubric = rubric
+
+    def reply(self, text: str) -> Canonical:
+        """A tutor turn in the rubric's canonical form, or why it has none."""
+        return self.rubric.canonical(text)
+
+    def student(self, text: str, turn: int) -> str:
+        """A student turn (from 0) without instructions to the tutor.
+
+        Text before the first "Student: " is instructions if it holds the published ones' title or names every label
+        field; else it is the student's own words and stays. An opening may also begin with the mark itself.
+        """
+        before, mark, question = text.partition(INSTRUCTIONS_END)
+        names = [field.name for field in self.rubric.label_fields]
+        known = INSTRUCTIONS in before or all(name in before for name in names) or (turn == 0 and not before.strip())
+        kept = question if mark and known else text
+        return _STRAY_QUOTE.sub("", kept) if turn == 0 else kept
+
+
+class PaperReader(Reader):
+    """Reads the turns of a conversation file by the rules of the paper's scripts."""
+
+    paper_rules = True
+
+    def reply(self, text: str) -> Canonical:
+        return paper_rules.canonical(text, self.rubric)
+
+    def student(self, text: str, turn: int) -> str:
+        return paper_rules.student_turn(text)
+
+
+def turn_reader(rubric: Rubric, paper_rules: bool) -> Reader:
+    """How conversation files are read: by the paper's rules or by the workflow's."""
+    return PaperReader(rubric) if paper_rules else Reader(rubric)
+
+
+def read_conversations(path: Path, two_endings: bool = False, paper_rules: bool = False) -> Iterator[RawConversation]:
+    """The conversations of a file, one after another.
+
+    `two_endings`: those of a perplexity file, whose last two entries are two replies to one history. `paper_rules`: ids
+    may be repeated (the second "x" is called "x#2") and conversations empty, as the paper's scripts allow.
+    Raises UserError naming file, record and what was found, where the file is not a list of
+    `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
+    ids and turns that alternate, the student's first.
+    """
+    refuse_other_formats(path)
+    seen: dict[str, int] = {}
+    repeated = Counter[str]()
+    for number, record in enumerate(iterate_json(path, "conversations", f"the format is {SHAPE}")):
+        conversation = _read_record(record, f"{path}: record {number}", two_endings, paper_rules)
+        while paper_rules and conversation.id in seen:
+            repeated[conversation.id] += 1
+            conversation = replace(conversation, id=f"{conversation.id}#{repeated[conversation.id] + 1}")
+        if conversation.id in seen:
+            raise UserError(
+                f"{path}: record {number}: id '{conversation.id}' is also the id of record {seen[conversation.id]}",
+                "give every conversation of a file an id of its own",
+            )
+        seen[conversation.id] = number
+        yield conversation
+
+
+def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool) -> RawConversation:
+    if not isinstance(record, dict):
+        raise UserError(
+            f"{where}: a JSON {json_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}'
+        )
+    if found := looks_like(record):
+        raise UserError(f"{where}: looks like {found[0]}, not a conversation", found[1])
+    identity = record.get("id")
+    if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
+        raise UserError(f"{where}: field 'id' is {identity!r}", "give the conversation an id, a string")
+    identity = _writable(str(identity))
+    where = f"{where} (id '{identity}')"
+    entries = record.get("conversations")
+    if not isinstance(entries, list):
+        raise UserError(f"{where}: field 'conversations' is {json_kind(entries)}, not a list", "list its turns there")
+    if not entries and not may_be_empty:
+        raise UserError(f"{where}: 'conversations' has no turns", "remove the record or add its turns")
+    speakers = [entry.get("from") if isinstance(entry, dict) else None for entry in entries]
+    if two_endings and (len(entries) < 3 or len(entries) % 2 == 0 or speakers[-2:] != ["gpt", "gpt"]):
+        raise UserError(
+            f"{where}: 'conversations' does not end in two replies of the tutor ('gpt') to one history",
+            "a perplexity file has the original reply and the alternative as the last two entries of each record",
+        )
+    texts = []
+    for at, (speaker, entry) in enumerate(zip(speakers, entries, strict=True)):
+        place = f"{where}: turn {at}"
+        if speaker not in SPEAKERS:
+            raise UserError(f"{place}: unknown speaker {speaker!r} in field 'from'", "valid: human, gpt")
+        if speaker != SPEAKERS[at % 2] and not (two_endings and at == len(entries) - 1):
+            first = "the tutor ('gpt') speaks first" if at == 0 else f"'{speaker}' speaks twice in a row"
+            raise UserError(f"{place}: {first}", "turns alternate and the student ('human') opens")
+        value = entry.get("value")
+        if not isinstance(value, str):
+            raise UserError(f"{place}: field 'value' is {json_kind(value)}, not text", "write the turn's text there")
+        texts.append(_writable(value))
+    return RawConversation(str(identity), tuple(texts), record.get("simulated") is True)
+
+
+def _writable(text: str) -> str:
+    """Half a surrogate pair cannot be written; it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def clean(raw: RawConversation, reader: Reader) -> tuple[Conversation, Cut | None]:
+    """The usable part of a conversation as `reader` reads it, and where it was cut if it was.
+
+    A reply that has a defect drops itself, the student turn before it and all that follows.
+    A last student turn without a reply is dropped too.
+    """
+    messages: list[Message] = []
+    for turn in range(len(raw.texts) // 2):
+        student, tutor = raw.texts[2 * turn : 2 * turn + 2]
+        reply = reader.reply(tutor)
+        if reply.defect:
+            return Conversation(raw.id, tuple(messages)), Cut(turn, reply.defect, reply.detail)
+        messages.append({"role": "user", "content": reader.student(student, turn)})
+        messages.append({"role": "assistant", "content": reply.text})
+    return Conversation(raw.id, tuple(messages)), None
+
+
+def split_conversations(path: Path) -> Iterator[Conversation]:
+    """Read a split that the workflow wrote; its replies are canonical already."""
+    roles = ("user", "assistant")
+    for raw in read_conversations(path):
+        messages = ({"role": roles[at % 2], "content": text} for at, text in enumerate(raw.texts))
+        yield Conversation(raw.id, tuple(messages))
+
+
+def formatted_rows(conversations: Iterable[Conversation]) -> Iterator[dict[str, Any]]:
+    """One row per tutor turn: the history with the student's turn as prompt, the gold reply as chosen.
+
+    Conversations of a single tutor turn are left out, as in the paper's preprocess_sft_data.py.
+    """
+    for conversation in conversations:
+        for turn in range(conversation.n_turns if conversation.n_turns > 1 else 0):
+            yield {
+                "conversation_id": conversation.id,
+                "turn": turn,
+                "prompt": list(conversation.messages[: 2 * turn + 1]),
+                "chosen": [conversation.messages[2 * turn + 1]],
+            }

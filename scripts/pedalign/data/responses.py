@@ -1,0 +1,83 @@
+"""The table of a tutor's responses to a split: its columns, and which rows it must have."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from pedalign.core.errors import UserError
+from pedalign.core.json_stream import Table
+
+COLUMNS = (
+    "prompt",
+    "response",
+    "gpt",
+    "conversation_id",
+    "turn",
+    "prompt_tokens",
+    "response_tokens",
+    "finish_reason",
+    "sample",
+)
+# Of these, what later stages need.
+READ = ("response", "gpt", "conversation_id", "turn", "response_tokens", "finish_reason", "sample")
+
+
+def answered(
+    rows: Iterable[dict[str, Any]],
+    responses: Iterable[dict[str, str]],
+    samples: int = 1,
+    name: str = "",
+) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Each of the split's `rows` with each of its `samples` responses; `name` is what it calls those of no `Table`.
+
+    Raises UserError where a response is missing, doubled or foreign, has another place than its row, or another gold
+    reply.
+    """
+    name = str(responses.path) if isinstance(responses, Table) else name or "responses.csv"
+    remedy = f"delete {name} and run again: the workflow makes it anew"
+    wanted = ((row, str(sample)) for row in rows for sample in range(samples))
+    found = iter(responses)
+    for at, (one, response) in enumerate(zip_longest(wanted, found)):
+        asked = (one[0]["conversation_id"], str(one[0]["turn"]), one[1]) if one else None
+        answer = (response["conversation_id"], response["turn"], response["sample"]) if response else None
+        if asked != answer:
+            n_wanted = at + bool(one) + sum(1 for _ in wanted)
+            n_found = at + bool(response) + sum(1 for _ in found)
+            what = f"row {at} answers {answer}, not {asked}" if one and response else "the rest agrees"
+            raise UserError(
+                f"{name} has {n_found} rows for {n_wanted} prompts; {what}",
+                remedy,
+            )
+        if response["gpt"] != one[0]["chosen"][0]["content"]:
+            raise UserError(f"{name}: row {at} (from 0): 'gpt' is not the split's gold reply", remedy)
+        yield one[0], response
+
+
+class Responses:
+    """The responses of a table to a split's `rows`, one to each; read anew and checked whenever they are asked for.
+
+    Raises UserError as `answered` does.
+    """
+
+    def __init__(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
+        self.path, self.rows = path, rows
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        return (response for _, response in answered(self.rows, Table(self.path, READ)))
+
+
+def gathered(
+    rows: Sequence[dict[str, Any]], shards: Iterable[Iterable[dict[str, str]]], samples: int, name: str
+) -> Iterator[dict[str, str]]:
+    """The responses of all shards, each in the order of the split's `rows`, in that order.
+
+    Raises UserError where responses are missing, doubled or foreign; `name` is what it calls the shards.
+    """
+    places = {(row["conversation_id"], str(row["turn"])): at for at, row in enumerate(rows)}
+
+    def place(response: dict[str, str]) -> tuple[int, int]:
+        return places.get((response["conversation_id"], response["turn"]), len(rows)), int(response["sample"])
+
+    return (response for _, response in answered(rows, merge(*shards, key=place), samples, name))

@@ -1,0 +1,215 @@
+"""The rubric: which fields a tutor's reply has, and the parser for replies that no one can trust.
+
+Everything about fields and labels is data (`datasets/rubrics/*.yaml`). A reply is text that holds one
+mapping, as a Python literal or as JSON; it is scanned by `pedalign.data.literal`, never evaluated, and fields
+that the rubric does not name are dropped.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pedalign.core.artifacts import read_yaml
+from pedalign.core.errors import UserError, nearest
+from pedalign.core.schema import check
+from pedalign.data.literal import CutOff, NotALiteral, kind, scan_mapping
+
+SCHEMA = Path(__file__).parents[3] / "rules" / "rubric.schema.yaml"
+_REFERENCE = "docs/rubrics.md says what a rubric holds"
+
+Defect = Literal["unparseable", "incomplete", "unknown_label"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a reply: a label field has `labels` (label → meaning), a text field has none."""
+
+    name: str  # as it stands in the reply, for example "Action Based on Evaluation"
+    key: str  # short name in code and metrics, for example "action"
+    labels: dict[str, str]
+    not_applicable: str | None  # the label that stands for "not applicable"
+    not_applicable_values: frozenset[str]  # other spellings of it, casefolded
+
+    @property
+    def is_label(self) -> bool:
+        return bool(self.labels)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A parsed reply: `values` maps field keys to text, for every field that was found as text.
+
+    `defect` is None for a valid reply; else it names the first thing wrong, and `detail` says what was
+    found: "unparseable" (no mapping), "incomplete" (a field is missing or no text), "unknown_label".
+    `cut`: the text ends before the mapping is closed. Such a reply is "unparseable"; its `values` are those that stand
+    complete before the end.
+    """
+
+    values: dict[str, str]
+    defect: Defect | None = None
+    detail: str = ""
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """A tutor turn in canonical form, or why it has none: `text` is empty where there is a `defect`."""
+
+    text: str
+    defect: Defect | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Rubric:
+    name: str
+    fields: tuple[Field, ...]
+    spoken: str  # key of the text field that the student reads
+    instructions: dict[str, str]  # wording → text
+    scaffold_field: str | None
+    scaffold_tell: tuple[tuple[str, str], ...]  # (scaffolding label, telling label)
+
+    @property
+    def label_fields(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.is_label)
+
+    def field(self, key: str) -> Field:
+        return next(field for field in self.fields if field.key == key)
+
+    def parse(self, text: str) -> Reply:
+        """The reply in `text`. Never raises; time is linear in the length, which is bounded."""
+        try:
+            mapping = scan_mapping(text)
+        except CutOff as error:
+            values, _ = self._read(error.entries)
+            return Reply(values, "unparseable", f"cut off: {error}", cut=True)
+        except NotALiteral as error:
+            return Reply({}, "unparseable", str(error))
+        values, problems = self._read(mapping)
+        problems.sort(key=lambda problem: problem[0] != "incomplete")
+        defect, detail = problems[0] if problems else (None, "")
+        return Reply(values, defect, detail)
+
+    def _read(self, mapping: dict[str, Any]) -> tuple[dict[str, str], list[tuple[Defect, str]]]:
+        """Field keys → texts of a mapping, and what is wrong with it, field by field."""
+        values: dict[str, str] = {}
+        problems: list[tuple[Defect, str]] = []
+        for field in self.fields:
+            value = mapping.get(field.name)
+            if not isinstance(value, str):
+                found = f"is {kind(value)}" if field.name in mapping else "is missing"
+                problems.append(("incomplete", f"'{field.name}' {found}"))
+                continue
+            value = value.strip()
+            if field.is_label and value.casefold() in field.not_applicable_values and field.not_applicable:
+                value = field.not_applicable
+            values[field.key] = value
+            if field.is_label and value not in field.labels:
+                problems.append(("unknown_label", f"'{field.name}' is {value[:40]!r}"))
+        return values, problems
+
+    def canonical(self, text: str) -> Canonical:
+        """A tutor turn in canonical form. Never raises."""
+        reply = self.parse(text)
+        return Canonical("" if reply.defect else self.serialize(reply.values), reply.defect, reply.detail)
+
+    def serialize(self, values: dict[str, str]) -> str:
+        """The canonical text of a reply: JSON, the rubric's fields in the rubric's order."""
+        return json.dumps({field.name: values[field.key] for field in self.fields}, ensure_ascii=False)
+
+
+def instruction_text(rubric: Rubric, wording: str) -> str:
+    """The rubric's instruction in one of its wordings. Raises UserError for a wording it does not have."""
+    if wording not in rubric.instructions:
+        raise UserError(
+            f"the rubric {rubric.name} has no instruction '{wording}', which a model's entry in config.yaml asks for",
+            nearest(wording, rubric.instructions),
+        )
+    return rubric.instructions[wording]
+
+
+def load_rubric(path: Path) -> Rubric:
+    """Read a rubric (docs/rubrics.md). Raises UserError with the place and what is wrong there.
+
+    Labels are text as it stands in the file: YAML's own reading makes other values of `yes`, `1` and `010`.
+    """
+    data = read_yaml(path, as_text=True)
+    check(data, SCHEMA, str(path), _REFERENCE)
+    fields = tuple(_field(entry, f"{path}: fields[{at}] ({entry['name']})") for at, entry in enumerate(data["fields"]))
+    for what, names in (("key", [field.key for field in fields]), ("name", [field.name for field in fields])):
+        if twice := _equal(names):
+            raise UserError(
+                f"{path}: fields: {_pair(twice)} are the {what}s of two fields", f"give each its own {what}"
+            )
+    label_fields = {field.key: field for field in fields if field.is_label}
+    if not label_fields:
+        raise UserError(
+            f"{path}: fields: none of them has labels, so there is nothing to score",
+            "add 'labels:' to a field, each label with its meaning",
+        )
+    spoken = data["spoken"]
+    if spoken not in [field.key for field in fields if not field.is_label]:
+        remedy = nearest(spoken, (field.key for field in fields if not field.is_label))
+        raise UserError(f"{path}: spoken: '{spoken}' is not the key of a text field (one without labels)", remedy)
+    scaffold = data.get("scaffold_tell") or {"field": None, "pairs": []}
+    if scaffold["field"] is not None:
+        _check_pairs(scaffold, label_fields, f"{path}: scaffold_tell")
+    return Rubric(
+        name=data["name"],
+        fields=fields,
+        spoken=spoken,
+        instructions={wording: " ".join(text.split()) for wording, text in data["instructions"].items()},
+        scaffold_field=scaffold["field"],
+        scaffold_tell=tuple((scaffolds, tells) for scaffolds, tells in scaffold["pairs"]),
+    )
+
+
+def _field(entry: dict[str, Any], place: str) -> Field:
+    labels = entry.get("labels", {})
+    if twice := _equal(labels):
+        raise UserError(f"{place}: labels {_pair(twice)} differ in case alone", "rename one of them")
+    stands_for = entry.get("not_applicable", {"label": None})
+    label = stands_for["label"]
+    if label is not None and label not in labels:
+        raise UserError(f"{place}: not_applicable: '{label}' is no label of the field", nearest(label, labels))
+    written = {value.strip().casefold(): value for value in stands_for.get("written_as", [])}
+    for other in labels:
+        if other != label and other.casefold() in written:
+            raise UserError(
+                f"{place}: not_applicable.written_as: '{written[other.casefold()]}' is the label '{other}', "
+                f"which would be read as '{label}'",
+                "take it out of the list, or rename the label",
+            )
+    return Field(entry["name"], entry["key"], labels, label, frozenset(written))
+
+
+def _check_pairs(scaffold: dict[str, Any], label_fields: Mapping[str, Field], place: str) -> None:
+    if scaffold["field"] not in label_fields:
+        remedy = nearest(scaffold["field"], label_fields)
+        raise UserError(f"{place}.field: '{scaffold['field']}' is not the key of a field with labels", remedy)
+    labels = label_fields[scaffold["field"]].labels
+    for label in (label for pair in scaffold["pairs"] for label in pair):
+        if label not in labels:
+            raise UserError(f"{place}.pairs: '{label}' is no label of '{scaffold['field']}'", nearest(label, labels))
+    both = {scaffolds for scaffolds, _ in scaffold["pairs"]} & {tells for _, tells in scaffold["pairs"]}
+    if both:
+        raise UserError(
+            f"{place}.pairs: '{min(both)}' stands in both places of the pairs",
+            "of each pair, the first label scaffolds and the second tells",
+        )
+
+
+def _equal(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that differ in nothing but case."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in seen:
+            return seen[name.casefold()], name
+        seen[name.casefold()] = name
+    return None
+
+
+def _pair(names: tuple[str, str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)

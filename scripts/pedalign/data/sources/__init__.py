@@ -1,0 +1,1 @@
+"""Where conversation files come from: simulated, imported, or the paper's."""

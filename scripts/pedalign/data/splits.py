@@ -1,0 +1,359 @@
+"""Drawing the SFT, DPO and test splits, and saying what was drawn, dropped and shared."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pedalign.core.artifacts import sha256
+from pedalign.core.errors import UserError
+from pedalign.core.json_stream import Lazy, Stored
+from pedalign.data.conversations import (
+    Conversation,
+    Cut,
+    RawConversation,
+    Reader,
+    clean,
+    read_conversations,
+    turn_reader,
+)
+from pedalign.data.leak_free import ProblemCounts, assign, even_counts
+from pedalign.data.paper_rules import INSTRUCTIONS_END
+from pedalign.data.reply_defects import Reason, Tally, explain
+from pedalign.data.rubric import Rubric
+
+SPLITS = ("sft", "dpo", "test")
+
+# What `warnings` are about: cut or dropped conversations, as a share of those drawn; splits of fewer problems, with at
+# least two conversations about each, or of more conversations a problem.
+MOST_CUT = 0.2
+FEW_PROBLEMS = 10
+MANY_OF_A_PROBLEM = 50
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """Conversations drawn per file for each split, how, and the seed of the draw.
+
+    `method`: "random" as the paper draws, or "leak_free": all conversations about a problem are in one split.
+    `paper_rules`: a file with too few conversations gives what it has, the test split the fewer (else it is refused),
+    and replies are read as the paper reads them.
+    """
+
+    sft: int
+    dpo: int
+    test: int
+    seed: int
+    method: str = "random"
+    paper_rules: bool = False
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {split: getattr(self, split) for split in SPLITS}
+
+
+class EmptySplit(UserError):
+    """No drawn conversation of a split can be used; `account` is the account of the draw up to there."""
+
+    def __init__(self, problem: str, remedy: str, account: dict[str, Any]) -> None:
+        super().__init__(problem, remedy)
+        self.account = account
+
+
+def dataset_files(folder: Path, dataset: str) -> list[Path]:
+    """`<dataset>-dataset-<n>.json` of a folder in the order of n. Raises UserError if there is none."""
+    pattern = re.compile(rf"{re.escape(dataset)}-dataset-([0-9]+)\.json")
+    found = sorted(
+        (int(match[1]), path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := pattern.fullmatch(path.name))
+    )
+    if not found:
+        raise UserError(
+            f"{folder}: no file {dataset}-dataset-<n>.json there",
+            "put the conversation files there, or set 'source' and 'dataset' in config.yaml",
+        )
+    return [path for _, path in found]
+
+
+def perplexity_file(folder: Path, dataset: str) -> Path:
+    """`<dataset>-dataset-ppl.json` of a folder. Raises UserError if it is not there."""
+    path = folder / f"{dataset}-dataset-ppl.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file, so there are no pairs of replies to compute a perplexity on",
+            "put it there (each conversation ends in two replies to one history), or do without perplexity.json",
+        )
+    return path
+
+
+def draw(
+    files: Sequence[Path], rubric: Rubric, settings: SplitSettings
+) -> tuple[dict[str, Sequence[Conversation]], dict[str, Any]]:
+    """Draw conversations from each file for each split, then read their replies and cut where one is not valid.
+
+    Returns the splits, whose conversations lie in a temporary file, and the account of them (`splits.json`).
+    Raises UserError where a file has too few conversations (but not under the paper's rules), or a split is empty.
+    """
+    reader = turn_reader(rubric, settings.paper_rules)
+    report: dict[str, Any] = {
+        "seed": settings.seed,
+        "method": settings.method,
+        "paper_rules": settings.paper_rules,
+        "wanted_per_file": settings.sizes,
+        "simulated": 0,
+        # Student turns that lost instructions before "Student: ", and those that keep this mark: it is their own words.
+        "instructions": {"taken_off": 0, "kept": 0},
+        "files": [],
+        "splits": {},
+        "cut": [],
+        "dropped": [],
+        "reasons": [],
+        "warnings": [],
+    }
+    eligible = []
+    for path in files:
+        lengths = [len(raw.texts) for raw in read_conversations(path, paper_rules=settings.paper_rules)]
+        eligible.append(sum(length > 2 for length in lengths))
+        counts = {"conversations": len(lengths), "eligible": eligible[-1]}
+        report["files"].append({"file": path.name, "sha256": sha256(path), **counts})
+        if not settings.paper_rules:
+            _check_enough(path, eligible[-1], settings.sizes)
+    if settings.method == "leak_free":
+        drawn, report["leak_free"] = _draw_leak_free(files, rubric, settings, reader, report)
+    else:
+        drawn = _draw_random(eligible, settings)
+    tally = Tally()
+    splits = _cleaned(files, drawn, reader, report, tally)
+    report["cut_by_reason"] = dict(Counter(cut["defect"] for cut in report["cut"]))
+    report["reasons"] = tally.listed()
+    for split, conversations in splits.items():
+        if not conversations:
+            raise _empty(split, settings, report, tally)
+        report["splits"][split] = _account(conversations, rubric)
+    report["leaks"] = leaks(splits)
+    report["warnings"] = [
+        *_much_cut(drawn, report, tally),
+        *_words_before_the_mark(report["instructions"]["kept"]),
+        *_few_problems(report["splits"]),
+    ]
+    return splits, report
+
+
+def _empty(split: str, settings: SplitSettings, report: dict[str, Any], tally: Tally) -> EmptySplit:
+    dropped = sum(one["split"] == split for one in report["dropped"])
+    problem = f"the {split} split is empty: "
+    if not dropped or not tally.entries:
+        problem += f"the files hold fewer conversations of more than two turns than {settings.sizes} for each"
+        return EmptySplit(problem, "lower the sizes under 'splits' in config.yaml", report)
+    problem += (
+        f"none of {dropped:,} drawn conversations opens with a valid reply; of all splits, the {tally.commonest()}"
+    )
+    return EmptySplit(problem, tally.remedy(), report)
+
+
+def _much_cut(drawn: "Drawn", report: dict[str, Any], tally: Tally) -> Iterator[str]:
+    total = sum(len(members) for by_split in drawn for members in by_split.values())
+    if len(report["cut"]) > MOST_CUT * total:
+        yield (
+            f"{len(report['cut']):,} of {total:,} drawn conversations are cut before a reply that is not valid, "
+            f"{len(report['dropped']):,} of them at the first; {tally.commonest()}; to mend it: {tally.remedy()}"
+        )
+
+
+def _words_before_the_mark(turns: int) -> Iterator[str]:
+    if turns:
+        yield (
+            f'{turns:,} student turns keep what stands before "{INSTRUCTIONS_END.strip()}", as it is not known for '
+            "instructions to the tutor; if it is some, take it out of the files (docs/splits.md)"
+        )
+
+
+def _few_problems(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for split, account in accounts.items():
+        conversations, problems = account["conversations"], account["problems"]
+        few = problems < FEW_PROBLEMS and conversations >= 2 * problems
+        if few or conversations > MANY_OF_A_PROBLEM * problems:
+            what = "what is learned" if split != "test" else "what is measured"
+            yield (
+                f"the {split} split is about few problems for its size: {problems:,} for {conversations:,} "
+                f"conversations, {conversations / problems:.1f} each; {what} there may hold for these problems alone "
+                "(a problem is told by the opening question: docs/splits.md)"
+            )
+
+
+def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
+    wanted = sum(sizes.values())
+    if eligible < wanted:
+        raise UserError(
+            f"{path}: {wanted} conversations wanted ({', '.join(f'{split} {size}' for split, size in sizes.items())}), "
+            f"{eligible} have more than two turns: {wanted - eligible} are missing",
+            "lower the sizes under 'splits' in config.yaml, or add conversations",
+        )
+
+
+def _eligible(path: Path, reader: Reader) -> Iterator[RawConversation]:
+    """Those of more than two entries: what is drawn from."""
+    return (raw for raw in read_conversations(path, paper_rules=reader.paper_rules) if len(raw.texts) > 2)
+
+
+def _conversation(record: dict[str, Any]) -> Conversation:
+    return Conversation(record["id"], tuple(record["messages"]))
+
+
+Drawn = list[dict[str, list[int]]]  # for each file, split → which of its eligible conversations, from 0
+
+
+def _draw_random(eligible: Sequence[int], settings: SplitSettings) -> Drawn:
+    """As the paper's code does: Python's `random` is seeded once; for each file in order a sample of all sizes
+    together is drawn, in one call, from its conversations of more than two entries in file order, and cut in the order
+    SFT, DPO, test (arXiv 2402.05000, preprocess_sft_data.py)."""
+    rng = random.Random(settings.seed)
+    wanted = sum(settings.sizes.values())
+    drawn = []
+    for count in eligible:
+        sample = iter(rng.sample(range(count), min(wanted, count)))
+        drawn.append({split: list(islice(sample, size)) for split, size in settings.sizes.items()})
+    return drawn
+
+
+def _draw_leak_free(
+    files: Sequence[Path],
+    rubric: Rubric,
+    settings: SplitSettings,
+    reader: Reader,
+    report: dict[str, Any],
+) -> tuple[Drawn, dict[str, Any]]:
+    """Each split draws from the conversations about its own problems; and what was shared out, and how well."""
+    members: dict[str, list[list[int]]] = {}  # problem → for each file, which of its eligible conversations
+    labels: dict[str, Counter[tuple[str, str]]] = {}
+    unusable = Tally()
+    for number, path in enumerate(files):
+        for at, raw in enumerate(_eligible(path, reader)):
+            conversation, cut = clean(raw, reader)
+            if conversation.n_turns:
+                problem = conversation.problem
+                members.setdefault(problem, [[] for _ in files])[number].append(at)
+                labels.setdefault(problem, Counter()).update(_labels(conversation, rubric))
+            elif cut:
+                unusable.add(_reason(raw, cut, rubric), path.name, raw.id, cut.turn, raw.texts[1])
+    known = [(field.key, label) for field in rubric.label_fields for label in field.labels]
+    problems = {
+        problem: ProblemCounts(tuple(map(len, by_file)), {label: labels[problem][label] for label in known})
+        for problem, by_file in members.items()
+    }
+    report["reasons"] = unusable.listed()
+    if not problems:
+        problem = f"no conversation opens with a valid reply; {unusable.commonest()}"
+        raise EmptySplit(problem, unusable.remedy(), report)
+    try:
+        assignment = assign(problems, settings.sizes)
+    except UserError as error:
+        lost = sum(entry["conversations"] for entry in report["reasons"])
+        if not lost:
+            raise
+        problem = f"{error.problem}. {lost:,} conversations open with no valid reply; {unusable.commonest()}"
+        raise UserError(problem, error.remedy) from None
+    rng = random.Random(settings.seed)
+    drawn: Drawn = [{} for _ in files]
+    for split, size in settings.sizes.items():
+        own = [problem for problem, home in assignment.splits.items() if home == split]
+        rng.shuffle(own)  # of equal problems the first give more
+        counts = even_counts([problems[problem].conversations for problem in own], size)
+        for file, by_split in enumerate(drawn):
+            taken = [
+                at
+                for problem, count in zip(own, counts, strict=True)
+                for at in rng.sample(members[problem][file], count[file])
+            ]
+            rng.shuffle(taken)
+            by_split[split] = taken
+    return drawn, {
+        "problems": {split: list(assignment.splits.values()).count(split) for split in settings.sizes},
+        "label_share_difference": assignment.difference,
+        "gap": assignment.gap,
+    }
+
+
+def _reason(raw: RawConversation, cut: Cut, rubric: Rubric) -> Reason:
+    return explain(raw.texts[2 * cut.turn + 1], rubric, cut.defect, cut.detail)
+
+
+def _cleaned(
+    files: Sequence[Path], drawn: Drawn, reader: Reader, report: dict[str, Any], tally: Tally
+) -> dict[str, Sequence[Conversation]]:
+    """The drawn conversations, each cut where a reply is not valid, of which the report and the tally are told."""
+    store = Stored()
+    places: dict[str, list[int]] = {split: [] for split in SPLITS}  # in the store
+    for number, (path, by_split) in enumerate(zip(files, drawn, strict=True), start=1):
+        wanted = {at for members in by_split.values() for at in members}
+        found: dict[int, tuple[str, Cut | None, int | None]] = {}  # id, where it was cut, place in the store
+        for at, raw in enumerate(_eligible(path, reader)):
+            if at in wanted:
+                report["simulated"] += raw.simulated
+                conversation, cut = clean(raw, reader)
+                _count_instructions(raw, reader, report["instructions"])
+                identity = f"{number}:{raw.id}"
+                found[at] = identity, cut, len(store) if conversation.n_turns else None
+                if conversation.n_turns:
+                    store.append({"id": identity, "messages": conversation.messages})
+                if cut:
+                    reply = raw.texts[2 * cut.turn + 1]
+                    tally.add(_reason(raw, cut, reader.rubric), path.name, raw.id, cut.turn, reply)
+        for split, members in by_split.items():
+            for identity, cut, place in map(found.__getitem__, members):
+                if cut:
+                    report["cut"].append({"split": split, "id": identity, **vars(cut)})
+                if place is None:
+                    report["dropped"].append({"split": split, "id": identity, "reason": "no valid reply"})
+                else:
+                    places[split].append(place)
+    return {split: Lazy(lambda at: _conversation(store[at]), which) for split, which in places.items()}
+
+
+def _count_instructions(raw: RawConversation, reader: Reader, counts: dict[str, int]) -> None:
+    for turn, text in enumerate(raw.texts[::2]):
+        read = reader.student(text, turn)
+        counts["taken_off"] += read != text
+        counts["kept"] += INSTRUCTIONS_END in read
+
+
+def _labels(conversation: Conversation, rubric: Rubric) -> Iterator[tuple[str, str]]:
+    """The label field's key and the label, of each of the tutor's replies."""
+    for message in conversation.messages[1::2]:
+        values = rubric.parse(message["content"]).values
+        for field in rubric.label_fields:
+            yield field.key, values.get(field.key, "")
+
+
+def _account(members: Iterable[Conversation], rubric: Rubric) -> dict[str, Any]:
+    turns: list[int] = []
+    problems: Counter[str] = Counter()
+    labels: Counter[tuple[str, str]] = Counter()
+    for member in members:
+        turns.append(member.n_turns)
+        problems[member.problem] += 1
+        labels.update(_labels(member, rubric))
+    return {
+        "conversations": len(turns),
+        "tutor_turns": sum(turns),
+        "of_one_turn": turns.count(1),
+        "problems": len(problems),
+        "conversations_per_problem": {"fewest": min(problems.values()), "most": max(problems.values())},
+        "labels": {f.key: {label: labels[f.key, label] for label in f.labels} for f in rubric.label_fields},
+    }
+
+
+def leaks(splits: Mapping[str, Iterable[Conversation]]) -> dict[str, dict[str, int]]:
+    """How many test conversations share their problem with a training split."""
+    report = {}
+    problems = [conversation.problem for conversation in splits["test"]]
+    for split in ("sft", "dpo"):
+        known = {conversation.problem for conversation in splits[split]}
+        shared = sum(problem in known for problem in problems)
+        report[f"test_shares_problem_with_{split}"] = {"conversations": shared, "of": len(problems)}
+    return report

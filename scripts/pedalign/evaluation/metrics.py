@@ -1,0 +1,280 @@
+"""How well a tutor judges and acts: its labels against the gold ones, and one tutor against another."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+
+from pedalign.core.errors import UserError
+from pedalign.data.rubric import Field, Rubric
+from pedalign.evaluation.paper_scores import NOTES, paper_scores
+from pedalign.evaluation.statistics import (
+    Array,
+    accuracy,
+    confusions,
+    interval,
+    macro_f1,
+    mcnemar_p,
+    permutation_p,
+    resampled,
+)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """`first_turn`: also score the first tutor turn of each conversation, where there is nothing to judge yet.
+    `resamples`: draws of the bootstrap and of the permutation test."""
+
+    first_turn: bool
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows of a responses.csv as labels: for each label field's key the gold and the predicted ones.
+
+    A reply without a valid label in a field has "" there, which is always wrong. `cut`: the reply's mapping is not
+    closed; the labels before its end are read.
+    """
+
+    conversations: list[str]
+    turns: list[int]
+    valid: list[bool]
+    cut: list[bool]
+    gold: dict[str, list[str]]
+    predicted: dict[str, list[str]]
+
+    def only(self, keep: Sequence[bool]) -> "Scored":
+        """The rows for which `keep` is true."""
+
+        def kept(values: list[Any]) -> list[Any]:
+            return [value for value, here in zip(values, keep, strict=True) if here]
+
+        labels = ({key: kept(values) for key, values in of.items()} for of in (self.gold, self.predicted))
+        return Scored(kept(self.conversations), kept(self.turns), kept(self.valid), kept(self.cut), *labels)
+
+
+def read_labels(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn: bool) -> Scored:
+    """Parse gold replies and responses; rows whose gold reply has a defect are left out.
+
+    Raises UserError where nothing is left to score.
+    """
+    keys = [field.key for field in rubric.label_fields]
+    scored = Scored([], [], [], [], {key: [] for key in keys}, {key: [] for key in keys})
+    for row in responses:
+        gold = rubric.parse(row["gpt"])
+        if gold.defect or (row["turn"] == "0" and not first_turn):
+            continue
+        reply = rubric.parse(row["response"])
+        scored.conversations.append(sys.intern(row["conversation_id"]))
+        scored.turns.append(int(row["turn"]))
+        scored.valid.append(reply.defect is None)
+        scored.cut.append(reply.cut)
+        for field in rubric.label_fields:
+            value = reply.values.get(field.key, "")
+            scored.gold[field.key].append(sys.intern(gold.values[field.key]))
+            scored.predicted[field.key].append(sys.intern(value) if value in field.labels else "")
+    if not scored.turns:
+        raise UserError("responses.csv has no row to score", "draw more test conversations ('splits' in config.yaml)")
+    return scored
+
+
+def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: EvaluationSettings) -> dict[str, Any]:
+    """metrics.json: for each label field accuracy and macro-F1 with 95% intervals, the paper's figures, and per label.
+
+    Macro-F1 is the mean over the labels that occur in the gold replies. `majority_baseline` is the accuracy
+    of always giving the gold replies' most frequent label. `reply_forms` counts the scored replies by what could be
+    read of them; `ended_at_max_new_tokens` is of all replies, the scored ones and the others.
+    """
+    scored = read_labels(responses, rubric, settings.first_turn)
+    published = paper_scores(responses, rubric, settings.first_turn)
+    report: dict[str, Any] = {}
+    majority = {}
+    for field in rubric.label_fields:
+        gold, predicted = scored.gold[field.key], scored.predicted[field.key]
+        labels = [label for label in field.labels if label in set(gold)]
+        counts, _ = confusions(gold, predicted, scored.conversations, labels)
+        draws = resampled(counts, settings.resamples, settings.seed)
+        precision, recall, f1, support = precision_recall_fscore_support(
+            gold, predicted, labels=labels, average=None, zero_division=0
+        )
+        report[field.key] = {
+            "accuracy": _rounded(accuracy_score(gold, predicted)),
+            "accuracy_ci95": interval(accuracy(draws)),
+            "macro_f1": _rounded(f1_score(gold, predicted, labels=labels, average="macro", zero_division=0)),
+            "macro_f1_ci95": interval(macro_f1(draws)),
+            **published[field.key],
+            "support": len(gold),
+            "per_label": {
+                label: {
+                    "precision": _rounded(precision[at]),
+                    "recall": _rounded(recall[at]),
+                    "f1": _rounded(f1[at]),
+                    "support": int(support[at]),
+                }
+                for at, label in enumerate(labels)
+            },
+        }
+        majority[field.key] = _rounded(Counter(gold).most_common(1)[0][1] / len(gold))
+    return {
+        **report,
+        "valid_format": _rounded(np.mean(scored.valid)),
+        "reply_forms": _reply_forms(scored),
+        "ended_at_max_new_tokens": _ended_at_max_new_tokens(responses),
+        "n_rows": len(scored.turns),
+        "n_conversations": len(set(scored.conversations)),
+        "majority_baseline": majority,
+        "by_turn": _by_turn("accuracy", [scored], rubric, settings),
+        "notes": NOTES,
+    }
+
+
+def _reply_forms(scored: Scored) -> dict[str, int]:
+    """How many replies are valid, cut off with at least one label read, cut off without, and defective otherwise."""
+    labelled = [any(labels) for labels in zip(*scored.predicted.values(), strict=True)]
+    found = Counter(zip(scored.valid, scored.cut, labelled, strict=True))
+    cut = {here: sum(n for (_, cut, labels), n in found.items() if cut and labels == here) for here in (True, False)}
+    valid = sum(scored.valid)
+    return {
+        "valid": valid,
+        "cut_off_with_labels": cut[True],
+        "cut_off_without_labels": cut[False],
+        "otherwise_defective": len(scored.valid) - valid - sum(cut.values()),
+    }
+
+
+def _ended_at_max_new_tokens(responses: Iterable[dict[str, str]]) -> dict[str, Any]:
+    """Of all replies those that were cut at `max_new_tokens`, which is their length; None where there are none."""
+    replies, lengths = 0, []
+    for row in responses:
+        replies += 1
+        if row["finish_reason"] == "length":
+            lengths.append(int(row["response_tokens"]))
+    share = _rounded(len(lengths) / replies)
+    return {"replies": len(lengths), "of": replies, "share": share, "max_new_tokens": max(lengths, default=None)}
+
+
+def _by_turn(
+    name: str, tutors: Sequence[Scored], rubric: Rubric, settings: EvaluationSettings
+) -> dict[str, dict[str, Any]]:
+    """By the number of tutor turns before a reply: a tutor's accuracy, or the second one's minus the first one's."""
+    turns = sorted(set(tutors[0].turns))
+    report: dict[str, dict[str, Any]] = {str(turn): {"support": tutors[0].turns.count(turn)} for turn in turns}
+    for field in rubric.label_fields:
+        counts = [_right_by_turn(tutor, field.key, turns) for tutor in tutors]
+        whole, drawn = [], []
+        for one in counts:
+            whole.append(_shares(one.sum(0)))
+            drawn.append(_shares(resampled(one, settings.resamples, settings.seed)))
+        values, draws = (shares[-1] - shares[0] if len(tutors) > 1 else shares[0] for shares in (whole, drawn))
+        for at, turn in enumerate(turns):
+            report[str(turn)][field.key] = {name: _rounded(values[at]), f"{name}_ci95": interval(draws[:, at])}
+    return report
+
+
+def _right_by_turn(scored: Scored, key: str, turns: Sequence[int]) -> Array:
+    """Counts (conversations, turns, 2): right replies, and all replies."""
+    rows = {identity: at for at, identity in enumerate(dict.fromkeys(scored.conversations))}
+    columns = {turn: at for at, turn in enumerate(turns)}
+    counts = np.zeros((len(rows), len(columns), 2))
+    for identity, turn, gold, predicted in zip(
+        scored.conversations, scored.turns, scored.gold[key], scored.predicted[key], strict=True
+    ):
+        counts[rows[identity], columns[turn]] += (gold == predicted, 1)
+    return counts
+
+
+def _shares(counts: Array) -> Array:
+    """Right over all, for counts (..., 2); nan where there are none."""
+    with np.errstate(invalid="ignore"):
+        return counts[..., 0] / counts[..., 1]
+
+
+def comparison(
+    reference: Iterable[dict[str, str]],
+    aligned: Iterable[dict[str, str]],
+    rubric: Rubric,
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    """comparison.json: aligned minus reference on the same rows, by label field, paired.
+
+    Each is stated over all replies and, as `both_valid`, over those rows where both replies are in valid format: a
+    tutor that learns the format gains labels over all replies without judging any better. `valid_format` is the change
+    of that share itself. What can't be computed, since no row is valid in both, is None.
+    """
+    one = read_labels(reference, rubric, settings.first_turn)
+    other = read_labels(aligned, rubric, settings.first_turn)
+    both = [was and now for was, now in zip(one.valid, other.valid, strict=True)]
+    read, read_again = one.only(both), other.only(both)
+    report: dict[str, Any] = {}
+    for field in rubric.label_fields:
+        report[field.key] = {
+            **_paired(one, other, field, settings),
+            "both_valid": _paired(read, read_again, field, settings),
+        }
+    report["valid_format"] = _valid_format(one, other, settings)
+    report["both_valid"] = {"n_rows": len(read.turns), "n_conversations": len(set(read.conversations))}
+    report["by_turn"] = _by_turn("difference", [one, other], rubric, settings)
+    return {**report, "n_rows": len(one.turns), "n_conversations": len(set(one.conversations))}
+
+
+def _paired(one: Scored, other: Scored, field: Field, settings: EvaluationSettings) -> dict[str, Any]:
+    """The difference of two tutors on the same rows.
+
+    `p_value` is that of a permutation test over conversations for the difference of accuracies, `mcnemar_p` that of
+    McNemar's exact test over replies; `mended` and `spoiled` count the replies that only one of the two has right.
+    """
+    if not one.turns:
+        return {**dict.fromkeys(_MEASURED), "mended": 0, "spoiled": 0}
+    gold = one.gold[field.key]
+    labels = [label for label in field.labels if label in set(gold)]
+    before, _ = confusions(gold, one.predicted[field.key], one.conversations, labels)
+    after, _ = confusions(gold, other.predicted[field.key], one.conversations, labels)
+    draws_before = resampled(before, settings.resamples, settings.seed)
+    draws_after = resampled(after, settings.resamples, settings.seed)
+    right = np.trace((after - before)[..., :-1], axis1=-2, axis2=-1)
+    was = np.array(one.predicted[field.key]) == np.array(gold)
+    now = np.array(other.predicted[field.key]) == np.array(gold)
+    mended, spoiled = int((now & ~was).sum()), int((was & ~now).sum())
+    values = (
+        _rounded(accuracy(before.sum(0))),
+        _rounded(accuracy(after.sum(0))),
+        _rounded(accuracy(after.sum(0)) - accuracy(before.sum(0))),
+        interval(accuracy(draws_after) - accuracy(draws_before)),
+        _rounded(permutation_p(right, settings.resamples, settings.seed)),
+        _rounded(macro_f1(after.sum(0)) - macro_f1(before.sum(0))),
+        interval(macro_f1(draws_after) - macro_f1(draws_before)),
+        _rounded(mcnemar_p(mended, spoiled)),
+    )
+    return {**dict(zip(_MEASURED, values, strict=True)), "mended": mended, "spoiled": spoiled}
+
+
+_MEASURED = (
+    *("reference", "aligned", "difference", "difference_ci95", "p_value"),
+    *("macro_f1_difference", "macro_f1_difference_ci95", "mcnemar_p"),
+)
+
+
+def _valid_format(one: Scored, other: Scored, settings: EvaluationSettings) -> dict[str, Any]:
+    """How the share of replies in valid format changed, with the same interval and test."""
+    order = {identity: at for at, identity in enumerate(dict.fromkeys(one.conversations))}
+    counts = np.zeros((len(order), 3))  # valid before, valid after, all replies
+    for identity, was, now in zip(one.conversations, one.valid, other.valid, strict=True):
+        counts[order[identity]] += (was, now, 1)
+    draws, whole = resampled(counts, settings.resamples, settings.seed), counts.sum(0)
+    return {
+        "reference": _rounded(whole[0] / whole[2]),
+        "aligned": _rounded(whole[1] / whole[2]),
+        "difference": _rounded((whole[1] - whole[0]) / whole[2]),
+        "difference_ci95": interval((draws[:, 1] - draws[:, 0]) / draws[:, 2]),
+        "p_value": _rounded(permutation_p(counts[:, 1] - counts[:, 0], settings.resamples, settings.seed)),
+    }
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 6)

@@ -1,0 +1,1 @@
+"""The engines that let a tutor answer."""

@@ -1,0 +1,261 @@
+"""Which engine answers for a model: the fastest of those that are proved to give this very model's replies.
+
+The proof takes seconds. A few prompts are answered by transformers' own `generate`, each alone, and by the engine. Both
+are made to write the same tokens, and at each step the log-probabilities of all tokens must agree. The prompts lie on
+both sides of every length at which the configuration says that something changes (a window, a chunk, scaled positions).
+
+Numbers of 16 bits hide small mistakes behind their rounding, so a model in bfloat16 is tried in float32, too, where
+memory allows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from pedalign.core.errors import UserError, nearest
+from pedalign.core.processes import sharded
+from pedalign.data.conversations import Conversation
+from pedalign.generation import plain_engine, shared_prefix_engine
+from pedalign.generation.common import Completion, GenerationSettings, History, TokenChooser, history
+from pedalign.models.checkpoints import free_memory
+from pedalign.models.log_probs import length_switches, unwrapped
+from pedalign.models.prompt_format import Renderer
+
+Generate = Callable[..., list[list[Completion]]]
+SHARED_PREFIX, PLAIN, VLLM = "shared_prefix", "plain", "vllm"
+ALONE = "plain, one prompt at a time"
+_ENGINES: dict[str, Generate] = {
+    SHARED_PREFIX: shared_prefix_engine.generate,
+    PLAIN: plain_engine.generate,
+    ALONE: partial(plain_engine.generate, padded=False),
+}
+_TOKENS = 8  # that the proof has each prompt answered with
+_NEVER = -1  # an end token that no model gives
+_SIDES = 4  # tokens before a switch where a prompt ends, so that its reply runs over it
+# How much of a difference of log-probabilities is rounding: so much always, and never more than that. Between the two:
+# four times what the model's own forward pass differs by from its `generate`. In float32 that of any token. In 16 bits
+# the mean: unlikely tokens of a large vocabulary differ by 0.8 without a mistake (SmolLM2-135M; 0.08 in the mean).
+_EXACT, _ROUNDED = (1e-3, 1e-2), (0.15, 0.5)
+
+Replies = dict[tuple[str, int], list[torch.Tensor]]  # history's id, turn → log-probabilities (vocabulary) of each step
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`name`: as records have it; `why`: why no faster one was taken, empty where none is faster.
+
+    vLLM has no `generate` here: it runs in an environment of its own (`vllm_engine`).
+    """
+
+    name: str
+    generate: Generate = plain_engine.generate
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"engine: {self.name}" + (f" ({self.why})" if self.why else "")
+
+
+@torch.inference_mode()
+def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings: GenerationSettings) -> Engine:
+    """The engine that `settings.engine` asks for, or for "auto" the fastest, of those that are proved for the model.
+
+    `histories` are to be answered; some of them are tried, and prompts of other lengths made of them. Raises UserError
+    where no engine is proved, or transformers itself can't answer.
+    """
+    names = {"auto": list(_ENGINES), PLAIN: [PLAIN, ALONE], SHARED_PREFIX: [SHARED_PREFIX]}
+    if settings.engine not in names:
+        raise UserError(f"engine '{settings.engine}' is not known", nearest(settings.engine, names))
+    training = model.training
+    model.eval()
+    probes = probe_histories(histories, settings.max_new_tokens, sorted(length_switches(model.config)))
+    try:
+        proofs = _proofs(model, probes)
+        reasons = [proof.otherwise for proof in proofs if proof.otherwise][:1]
+        for name in names[settings.engine]:
+            problem = next(filter(None, (proof.problem(name) for proof in proofs)), None)
+            if problem is None:
+                return Engine(name, _ENGINES[name], "; ".join(reasons))
+            reasons.append(f"{name} can't serve it: {problem}")
+    finally:
+        model.train(training)
+    raise UserError(
+        f"engine '{settings.engine}' does not serve this {model.config.model_type} model: {reasons[-1]}",
+        "set 'engine: auto' under 'generation' in the model's entry of config.yaml",
+    )
+
+
+def engine_for(model: Any, rendering: Renderer, conversations: Sequence[Conversation], engine: str) -> Engine:
+    """The engine by which a model, which may hold an adapter, will answer once it is trained on the conversations.
+
+    Whether an engine is right depends on the model's computations, and so can be known before the training.
+    """
+    if engine == VLLM:
+        return Engine(VLLM)
+    order = sorted(conversations, key=lambda one: (sum(len(message["content"]) for message in one.messages), one.id))
+    some = [order[at] for at in sorted({0, len(order) // 2, len(order) - 1})]
+    histories = [
+        history(one.id, [one.messages[: 2 * turn + 1] for turn in range(one.n_turns)], rendering) for one in some
+    ]
+    return choose_engine(unwrapped(model), histories, GenerationSettings(_TOKENS, 0, 0.0, 1.0, None, 0, engine))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+def probe_histories(histories: Sequence[History], max_new_tokens: int, switches: Sequence[int]) -> list[History]:
+    """What the proof has answered: the shortest and the longest history, the first and the last prompt of each; and a
+    prompt that ends just before each of the `switches` that a reply can reach.
+    """
+    order = sorted(histories, key=lambda history: (len(history.ids), history.id))
+    some = {at: order[at] for at in (0, len(order) - 1)}
+    probes = [
+        History(f"{at}", one.ids, sorted({one.prompt_lengths[0], one.prompt_lengths[-1]})) for at, one in some.items()
+    ]
+    shortest = min(min(probe.prompt_lengths) for probe in probes)
+    longest = order[-1].ids
+    for switch in switches:
+        if shortest < switch <= len(longest) + max_new_tokens and switch > 2 * _SIDES:
+            length = switch - _SIDES
+            repeated = longest * (length // len(longest) + 1)
+            probes.append(History(f"before {switch}", repeated[:length], [length]))
+    return probes
+
+
+def _proofs(model: PreTrainedModel, probes: Sequence[History]) -> "list[_Proof]":
+    """In float32, where memory suffices for such weights beside the model's, and in the model's own precision."""
+    own, numbers = model.dtype, sum(one.numel() for one in _weights(model))
+    if own == torch.float32:
+        return [_Proof(model, probes, own, _EXACT)]
+    proofs = []
+    quantized = getattr(model, "is_quantized", False) or sharded()
+    if not quantized and 1.2 * 4 * numbers < free_memory(model.device):
+        with suppress(UserError):  # memory does not suffice after all
+            proofs.append(_Proof(model, probes, torch.float32, _EXACT))
+    least, most = _ROUNDED
+    if not proofs:  # the difference of the forward pass may then be more than rounding, and allows nothing
+        most = least
+    return [*proofs, _Proof(model, probes, own, (least, most))]
+
+
+def _weights(model: PreTrainedModel) -> list[torch.Tensor]:
+    return [one for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()]
+
+
+@contextmanager
+def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
+    """Within, the model's weights are of `dtype`; behind it they are the same tensors as before."""
+    weights = [one for one in _weights(model) if one.dtype != dtype] if dtype != model.dtype else []
+    own = [one.data for one in weights]
+    try:
+        for one in weights:
+            one.data = one.data.to(dtype)
+        yield
+    finally:
+        for one, data in zip(weights, own, strict=True):
+            one.data = data
+
+
+class _Proof:
+    """What transformers' `generate` writes behind the probes with a model in `dtype`, against which engines are held.
+
+    `rounding`: the least and the most difference that is taken for rounding. `otherwise`: that the model's forward pass
+    itself gives other numbers, in words; else empty. Raises UserError where transformers can't answer.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, probes: Sequence[History], dtype: torch.dtype, rounding: tuple[float, float]
+    ) -> None:
+        self.model, self.probes, self.dtype, kind = model, probes, dtype, model.config.model_type
+        try:
+            with _computing_in(model, dtype):
+                self.truth = _answered(_ENGINES[ALONE], model, probes)
+                self.tokens = {key: [int(step.argmax()) for step in steps] for key, steps in self.truth.items()}
+                forward = _forward(model, probes, self.tokens)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model's code raises at what it was not made for
+            raise UserError(
+                f"transformers' own generate fails with this {kind} model: {_said(error)}",
+                "take a model of another architecture (docs/engines.md lists them)",
+            ) from None
+        if not all(torch.stack(steps).isfinite().all() for steps in self.truth.values()):
+            raise UserError(
+                f"the log-probabilities of this {kind} model are no numbers (nan or infinite)",
+                "check its weights, and 'dtype' in the model's entry of config.yaml",
+            )
+        off = max(self._differences(forward).values())
+        least, most = rounding
+        self.allowed = min(max(least, 4 * off), most)
+        self.otherwise = ""
+        if off > most:
+            self.otherwise = (
+                f"transformers' generate and this model's forward pass differ by {off:.2g}; replies are generate's"
+            )
+
+    def problem(self, name: str) -> str | None:
+        """How an engine's log-probabilities differ from the true ones; None where they agree but for rounding."""
+        if name == ALONE:
+            return None
+        try:
+            with _computing_in(self.model, self.dtype):
+                found = _answered(_ENGINES[name], self.model, self.probes, self.tokens)
+        except Exception as error:  # whatever a model's code raises at what it was not made for
+            return _said(error)
+        for (identity, turn), difference in self._differences(found).items():
+            if not difference <= self.allowed:
+                length = next(one for one in self.probes if one.id == identity).prompt_lengths[turn]
+                return f"log-probabilities differ by {difference:.2g} behind a prompt of {length} tokens"
+        return None
+
+    def _differences(self, found: Replies) -> dict[tuple[str, int], float]:
+        """Of each prompt, from the true log-probabilities: the largest one in float32, the mean in 16 bits."""
+        exact = self.dtype == torch.float32
+        offs = {key: (torch.stack(found[key]) - torch.stack(steps)).abs() for key, steps in self.truth.items()}
+        return {key: float(off.max() if exact else off.mean()) for key, off in offs.items()}
+
+
+def _chooser(seen: Replies, tokens: dict[tuple[str, int], list[int]] | None) -> type[TokenChooser]:
+    """One that keeps all log-probabilities, and takes the given tokens; the likeliest where none are given."""
+
+    class Recording(TokenChooser):
+        def __init__(self, histories: Sequence[History], rows: Sequence[tuple[int, int]], *how: Any) -> None:
+            self.keys = [(histories[at].id, turn) for at, turn in rows]
+
+        def choose(self, logits: torch.Tensor, active: torch.Tensor, step: int) -> torch.Tensor:
+            chosen = []
+            for row, one in zip(active.tolist(), logits.float().log_softmax(-1).cpu(), strict=True):
+                seen.setdefault(self.keys[row], []).append(one)
+                chosen.append(tokens[self.keys[row]][step] if tokens else int(one.argmax()))
+            return torch.tensor(chosen, device=logits.device)
+
+    return Recording
+
+
+def _answered(
+    generate: Generate,
+    model: PreTrainedModel,
+    probes: Sequence[History],
+    tokens: dict[tuple[str, int], list[int]] | None = None,
+) -> Replies:
+    seen: Replies = {}
+    settings = GenerationSettings(_TOKENS, 0, 0.0, 1.0, None, 0)
+    generate(model, probes, _NEVER, settings, chooser=_chooser(seen, tokens))
+    return seen
+
+
+def _forward(model: PreTrainedModel, probes: Sequence[History], tokens: dict[tuple[str, int], list[int]]) -> Replies:
+    """By one forward pass over each prompt and the tokens behind it. It differs from `generate` by rounding in most
+    models; others compute otherwise as a text grows."""
+    found: Replies = {}
+    for probe in probes:
+        for turn, length in enumerate(probe.prompt_lengths):
+            ids = torch.tensor([[*probe.ids[:length], *tokens[probe.id, turn][:-1]]], device=model.device)
+            logits = model(input_ids=ids, use_cache=False).logits[0, length - 1 :]
+            found[probe.id, turn] = list(logits.float().log_softmax(-1).cpu())
+    return found

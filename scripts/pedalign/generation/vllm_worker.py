@@ -1,0 +1,67 @@
+"""What runs in vLLM's environment, and so needs no package but those that come with it:
+`python -m pedalign.generation.vllm_worker JOB ANSWERS`.
+
+JOB is what `vllm_engine` writes; ANSWERS a list of [new ids, finish reason], in the order of the prompts.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pedalign
+from pedalign.core.processes import die_with_parent
+from pedalign.core.progress import Progress
+
+
+def main() -> None:
+    die_with_parent()  # the GPU is free when the stage ends, however it ends
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(_answers(job)), encoding="utf-8")
+
+
+def _answers(job: dict[str, Any]) -> list[tuple[list[int], str]]:
+    import torch
+    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
+
+    pedalign.collect_as_usual()
+    model = LLM(
+        model=job["model"],
+        dtype=job["dtype"],
+        load_format="safetensors",
+        skip_tokenizer_init=True,
+        max_model_len=job["longest"],
+        tensor_parallel_size=max(1, torch.cuda.device_count()),
+        enable_prefix_caching=True,
+        trust_remote_code=False,
+        disable_log_stats=True,
+    )
+    prompts = [{"prompt_token_ids": ids} for ids in job["prompts"]]
+    sampling = [
+        SamplingParams(
+            max_tokens=job["max_new_tokens"],
+            min_tokens=job["min_new_tokens"],
+            temperature=job["temperature"],
+            repetition_penalty=job["repetition_penalty"],
+            seed=seed,
+            stop_token_ids=[job["end_id"]],
+            ignore_eos=True,
+            detokenize=False,
+        )
+        for seed in job["seeds"]
+    ]
+    found = []
+    for output in model.generate(prompts, sampling, use_tqdm=_progress):
+        reply = output.outputs[0]
+        ids = list(reply.token_ids)
+        found.append((ids[:-1] if ids and ids[-1] == job["end_id"] else ids, reply.finish_reason))
+    return found
+
+
+def _progress(prompts: Any = None, *, total: int = 0, **_: Any) -> Any:
+    """What vLLM tells how far it is: once as it takes the prompts, which is soon done, and once as it answers."""
+    return prompts if prompts is not None else Progress("respond", total, "replies")
+
+
+if __name__ == "__main__":
+    main()

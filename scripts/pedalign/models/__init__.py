@@ -1,0 +1,1 @@
+"""Checkpoints, the prompt format, adapters, and log-probabilities."""

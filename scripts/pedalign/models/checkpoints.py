@@ -1,0 +1,261 @@
+"""Models and tokenizers: made from scratch, loaded, and saved so that plain transformers loads them."""
+
+import os
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HTTPError, IncompleteSnapshotError, StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from pedalign.core.errors import UserError, nearest
+from pedalign.core.progress import download_bar
+from pedalign.core.provenance import CARD, CHECKPOINT_FILES, WEIGHTS, checkpoint_files
+from pedalign.data.conversations import Conversation
+from pedalign.models.prompt_format import Renderer, load_template
+from pedalign.models.transformers4 import add_names_of_4
+
+MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
+LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
+_PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
+
+PAD = "<|pad|>"
+_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
+
+# Merges may run over words, up to the next punctuation mark (superwords, arXiv 2503.13423), and a JSON key with its
+# quotes is one piece: replies are JSON with few, fixed keys and a problem's sentences come again and again, so a
+# conversation has little more than half the tokens that merges within words would give it. Punctuation and the space
+# behind it are pieces of their own, so that a sentence is the same tokens wherever it stands.
+_PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[.,?!:;]+ ?|[^.,?!:;"{}]+'
+
+
+def scratch_tokenizer(
+    conversations: Iterable[Conversation], template: str, instruction: str, vocab_size: int
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on the conversations' texts; equal texts give equal tokenizers."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    pieces = load_template(template)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, *pieces.markers()],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (message["content"] for conversation in conversations for message in conversation.messages)
+    tokenizer.train_from_iterator(chain([instruction], texts), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=pieces.end)
+
+
+def scratch_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A model with random weights of the `architecture` (arguments of a transformers config, `model_type` included)."""
+    try:
+        known = AutoConfig.for_model(architecture["model_type"])
+        for name in architecture:
+            if not hasattr(known, name):
+                raise UserError(f"config.yaml: 'architecture': unknown argument '{name}'", nearest(name, vars(known)))
+        config = AutoConfig.for_model(
+            **architecture,
+            vocab_size=len(tokenizer),
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
+        raise UserError(
+            f"config.yaml: 'architecture': {error}",
+            "see transformers' config class of this model_type for the arguments",
+        ) from None
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint folder or hub id.
+
+    One without a padding token pads with a token that it has: nothing is trained on padding or looks at it, and a token
+    that was added would need a row of its own in the embeddings.
+    """
+    tokenizer = _load(AutoTokenizer, source)
+    if tokenizer.pad_token is None:
+        known = tokenizer.get_vocab()
+        names = (*_PADDING, tokenizer.unk_token, tokenizer.eos_token)
+        tokenizer.pad_token = next((name for name in names if name in known), None)
+    return tokenizer
+
+
+def load_config(source: str | Path) -> Any:
+    """The configuration of a checkpoint folder or hub id; of the hub, nothing else is fetched."""
+    return _load(AutoConfig, source)
+
+
+def load_model(source: str | Path, dtype: str, device: str | None = None, **options: Any) -> PreTrainedModel:
+    """The model of a checkpoint folder or hub id, on the `device` (None: the GPU if there is one); `options` are
+    `from_pretrained`'s."""
+    if not Path(source).is_dir():
+        _fetch(source)
+    model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    placed = "quantization_config" in options  # quantized weights are put on the GPU as they are read
+    if device is None and torch.cuda.is_available():
+        device = "cuda"
+    return model.to(device) if device and not placed else model
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a GPU or, for the CPU, in this machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def cached_numbers(config: Any) -> int:
+    """How many numbers the keys and values of one token are, in all layers; an estimate where layers differ."""
+    config = config.get_text_config()
+
+    def number(name: str) -> int | None:
+        try:
+            return getattr(config, name, None)
+        except Exception:  # transformers has an error of its own where layers differ
+            return None
+
+    size = config.hidden_size
+    if query_heads := number("num_attention_heads"):
+        heads = number("num_key_value_heads") or query_heads
+        size = heads * (number("head_dim") or config.hidden_size // query_heads)
+    return 2 * config.num_hidden_layers * size
+
+
+def batch_tokens(model: PreTrainedModel, max_batch_tokens: int | None) -> int:
+    """How many tokens to hold at a time: those of the setting or, where it is None, as many as a device of this kind
+    has memory for, whatever else lies there now: so it is the same number each time.
+    """
+    if max_batch_tokens is not None:
+        return max_batch_tokens
+    kind = model.device.type
+    if kind == "cuda":
+        memory = 0.8 * torch.cuda.get_device_properties(model.device).total_memory - model.get_memory_footprint()
+    else:
+        memory = 0.25 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    config = model.config.get_text_config()
+    bytes_per_token = (cached_numbers(config) + LAYER_NUMBERS * config.hidden_size) * model.dtype.itemsize
+    return int(min(max(memory // bytes_per_token, 1), MOST_TOKENS[kind]))
+
+
+def _fetch(source: str | Path) -> Path:
+    """The folder of the cache with the files of a hub id, downloaded where they are not there yet."""
+    bar = download_bar(f"download {source}")
+    try:
+        wanted = [*CHECKPOINT_FILES, CARD]  # the card says the licence
+        return Path(snapshot_download(str(source), allow_patterns=wanted, tqdm_class=bar))
+    except IncompleteSnapshotError as error:  # without a net; what is there may do
+        return Path(error.snapshot_path)
+    except (OSError, ValueError, HTTPError) as error:
+        raise UserError(
+            f"{source}: neither a folder nor a checkpoint that can be fetched: {str(error).splitlines()[0]}",
+            "check the paths in the model's entry of config.yaml; a gated model needs `hf auth login`",
+        ) from None
+
+
+def find_checkpoint(source: str | Path) -> list[Path]:
+    """The files of a checkpoint folder or hub id (downloaded first), without pickles and without loading the weights.
+
+    Raises UserError where a configuration, a tokenizer or weights as safetensors are missing.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _fetch(source)
+    files = checkpoint_files(folder)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{source}: an adapter alone, not a whole model",
+            "merge it: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)",
+        )
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise UserError(
+            f"{source}: a checkpoint folder without weights ({WEIGHTS})",
+            "save it by model.save_pretrained(folder), which writes them; older formats can run code and are not read",
+        )
+    config = _load(AutoConfig, folder)
+    load_tokenizer(folder)
+    _check_shapes(config, [file for file in files if file.suffix == ".safetensors"])
+    return files
+
+
+def _check_shapes(config: Any, weights: Iterable[Path]) -> None:
+    """Raises UserError where a file of weights is broken, or a weight has another shape than the configuration says."""
+    with torch.device("meta"):
+        shapes = {name: list(one.shape) for name, one in AutoModelForCausalLM.from_config(config).state_dict().items()}
+    for path in weights:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: broken: {error}", "copy or download the checkpoint again") from None
+        for name, shape in found.items():
+            if shapes.get(name, shape) != shape:
+                raise UserError(
+                    f"{path}: '{name}' has the shape {shape}, by config.json {shapes[name]}",
+                    "use config.json and weights of one checkpoint",
+                )
+
+
+def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
+    try:
+        return auto.from_pretrained(str(source), trust_remote_code=False, **arguments)
+    except Exception as error:  # whatever the libraries raise at files that no one can trust
+        what = (str(error).splitlines() or [""])[0]
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{source}: comes with code of its own, which is not run (trust_remote_code is off)",
+                "use a checkpoint of an architecture that transformers has itself",
+            ) from None
+        raise UserError(
+            f"{source}: no usable checkpoint: its {_PARTS[auto]}: {type(error).__name__}: {what}",
+            "check the paths in the model's entry of config.yaml; a gated model needs `hf auth login`",
+        ) from None
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Weights (the model's own where none are given), tokenizer, the chat template that renders as we do, and the token
+    at which plain `generate` ends; for transformers 5, and 4 where it can compute the same."""
+    tokenizer.chat_template = renderer.jinja()
+    for how_it_was_loaded in ("is_local", "local_files_only"):  # HF_HUB_OFFLINE decides the second
+        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.get_text_config().use_cache = True  # training sets it to False, and others generate as it says
+    # Not the base model's: its settings for sampling are for other replies, and some can't be saved.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=renderer.end_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(path, state_dict=weights)
+    tokenizer.save_pretrained(path)
+    add_names_of_4(path, model.config)
+    for file in path.iterdir():
+        file.chmod(
+            (path / "config.json").stat().st_mode
+        )  # weights are written for this user alone, others by the umask

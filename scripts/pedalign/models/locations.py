@@ -1,0 +1,125 @@
+"""Where a checkpoint is to be had: a folder, this machine's cache of the hub, or the hub itself. Weights stay there."""
+
+import functools
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+)
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
+
+from pedalign.core.errors import UserError
+from pedalign.core.provenance import WEIGHTS
+
+_TIMEOUT = 5.0  # seconds that the hub gets
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "sentencepiece.bpe.model")
+_INDEX = "model.safetensors.index.json"
+_ENTRY = "in the model's entry of config.yaml"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint: `folder` is where its parts on this machine are; `download`: bytes of weights that are to be
+    fetched first; `lacks` names parts that neither the folder nor the hub has."""
+
+    folder: Path
+    where: str
+    download: int
+    lacks: list[str]
+
+    def has_config(self) -> bool:
+        return (self.folder / "config.json").is_file()
+
+    def has_tokenizer(self) -> bool:
+        return not _names(self.folder).isdisjoint(_TOKENIZERS)
+
+    def is_whole(self) -> bool:
+        """Whether it can be loaded here and now."""
+        return not self.download and not self.lacks
+
+
+def find(source: str) -> Found:
+    """Raises UserError where there is no such folder or hub id, or it can't be reached, and says why."""
+    folder = Path(source)
+    if folder.is_dir():
+        return Found(folder, "a folder", 0, _lacking(_names(folder), folder))
+    if source.startswith(("/", ".", "~")) or source.count("/") > 1:
+        raise UserError(f"{source}: no such folder", f"check the path {_ENTRY}")
+    return _cached(source) or _on_hub(source)
+
+
+def _names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir() if file.is_file()}
+
+
+def _lacking(names: Collection[str], folder: Path | None = None) -> list[str]:
+    """Parts of a checkpoint that are not among the file names."""
+    weights = {name for name in names if fnmatch(name, WEIGHTS)}
+    parts = {
+        "a configuration (config.json)": "config.json" in names,
+        "a tokenizer": any(name in names for name in _TOKENIZERS),
+        f"weights ({WEIGHTS})": bool(weights),
+    }
+    missing = [part for part, there in parts.items() if not there]
+    if folder and weights and _INDEX in names:
+        listed = set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        missing += sorted(listed - weights)
+    return missing
+
+
+def _cached(source: str) -> Found | None:
+    try:
+        folder = Path(snapshot_download(source, local_files_only=True))
+    except (OSError, HFValidationError):
+        return None
+    return None if _lacking(_names(folder), folder) else Found(folder, "in this machine's cache", 0, [])
+
+
+def _on_hub(source: str) -> Found:
+    refused = _silence(constants.ENDPOINT)
+    if refused:
+        raise UserError(
+            f"{source}: no folder, not in this machine's cache, and {constants.ENDPOINT} does not answer: {refused}",
+            f"where it does: hf download {source}; or name a folder {_ENTRY}",
+        )
+    try:
+        get_hf_file_metadata(
+            hf_hub_url(source, "config.json"), timeout=_TIMEOUT
+        )  # of gated models, all may list the files
+        files = HfApi().model_info(source, timeout=_TIMEOUT, files_metadata=True).siblings or []
+        folder = Path(hf_hub_download(source, "config.json", etag_timeout=_TIMEOUT)).parent
+    except GatedRepoError:
+        raise UserError(
+            f"{source}: gated, and this user has no access",
+            f"accept its terms at {constants.ENDPOINT}/{source}, then `hf auth login`",
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{source}: neither a folder nor a model of the hub", f"check the name {_ENTRY}; private: `hf auth login`"
+        ) from None
+    except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"{source}: {str(error).splitlines()[0]}", f"check the name {_ENTRY}, and try again") from None
+    weights = sum(file.size or 0 for file in files if fnmatch(file.rfilename, WEIGHTS))
+    return Found(folder, "on the hub", weights, _lacking([file.rfilename for file in files]))
+
+
+@functools.cache
+def _silence(endpoint: str) -> str:
+    """Why the hub does not answer; empty where it does. Asked once: each time, a firewall may keep us waiting."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(endpoint, timeout=_TIMEOUT)
+    except (HTTPError, OSError) as error:
+        return str(error) or type(error).__name__
+    return ""

@@ -1,0 +1,1 @@
+"""The summary table, charts, the report page and the model card."""

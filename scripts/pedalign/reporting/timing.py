@@ -1,0 +1,124 @@
+"""Where the time of a run went, by stage and by what its jobs did, from Snakemake's benchmark files and the logs."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import altair as alt
+import vl_convert
+
+from pedalign.core.artifacts import write_text
+from pedalign.reporting.charts import COLOURS, NEUTRAL
+
+# What a job does, in its order, and its colour. Waiting: for GPUs that others have. Starting: all else before its
+# script's first line, imports of libraries above all.
+PHASES = {"waiting": "#c8c8c8", "starting": NEUTRAL} | dict(
+    zip(("loading", "working", "training", "generating", "saving"), COLOURS, strict=False)
+)
+_ACCOUNT = re.compile(r"^time: (.*)$", re.MULTILINE)
+_SHARE = re.compile(r"([0-9.]+) s (\w+)")
+_WAITED = re.compile(r"^launch: waited ([0-9.]+) s for GPUs$", re.MULTILINE)
+_HELD = re.compile(r"^launch: the largest process held ([0-9.]+) GB$", re.MULTILINE)
+
+
+def spent(results: Path) -> dict[tuple[str, str], float]:
+    """(stage, phase) → seconds of the newest jobs, stages in the order in which they ended.
+
+    A job whose log has no account of its phases was working all the time.
+    """
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    for inside, measured, log in _jobs(results):
+        seconds = float(measured["s"])
+        waited = max(map(float, _WAITED.findall(log)), default=0.0)
+        phases = {"waiting": waited} if waited else {}
+        accounts = _ACCOUNT.findall(log)
+        phases |= {phase: float(share) for share, phase in _SHARE.findall(accounts[-1])} if accounts else {}
+        rest = max(seconds - sum(phases.values()), 0.0)
+        for phase, share in {**phases, "starting" if accounts else "working": rest}.items():
+            found[stage(inside), phase] += share
+    return dict(found)
+
+
+def by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
+    """Stage → seconds of what `spent` found, but for those that its jobs waited for GPUs."""
+    seconds: dict[str, float] = defaultdict(float)
+    for (name, phase), share in found.items():
+        seconds[name] += share if phase != "waiting" else 0.0
+    return dict(seconds)
+
+
+def memory(results: Path) -> dict[str, float]:
+    """Stage → GB that the largest of its newest jobs held; of jobs too short to be measured, none.
+
+    What Snakemake saw, which looks now and then, or the log tells of the largest process.
+    """
+    found: dict[str, float] = {}
+    for inside, measured, log in _jobs(results):
+        megabytes = float(measured["max_rss"]) if measured["max_rss"] not in ("-", "NA") else 0.0
+        held = [float(gigabytes) for gigabytes in _HELD.findall(log)]
+        found[stage(inside)] = max(found.get(stage(inside), 0.0), megabytes / 1000, *held)
+    return found
+
+
+def _jobs(results: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
+    """Each job's place among the benchmark files, what Snakemake measured, and its log; in the order of their ends."""
+    folder = results / "benchmarks"
+    for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
+        header, values, *_ = path.read_text(encoding="utf-8").splitlines()
+        inside = path.relative_to(folder)
+        log = results / "logs" / inside.with_suffix(".log")
+        told = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        yield inside, dict(zip(header.split("\t"), values.split("\t"), strict=True)), told
+
+
+def stage(path: Path) -> str:
+    """`tiny/dpo-b0.1/test/responses.tsv` → `aligned/test/responses`: of all models, and all their aligned tutors."""
+    parts = list(path.with_suffix("").parts)
+    if len(parts) > 1 and parts[0] != "data":
+        del parts[0]  # the model
+        if len(parts) > 1 and parts[0] != "sft":
+            parts[0] = "aligned"
+    if "shards" in parts:
+        parts[parts.index("shards") :] = ["responses"]
+    return "/".join(parts)
+
+
+def in_words(found: dict[tuple[str, str], float]) -> str:
+    """`4 min 2 s of jobs: training 58%, generating 14%, ...`"""
+    by_phase: dict[str, float] = defaultdict(float)
+    for (_, phase), seconds in found.items():
+        by_phase[phase] += seconds
+    total = sum(by_phase.values())
+    ranked = sorted(by_phase.items(), key=lambda one: -one[1])
+    shares = ", ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in ranked)
+    hours, minutes = divmod(round(total) // 60, 60)
+    return f"{f'{hours} h ' if hours else ''}{minutes} min {round(total) % 60} s of jobs: {shares}"
+
+
+def fitting_unit(seconds: float) -> tuple[str, int]:
+    """In which a chart shows so long a time, and its length in seconds."""
+    return ("hours", 3600) if seconds > 7200 else ("seconds", 1)
+
+
+def draw(found: dict[tuple[str, str], float], output: Path) -> None:
+    """A bar for each stage, of what its jobs did; written as SVG."""
+    stages = list(dict.fromkeys(stage for stage, _ in found))
+    unit, length = fitting_unit(sum(found.values()))
+    phases = [phase for phase in PHASES if any(phase == of for _, of in found)]
+    rows = [
+        {"stage": stage, "phase": phase, "time": seconds / length, "order": phases.index(phase)}
+        for (stage, phase), seconds in found.items()
+    ]
+    colours = alt.Scale(domain=phases, range=[PHASES[phase] for phase in phases])
+    chart = (
+        alt.Chart(alt.Data(values=rows), title=in_words(found), width=600)
+        .mark_bar()
+        .encode(
+            x=alt.X("time:Q", title=unit),
+            y=alt.Y("stage:N", sort=stages, title=None),
+            color=alt.Color("phase:N", scale=colours, title=None),
+            order="order:Q",
+        )
+    )
+    write_text(output, vl_convert.vegalite_to_svg(chart.to_dict()))

@@ -1,0 +1,353 @@
+"""Preference optimization, by TRL's trainers on rows that the renderer made."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+
+from pedalign.core.errors import UserError, nearest
+from pedalign.core.processes import everywhere, processes
+from pedalign.data.conversations import Message
+from pedalign.models.limits import PairLength, expect_pairs_fit, model_limits
+from pedalign.models.log_probs import log_probabilities, tolerance
+from pedalign.models.prompt_format import Renderer
+from pedalign.training.loop import TrainingSettings, expect_all_rows, run_trainer, telling_batches, training_order
+from pedalign.training.shared_prompt import PromptOnce, can_share_prompts
+from pedalign.training.states import TrainingStates
+from pedalign.training.trl_log_probs import ALONE, computing_dtype, fast_head, prove_head
+
+SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference pair, and the log-probabilities that the reference model gives to its two replies."""
+
+    prompt: Sequence[Message]
+    chosen: str
+    rejected: str
+    reference_chosen: float
+    reference_rejected: float
+    conversation_id: str = ""
+    turn: int = 0
+
+
+def read_pairs(preferences: dict[str, list[Any]], reference: dict[str, list[Any]]) -> list[Pair]:
+    """preferences.json and reference.json as pairs. Raises UserError where they do not belong together."""
+    names = ("conversation_id", "turn")
+    if any(preferences[name] != reference[name] for name in names):
+        raise UserError(
+            "reference.json is not of these preference pairs", "delete it and run again: the workflow makes it anew"
+        )
+    columns = [preferences[name] for name in ("prompt", "chosen", "rejected")]
+    places = [preferences[name] for name in names]
+    return [
+        Pair(prompt, chosen[0]["content"], rejected[0]["content"], *rest)
+        for prompt, chosen, rejected, *rest in zip(
+            *columns, reference["chosen"], reference["rejected"], *places, strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """`beta`: weight of staying near the reference model. `label_noise`: share of pairs that may be the wrong way
+    round (cdpo allows for it, the others take every pair at its word)."""
+
+    algorithm: str
+    beta: float
+    label_noise: float
+
+
+def _pairwise(loss_type: str) -> Callable[[AlignmentSettings], dict[str, Any]]:
+    return lambda settings: {"loss_type": loss_type}
+
+
+def _conservative(settings: AlignmentSettings) -> dict[str, Any]:
+    """TRL ignores label_smoothing for its sigmoid loss, but not for its robust one.
+
+    With P and N the losses of a pair as given and turned round, and noise e: robust R = ((1 - e) P - e N) / (1 - 2e).
+    So 2 (1 - e) P - (1 - 2e) R = (1 - e) P + e N, which is wanted.
+    """
+    noise = settings.label_noise
+    return {
+        "loss_type": ["sigmoid", "robust"],
+        "loss_weights": [2 * (1 - noise), -(1 - 2 * noise)],
+        "label_smoothing": noise,
+    }
+
+
+# algorithm → TRL's loss, with the settings that make it exactly what the literature calls by that name
+ALGORITHMS: dict[str, Callable[[AlignmentSettings], dict[str, Any]]] = {
+    "dpo": _pairwise("sigmoid"),  # arXiv 2305.18290, equation 7
+    "ipo": _pairwise("ipo"),  # arXiv 2310.12036, equation 17, on log-probabilities per token
+    "rso": _pairwise("hinge"),  # arXiv 2309.06657, the hinge-norm loss
+    "cdpo": _conservative,  # "A note on DPO with noisy preferences and relationship to IPO" (Mitchell 2023)
+    "kto": _pairwise("kto"),  # arXiv 2402.01306, L_KTO
+}
+
+
+class _RenderedRows:
+    """For TRL's trainers: rows hold token ids and reference log-probabilities already, so no second template and no
+    second computation has a say.
+
+    `shares_prompts`: a pair's prompt is computed once (DPOTrainer). `steadied`: layers that draw at random while they
+    train, such as a router's, do not.
+    """
+
+    shares_prompts = False
+    steadied = False
+
+    def _prepare_dataset(self, dataset, *_, **__):
+        return dataset
+
+    def _precompute_ref_logps(self, dataset, *_):
+        return dataset
+
+    def _compute_loss(self, model, inputs, return_outputs):
+        if self.steadied:
+            steady(self.model)
+        if self.shares_prompts:
+            model = PromptOnce(model)
+        return super()._compute_loss(model, inputs, return_outputs)
+
+
+class _RenderedDPOTrainer(_RenderedRows, DPOTrainer):
+    pass
+
+
+class _RenderedKTOTrainer(_RenderedRows, KTOTrainer):
+    pass
+
+
+def optimize(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    renderer: Renderer,
+    pairs: Sequence[Pair],
+    alignment: AlignmentSettings,
+    settings: TrainingSettings,
+    states: TrainingStates | None = None,
+    watchers: Iterable[TrainerCallback] = (),
+) -> dict[str, Any]:
+    """Align `model` in place with preference pairs; the facts for the manifest.
+
+    The reference model is `model` as given: the pairs hold its log-probabilities.
+    Raises UserError where the algorithm is not known, a pair has more tokens than `max_length` or the model's
+    positions, or the policy's log-probabilities before the first step are not the reference model's.
+    """
+    if alignment.algorithm not in ALGORITHMS:
+        raise UserError(f"algorithm '{alignment.algorithm}' is not known", nearest(alignment.algorithm, ALGORITHMS))
+    arguments = {
+        **settings.trainer_arguments(),
+        **ALGORITHMS[alignment.algorithm](alignment),
+        "beta": alignment.beta,
+        "precompute_ref_log_probs": True,
+    }
+    pair_rows = [_pair_row(renderer, pair) for pair in pairs]
+    lengths = [row.pop("length") for row in pair_rows]
+    measured = [
+        PairLength(pair.conversation_id, pair.turn, length) for pair, length in zip(pairs, lengths, strict=True)
+    ]
+    positions = model_limits(model.config).positions
+    expect_pairs_fit(measured, settings.max_length, positions)
+    trainer_class: Any
+    config: Any
+    if alignment.algorithm == "kto":
+        most = min((limit for limit in (settings.max_length, positions) if limit is not None), default=None)
+        rows = _single_rows(model, pair_rows, most, settings)
+        padded = [[len(row["prompt_ids"]) + len(row["completion_ids"])] for row in rows]
+        order = training_order(len(rows), settings)  # the rows' order is part of the method
+        trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
+    else:
+        rows = pair_rows
+        padded = [[len(row["prompt_ids"]) + len(row[f"{side}_ids"]) for side in SIDES] for row in rows]
+        order = training_order(lengths, settings)
+        trainer_class, config = _RenderedDPOTrainer, DPOConfig(**arguments)
+    trainer = trainer_class(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(rows).select(order),
+        processing_class=tokenizer,
+    )
+    expect_all_rows(len(trainer.train_dataset), len(order))
+    telling = telling_batches(padded, order, settings.device_batch_size, model.config)
+    proof = prove(trainer, [[rows[at] for at in batch] for batch in telling])
+    facts = {"rows": len(rows), "longest_row": max(lengths), **proof}
+    return {**facts, **run_trainer(trainer, "optimize", states, watchers)}
+
+
+def prove(trainer: Any, batches: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Choose how this training takes log-probabilities, by a forward pass on some of its batches of rows.
+
+    The facts for the manifest: how, and whether a pair's prompt is computed once.
+    Raises UserError where the policy, which is the reference model yet, does not give the reference's.
+    """
+    made = [trainer.data_collator(batch) for batch in batches]
+    forwards = [
+        {
+            "input_ids": one["input_ids"],
+            "attention_mask": one["attention_mask"],
+            "labels": one["input_ids"].masked_fill(one["completion_mask"] == 0, -100),
+        }
+        for one in made
+    ]
+    without_dropout(trainer.model)
+    with fast_head():
+        way = prove_head(trainer, forwards)
+        facts: dict[str, Any] = {"log_probabilities": way}
+        if isinstance(trainer, DPOTrainer):
+            facts["prompt_computed_once"] = way != ALONE and can_share_prompts(trainer, forwards)
+            trainer.shares_prompts = facts["prompt_computed_once"]
+            if not trainer.shares_prompts and trainer.is_world_process_zero():
+                print("optimize: this model computes a pair's prompt for each of its replies", flush=True)
+        expected = [
+            torch.cat([one[name] for name in ("ref_chosen_logps", "ref_rejected_logps", "ref_logps") if name in one])
+            for one in made
+        ]
+        _expect_reference(trainer, forwards, expected)
+    return facts
+
+
+def _expect_reference(trainer: Any, batches: Sequence[dict[str, Any]], expected: Sequence[torch.Tensor]) -> None:
+    """Raises UserError where the policy does not give the replies the `expected` log-probabilities (rows), in the mode
+    in which it is trained."""
+    for trainer.steadied in (False, True):
+        found = [_policy(trainer, batch) for batch in batches]
+        worst = max(
+            (abs(float(one - other)) / int(tokens), float(one), float(other), int(tokens))
+            for batch, of_policy, of_reference in zip(batches, found, expected, strict=True)
+            for one, other, tokens in zip(of_policy, of_reference, (batch["labels"] != -100).sum(1), strict=True)
+        )
+        off, policy, reference, tokens = worst
+        share = tolerance(computing_dtype(trainer), trainer.model.device)
+        if everywhere(off <= share * (1 + abs(reference) / tokens)):
+            return
+    raise UserError(
+        f"before the first step, the policy gives a reply of {tokens} tokens the log-probability {policy:.3f}, and "
+        f"reference.json has {reference:.3f}: the alignment of {type(trainer.model).__name__} would start wrong",
+        "if the tutor or the preferences were changed by hand, delete reference.json and run again; else set another "
+        "model in config.yaml",
+    )
+
+
+@torch.no_grad()
+def _policy(trainer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The policy's log-probabilities of the replies (rows), as the trainer computes them."""
+    model: Any = trainer.model
+    options: dict[str, Any] = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+    batch = {name: one.to(model.device) for name, one in batch.items()}
+    devices = [model.device] if model.device.type == "cuda" else []
+    model.train()
+    if trainer.steadied:
+        steady(model)
+    with torch.random.fork_rng(devices), trainer.accelerator.autocast():
+        computed = PromptOnce(model) if trainer.shares_prompts else model
+        return computed(**batch, **options, use_cache=False, fused_lm_head=True).log_probs.sum(1).float().cpu()
+
+
+def without_dropout(model: Any) -> None:
+    """Switch off what is dropped by functions, too: TRL's `disable_dropout` finds modules alone. Else the policy would
+    not start as the reference."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def steady(model: Any) -> None:
+    """Let layers compute as they do when they answer, but for what decides about gradient checkpointing."""
+    for module in model.modules():
+        if module is not model and not hasattr(module, "gradient_checkpointing"):
+            module.training = False
+
+
+def _pair_row(renderer: Renderer, pair: Pair) -> dict[str, Any]:
+    ids = renderer.encode(pair.prompt)[0]
+    chosen, rejected = renderer.reply_ids(pair.chosen), renderer.reply_ids(pair.rejected)
+    return {
+        "prompt_ids": ids,
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
+        "ref_chosen_logps": pair.reference_chosen,
+        "ref_rejected_logps": pair.reference_rejected,
+        "length": len(ids) + max(len(chosen), len(rejected)),
+    }
+
+
+def _single_rows(
+    model: PreTrainedModel, pair_rows: Sequence[dict[str, Any]], most: int | None, settings: TrainingSettings
+) -> list[dict[str, Any]]:
+    """KTO's rows: each reply of a pair alone, and beside it the reply that the row before it has, of those that all
+    devices compute at a time.
+
+    From those mismatched replies KTO estimates how far the policy has moved (arXiv 2402.01306, section 4); so a batch
+    must hold two rows or more, and no two of one prompt. The estimate is one over all devices, in TRL: the result
+    depends on the number of rows at a time, and on nothing else of how they are spread. A mismatched reply that does
+    not fit into `most` tokens behind its prompt is cut.
+    """
+    size = settings.device_batch_size
+    if size < 2:
+        raise UserError(
+            f"kto needs batches of two replies or more on each device, device_batch_size is {size}",
+            "set device_batch_size to 2 or more under 'alignment' in the model's entry of config.yaml",
+        )
+    rows = []
+    for row in pair_rows:
+        for side in SIDES:
+            rows.append(
+                {
+                    "prompt_ids": row["prompt_ids"],
+                    "completion_ids": row[f"{side}_ids"],
+                    "label": side == "chosen",
+                    "ref_logps": row[f"ref_{side}_logps"],
+                }
+            )
+    at_a_time = size * processes()
+    order = spread([str(row["prompt_ids"]) for row in rows], at_a_time, settings.seed)
+    rows = [rows[at] for at in order]
+    for start in range(0, len(rows), at_a_time):
+        batch = rows[start : start + at_a_time]
+        for at, row in enumerate(batch):
+            room = None if most is None else most - len(row["prompt_ids"])
+            row["KL_completion_ids"] = batch[at - 1]["completion_ids"][:room]
+    replies = [(row["prompt_ids"], row["KL_completion_ids"]) for row in rows]
+    longest = max(sum(map(len, reply)) for reply in replies)
+    totals, _ = log_probabilities(model, replies, max_batch_tokens=size * longest)
+    for row, total in zip(rows, totals, strict=True):
+        row["ref_KL_logps"] = total
+    return rows
+
+
+def spread(prompts: Sequence[str], size: int, seed: int) -> list[int]:
+    """An order of the rows, shuffled by `seed`, in which no batch of `size` holds two of one prompt.
+
+    Rows of a prompt are set as far apart as they can be, which keeps both kinds of reply in every part.
+    Raises UserError where a prompt has too many rows for that.
+    """
+    rng = random.Random(seed)
+    members: dict[str, list[int]] = {}
+    for at, prompt in enumerate(prompts):
+        members.setdefault(prompt, []).append(at)
+    places = []
+    for rows in members.values():
+        start = rng.random()
+        rng.shuffle(rows)
+        places += [((start + number) / len(rows), at) for number, at in enumerate(rows)]
+    waiting = [at for _, at in sorted(places)]
+    order: list[int] = []
+    while waiting:
+        batch = {prompts[at] for at in order[len(order) - len(order) % size :]}
+        free = next((number for number, at in enumerate(waiting) if prompts[at] not in batch), None)
+        if free is None:
+            raise UserError(
+                f"kto: {len(members)} prompts are too few for batches of {size} replies of different prompts",
+                "lower device_batch_size under 'alignment' in the model's entry of config.yaml",
+            )
+        order.append(waiting.pop(free))
+    return order

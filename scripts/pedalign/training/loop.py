@@ -1,0 +1,419 @@
+"""What trainings share, and supervised fine-tuning, by TRL's trainers on rows that the renderer made."""
+
+import argparse
+import dataclasses
+import json
+import math
+import resource
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from trl import SFTConfig, SFTTrainer
+
+from pedalign.core.artifacts import full_disk_named, whole_directory
+from pedalign.core.errors import UserError
+from pedalign.core.processes import (
+    accumulation,
+    die_with_launcher,
+    end_interrupted,
+    is_first_process,
+    local_rank,
+    processes,
+    sharded,
+)
+from pedalign.core.progress import Progress
+from pedalign.core.provenance import verified, write_manifest
+from pedalign.core.settings import from_json
+from pedalign.core.time_spent import begin
+from pedalign.data.conversations import Conversation
+from pedalign.data.rubric import load_rubric
+from pedalign.models.adapters import AdapterSettings, load_with_adapter, merged
+from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from pedalign.models.log_probs import length_switches
+from pedalign.models.prompt_format import Renderer, renderer
+from pedalign.training.health_checks import unlearned
+from pedalign.training.states import TrainingStates, leave_at_exit, origin, wait_for_all
+from pedalign.training.trackers import trackers
+from pedalign.training.trl_log_probs import fast_head, prove_head
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What decides the result of a training; every field stands in config.yaml.
+
+    `warmup` is a share of the steps. `global_batch_size` counts rows (conversations or pairs) per
+    optimizer step over all devices; `device_batch_size` those computed at a time on one device.
+    `max_length` is in tokens; None: nothing is cut.
+    """
+
+    epochs: float
+    learning_rate: float
+    scheduler: str
+    warmup: float
+    weight_decay: float
+    global_batch_size: int
+    device_batch_size: int
+    max_length: int | None
+    dtype: str
+    gradient_checkpointing: bool
+    seed: int
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_rows`."""
+        on_gpu = torch.cuda.is_available()
+        return {
+            "output_dir": tempfile.gettempdir(),  # nothing is saved there; TrainingStates have a folder of their own
+            "num_train_epochs": 1,  # training_rows holds all epochs
+            "learning_rate": self.learning_rate,
+            "lr_scheduler_type": self.scheduler,
+            "warmup_steps": self.warmup,
+            "weight_decay": self.weight_decay,
+            "per_device_train_batch_size": self.device_batch_size,
+            "gradient_accumulation_steps": accumulation(self.global_batch_size, self.device_batch_size, processes()),
+            "max_length": self.max_length,
+            "bf16": self.dtype == "bfloat16",
+            "tf32": True if on_gpu else None,
+            "activation_checkpointing": self.gradient_checkpointing,  # transformers 5 renames it
+            "train_sampling_strategy": "sequential",
+            "seed": self.seed,
+            "use_cpu": not on_gpu and not sharded(),  # with it, DeepSpeed would not be used
+            "dataloader_pin_memory": on_gpu,
+            "ddp_backend": "gloo" if processes() > 1 and not on_gpu else None,
+            "save_strategy": "no",  # TrainingStates ask for it
+            "report_to": "none",
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # a loss that is no number would be logged as the mean of the others
+            "disable_tqdm": True,
+        }
+
+
+def training_order(lengths: Sequence[int] | int, settings: TrainingSettings) -> list[int]:
+    """The rows of all epochs in the order in which they are trained; every `global_batch_size` of them make a step.
+
+    With `lengths` (tokens) given, each epoch is shuffled by the seed, and rows of like length come together; with the
+    number of rows, their own order is kept. The last step of an epoch is filled with the epoch's first rows. Nothing
+    here depends on the number of devices, nor on what was drawn before: so neither does the result, and a training that
+    was broken off goes on with the rows that it would have had.
+    """
+    rows, size = lengths if isinstance(lengths, int) else len(lengths), settings.global_batch_size
+    steps_per_epoch = math.ceil(rows / size)
+    order: list[int] = []
+    for epoch in range(math.ceil(settings.epochs)):
+        if isinstance(lengths, int):
+            indices = list(range(rows))
+        else:
+            generator = torch.Generator().manual_seed(settings.seed + epoch)
+            indices = get_length_grouped_indices(lengths, size, generator=generator)
+        filled = indices * math.ceil(size / rows + 1)
+        order += filled[: steps_per_epoch * size]
+    return order[: math.ceil(settings.epochs * steps_per_epoch) * size]
+
+
+class Steps(TrainerCallback):
+    """How far the training is, told by its first process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.progress: Progress | None = None
+
+    def on_train_begin(self, args, state, control, **_):
+        if state.is_world_process_zero:
+            self.progress = Progress(self.name, state.max_steps, "steps", initial=state.global_step)
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if self.progress is not None and "loss" in (logs or {}):
+            self.progress.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
+            self.progress.update_to(state.global_step)
+
+    def on_train_end(self, args, state, control, **_):
+        if self.progress is not None:
+            self.progress.close()
+
+
+class FiniteLoss(TrainerCallback):
+    """Ends a training at the first step whose loss or gradient is no number any more."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_log(self, args, state, control, logs=None, **_):
+        for figure in ("loss", "grad_norm"):
+            value = float((logs or {}).get(figure) or 0)
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{self.name}: step {state.global_step} of {state.max_steps}: {figure} is {value}",
+                    "lower 'learning_rate' in the model's entry of config.yaml, or raise 'warmup'",
+                )
+
+
+def run_trainer(
+    trainer: Any, name: str, states: TrainingStates | None, watchers: Iterable[TrainerCallback] = ()
+) -> dict[str, Any]:
+    """Train, and the facts for the manifest; "weights" are the whole model's where each process holds a part of them.
+
+    `watchers` are called back besides. Ends the process where SIGTERM interrupted the training.
+    """
+    started = time.monotonic()
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Steps(f"{name} {states.checkpoint.parent}" if states else name))
+    trainer.add_callback(FiniteLoss(name))
+    for watcher in watchers:
+        trainer.add_callback(watcher)
+    if states:
+        trainer.args.output_dir = str(states.folder)
+        trainer.add_callback(states)
+    with fast_head(), full_disk_named(Path(trainer.args.output_dir)):
+        trainer.train(resume_from_checkpoint=states and states.newest())
+    if states and states.interrupted:
+        if is_first_process():
+            step = f"step {trainer.state.global_step}/{trainer.state.max_steps}"
+            print(f"{name}: ended by SIGTERM after {step}; run again, it goes on from there", flush=True)
+        wait_for_all()
+        end_interrupted()
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "seconds": round(time.monotonic() - started, 1),
+        "steps": trainer.state.global_step,
+        "final_loss": float(steps[-1]["loss"]),
+        "history": [_figures(entry) for entry in steps],
+        **peak_memory(),
+        "weights": trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None,
+    }
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory in bytes that this process has held so far, and the most of its GPU, where it has one."""
+    status = Path("/proc/self/status")  # Linux; what getrusage tells there can be a parent's
+    if status.is_file():
+        peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    gpu = {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
+    return {"peak_memory_bytes": peak, **gpu}
+
+
+def _figures(entry: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a step, but for TRL's count of tokens, which begins anew where a training goes on.
+
+    By name: a training that goes on has them in another order.
+    """
+    figures = {name: float(value) if isinstance(value, str) else value for name, value in sorted(entry.items())}
+    return {name: value for name, value in figures.items() if name != "num_tokens" and not math.isnan(value)}
+
+
+def finetuning_rows(
+    renderer: Renderer, conversations: Iterable[Conversation], max_length: int | None
+) -> list[dict[str, list[int]]]:
+    """One row per conversation: `input_ids`, and `labels` (-100: not trained); the replies and their end tokens are.
+
+    Raises UserError where `max_length` cuts off every reply of a conversation.
+    """
+    rows = []
+    for conversation in conversations:
+        ids, trained = renderer.encode(conversation.messages)
+        if not any(trained[:max_length]):
+            raise UserError(
+                f"conversation '{conversation.id}': max_length {max_length} cuts off every reply",
+                "raise 'max_length' in the model's entry of config.yaml",
+            )
+        labels = [token if wanted else -100 for token, wanted in zip(ids, trained, strict=True)]
+        rows.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
+    return rows
+
+
+def finetune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    renderer: Renderer,
+    conversations: Sequence[Conversation],
+    settings: TrainingSettings,
+    states: TrainingStates | None = None,
+    watchers: Iterable[TrainerCallback] = (),
+) -> dict[str, Any]:
+    """Fine-tune `model` in place on the tutor's turns; the facts for the manifest."""
+    rows = finetuning_rows(renderer, conversations, settings.max_length)
+    lengths = [len(row["input_ids"]) for row in rows]
+    order = training_order(lengths, settings)
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(**settings.trainer_arguments()),
+        train_dataset=Dataset.from_list(rows).select(order),
+        processing_class=tokenizer,
+    )
+    expect_all_rows(len(trainer.train_dataset), len(order))
+    telling = telling_batches([[length] for length in lengths], order, settings.device_batch_size, model.config)
+    with fast_head():
+        way = prove_head(trainer, [trainer.data_collator([rows[at] for at in batch]) for batch in telling])
+    facts = {
+        "rows": len(rows),
+        "longest_row": max(lengths),
+        "truncated": truncated(renderer, conversations, settings),
+        "log_probabilities": way,
+    }
+    return {**facts, **run_trainer(trainer, "finetune", states, watchers)}
+
+
+def truncated(
+    renderer: Renderer, conversations: Iterable[Conversation], settings: TrainingSettings
+) -> list[dict[str, Any]]:
+    """The conversations that `max_length` cuts, with the trained tokens that it takes of them."""
+    found: list[dict[str, Any]] = []
+    limit = settings.max_length
+    if limit is None:
+        return found
+    for conversation in conversations:
+        ids, trained = renderer.encode(conversation.messages)
+        if len(ids) > limit:
+            found.append({"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])})
+    return found
+
+
+def telling_batches(
+    lengths: Sequence[Sequence[int]], order: Sequence[int], size: int, config: Any
+) -> list[Sequence[int]]:
+    """The batches of a training in which a mistake about padding or length shows: the first, the most padded, and one
+    with rows on both sides of each length at which the model may change. The longest row is in one of them.
+
+    `lengths` are those of what each row becomes, in tokens; `order` and `size` say which rows make a batch.
+    """
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    all_of = [[length for at in batch for length in lengths[at]] for batch in batches]
+    numbers = range(len(batches))
+    longest = max(numbers, key=lambda number: max(all_of[number]))
+    found = {0, longest, max(numbers, key=lambda number: max(all_of[number]) - min(all_of[number]))}
+    for switch in length_switches(config):
+        found |= {next((at for at in numbers if min(all_of[at]) <= switch < max(all_of[at])), 0)}
+    return [batches[number] for number in sorted(found)]
+
+
+def expect_all_rows(kept: int, given: int) -> None:
+    if kept != given:
+        raise AssertionError(f"the trainer dropped {given - kept} of {given} rows")
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """All that a training script is told."""
+
+    rendering: dict[str, str]  # template and instruction
+    training: TrainingSettings
+    adapter: AdapterSettings | None = None  # None: all weights are trained
+    alignment: dict[str, Any] | None = None  # AlignmentSettings, of preference optimization alone
+
+    @classmethod
+    def from_json(cls, text: str) -> "StageSettings":
+        settings = from_json(cls, text)
+        training = from_json(TrainingSettings, json.dumps(settings.training))
+        adapter = from_json(AdapterSettings, json.dumps(settings.adapter)) if settings.adapter else None
+        return dataclasses.replace(settings, training=training, adapter=adapter)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="folder or hub id of the model to start from")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="the checkpoint folder")
+    parser.add_argument("--manifest", type=Path, required=True, help="the checkpoint's manifest, written last")
+    parser.add_argument(
+        "--settings", required=True, help="JSON: rendering, training, and for preference optimization alignment"
+    )
+    parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
+    parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
+    parser.add_argument("--trackers", default="none", help="of the curves, as a list: tensorboard,wandb")
+    parser.add_argument("--tensorboard", type=Path, default=Path("runs"), help="the folder for TensorBoard's files")
+    parser.add_argument(
+        "--unlearned",
+        choices=("mark", "stop"),
+        default="mark",
+        help="where the loss did not fall or the margin not rise",
+    )
+
+
+def _without_shared_memory() -> None:
+    """On the CPU, let DeepSpeed talk over gloo alone. For shared memory it would compile an extension first, which
+    needs a compiler, and waits for ever for the lock of a compilation that was killed."""
+    from deepspeed import ops  # type: ignore[import-untyped]
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def expect_better(checkpoint: Path, history: Sequence[dict[str, Any]], otherwise: str) -> None:
+    """Raises UserError where a training did not learn and is to "stop"; the summary marks it else."""
+    for problem in unlearned(history):
+        if otherwise == "stop":
+            raise UserError(
+                f"{checkpoint}: {problem}", "change its settings, or set 'checks: unlearned: mark' in config.yaml"
+            )
+        print(f"warning: {checkpoint}: {problem}", flush=True)
+
+
+class Train(Protocol):
+    """What a training script does with what it is given: train the model in place, return facts for the manifest."""
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        renderer: Renderer,
+        *,
+        states: TrainingStates,
+        watchers: Iterable[TrainerCallback],
+    ) -> dict[str, Any]: ...
+
+
+def train_and_save(
+    script: Path, args: argparse.Namespace, settings: StageSettings, data: list[Path], train: Train
+) -> None:
+    """Load the model, `train` it or its adapter in place, write the whole model, and its manifest last.
+
+    In as many processes as the launcher started; the first one writes. A training that was ended goes on from its
+    newest state, if `script`, `data` and settings are the same.
+    """
+    if processes() > 1:
+        die_with_launcher()
+        done = leave_at_exit()
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank())  # else all would load their model onto the first GPU
+        elif sharded():
+            _without_shared_memory()
+    begin("loading")
+    names = [] if args.trackers == "none" else args.trackers.split(",")
+    watchers = trackers(names, args.tensorboard, settings.training.epochs) if is_first_process() else []
+    inputs = verified(*data, args.model, args.rubric) if is_first_process() else {}
+    tokenizer = load_tokenizer(args.model)
+    rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
+    if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
+        tokenizer.pad_token = rendering.template.end
+    dtype, adapter, plain = settings.training.dtype, settings.adapter, dataclasses.asdict(settings)
+    source = origin(script, plain, [*data, args.rubric], args.model)
+    torch.manual_seed(settings.training.seed)  # of a new adapter
+    with TrainingStates(args.output, source, args.save_minutes, args.save_steps) as states:
+        # In bfloat16, small steps would round away: all weights are trained in float32, in the computations of which
+        # bfloat16 is used where it suffices. DeepSpeed holds weights in float32 besides those that it is given.
+        held = dtype if sharded() else "float32"
+        model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, held)
+        begin("training")
+        facts = train(model, tokenizer, rendering, states=states, watchers=watchers)
+        expect_better(args.output, facts["history"], args.unlearned)
+        begin("saving")
+        weights = facts.pop("weights")
+        if is_first_process():
+            model = merged(model, args.model, dtype, adapter) if adapter else model.to(getattr(torch, dtype))
+            states.refuse_if_ousted()
+            with whole_directory(args.output) as folder:
+                save_checkpoint(model, rendering, tokenizer, folder, weights)
+            write_manifest(args.manifest, args.output, inputs, plain, processes=processes(), **facts)
+            states.remove()
+            print(
+                f"{args.output}: {facts['rows']} rows, {facts['seconds']:.0f} s, final loss {facts['final_loss']:.4f}"
+            )
+        wait_for_all()
+    if processes() > 1:
+        done()
