@@ -90,7 +90,7 @@ clean:
 
 # Exact versions, and what may be installed of them by its sha256.
 .venv/installed: pyproject.toml constraints.txt envs/pip.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: Python %d.%d found, 3.11, 3.12 or 3.13 is needed\n  mend: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: Python %d.%d found, 3.11, 3.12 or 3.13 is needed\n  fix: make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes --requirement envs/pip.txt
 	.venv/bin/python envs/direct.py > .venv/direct.txt

@@ -363,7 +363,7 @@ def benchmark_settings(model):
     """The threads, and how a model of the catalogue is rendered, trained and asked, to measure with."""
     chosen = Wildcards(fromdict={"model": model, "split": "test"})
     if f"{model}/sft" in ADOPTED or model not in ALIGNED_HERE:
-        sys.exit(f"error: benchmark: {model} is not trained here\n  mend: put a model first under 'runs' that is")
+        sys.exit(f"error: benchmark: {model} is not trained here\n  fix: put a model first under 'runs' that is")
     return entry(chosen)["resources"]["sft"]["threads"], settings(
         size=config["benchmark"],
         model=model,

@@ -60,13 +60,13 @@ def _launch(args: argparse.Namespace, output: Output) -> int:
     asked = time.monotonic()
     with lease(here, visible, output.say, Path(args.script[0]).stem) as devices:
         if here:
-            output.say(f"waited {time.monotonic() - asked:.1f} s for GPUs")
+            output.note(f"waited {time.monotonic() - asked:.1f} s for GPUs")
         where = f"GPUs {','.join(devices)}" if devices else "the CPU"
-        output.say(f"{processes} processes on {args.nodes} nodes; {socket.gethostname()}: {where}")
+        output.note(f"{processes} processes on {args.nodes} nodes; {socket.gethostname()}: {where}")
         acts = Acts.PROCESSES if processes > 1 else Acts.COMMAND
         status = supervise(started, environment(devices, processes), output, acts)
         held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB
-        output.say(f"the largest process held {held * 1024 / 1e9:.3f} GB")
+        output.note(f"the largest process held {held * 1024 / 1e9:.3f} GB")
         return status
 
 

@@ -1,7 +1,7 @@
 """Check what the config's runs need against what there is, before anything starts.
 
 Reads   the rubric, the conversation files, checkpoints that are given (weights that are small)
-Writes  nothing; prints a line for each check, and the problems with what mends them; status 1 where there are any
+Writes  nothing; prints a line for each check, and the problems with what fixes them; status 1 where there are any
 
     python scripts/preflight.py --rubric datasets/rubrics/class.yaml --settings '{"results": "results", "here": true, \
         "status_command": null, "models": {...}, "runs": [["tiny", "dpo-b0.1"]], "jobs": {...}, "data_job": {...}}'

@@ -8,7 +8,7 @@ It submits as snakemake-executor-plugin-slurm does, and differs in how it watche
   that is gone is not, and a job that can never start is cancelled.
 - What was submitted is on record (cluster/job_registry.py). When Snakemake is killed and started again, it takes the
   jobs up: it watches those that run and books those that finished, in place of submitting them again.
-- An error says what Slurm did, and how to mend it.
+- An error says what Slurm did, and how to fix it.
 - What a failed job has made is removed by the watching Snakemake alone. A job that Slurm lost sight of may still run
   when another has done its work, and must not remove that.
 """
@@ -104,10 +104,10 @@ class Executor(slurm.Executor):
             except (OSError, subprocess.TimeoutExpired) as error:
                 problem = str(error)
             if problem:
-                mend = "set slurm-steady-status-command: squeue in profiles/slurm/profile.yaml"
+                fix = "set slurm-steady-status-command: squeue in profiles/slurm/profile.yaml"
                 raise WorkflowError(
                     f"Slurm's {tool} gives no answer: {problem}",
-                    f"mend: {mend}" if tool == "sacct" else "mend: run Snakemake where squeue works: on a login node",
+                    f"fix: {fix}" if tool == "sacct" else "fix: run Snakemake where squeue works: on a login node",
                 )
 
     def _cancel_unrecorded(self) -> None:
@@ -180,7 +180,7 @@ class Executor(slurm.Executor):
             raise WorkflowError(
                 f"Slurm's {tool} has given no answer for {limit} minutes. Its jobs may still run: "
                 f"{', '.join(sorted(map(str, jobids)))}",
-                "mend: start Snakemake again when Slurm answers; it takes them up",
+                "fix: start Snakemake again when Slurm answers; it takes them up",
             )
         self.logger.warning(f"Slurm's {tool} gives no answer (for {silence:.0f} s); asking again.")
         return None

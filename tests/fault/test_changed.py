@@ -80,10 +80,10 @@ def test_a_changed_artifact_is_refused_by_its_reader_and_the_named_command_mends
         answer = command(finished_copy, f"snakemake --cores 1 --forcerun {reader.outputs[-1]}")
         assert answer.returncode != 0
         said = answer.stdout + answer.stderr
-        problem, mend = re.search(r"error: (.*: is not as it was made: .*)\n +mend: (.*) makes it anew", said).groups()
+        problem, fix = re.search(r"error: (.*: is not as it was made: .*)\n +fix: (.*) makes it anew", said).groups()
         assert problem.startswith(artifact), said
         assert "Traceback" not in said
-    answer = command(finished_copy, mend)
+    answer = command(finished_copy, fix)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     expect_same(finished_copy, whole)
 
@@ -142,10 +142,10 @@ def test_after_a_clock_was_ahead_the_files_from_the_future_are_named_with_what_h
     half_a_run(fresh, 400 * DAY)
     before = results_of(fresh)
     answer = command(fresh, "snakemake --cores 1")
-    problem, mend = re.search(r"error: (.*)\n +mend: set the clock right, then: (.*)", answer.stderr).groups()
+    problem, fix = re.search(r"error: (.*)\n +fix: set the clock right, then: (.*)", answer.stderr).groups()
     assert "was changed in the future (20" in problem
     assert results_of(fresh) == before
-    assert command(fresh, mend).returncode == 0
+    assert command(fresh, fix).returncode == 0
     finish_and_compare(fresh, whole)
 
 

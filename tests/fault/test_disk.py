@@ -55,7 +55,7 @@ def test_a_stage_on_a_full_disk_says_so_and_goes_on_when_there_is_room(rule, fin
         """,
     )
     said = (finished_copy.path / "said").read_text()
-    assert re.search(r"error: results/\S+: No space left on device\n +mend: make room on that disk", said), said
+    assert re.search(r"error: results/\S+: No space left on device\n +fix: make room on that disk", said), said
     assert "Traceback" not in said, said
     before, during = results_of(finished_copy, "before"), results_of(finished_copy, "during")
     assert before == {name: found for name, found in during.items() if name != "filler" and ".state-" not in name}
@@ -77,6 +77,6 @@ def test_results_that_cannot_be_written_are_said_so_before_anything_starts(finis
         """,
     )
     assert answer.stdout.startswith("error: results: ")
-    assert "mend: " in answer.stdout
+    assert "fix: " in answer.stdout
     assert "Traceback" not in (finished_copy.path / "said").read_text()
     assert results_of(finished_copy) == before

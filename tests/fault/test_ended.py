@@ -78,7 +78,7 @@ def test_a_second_call_is_refused_and_disturbs_nothing(fresh, whole, jobs):
         assert beside.returncode != 0 and "lock" in beside.stderr
         beside = command(fresh, "python scripts/unlock.py && snakemake --cores 1")
         assert beside.returncode == 1
-        assert beside.stderr.startswith("error: another call of Snakemake works in this folder\n  mend: ")
+        assert beside.stderr.startswith("error: another call of Snakemake works in this folder\n  fix: ")
     assert first.end() == 0, first.output()
     expect_same(fresh, whole)
 

@@ -68,7 +68,7 @@ def said_of(monkeypatch, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem", "mend"),
+    ("name", "content", "problem", "fix"),
     [
         ("all", None, "there is no such file", "put targets first"),
         ("nope.yaml", None, "there is no such file", "check the path"),
@@ -83,7 +83,7 @@ def said_of(monkeypatch, *arguments: object) -> str:
     ],
 )
 def test_what_is_no_settings_file_is_refused_after_configfile(
-    tmp_path, monkeypatch, name, content, problem, mend
+    tmp_path, monkeypatch, name, content, problem, fix
 ) -> None:
     (tmp_path / "my.yaml").write_text("seed: 7")
     (tmp_path / ".provenance").mkdir()
@@ -96,8 +96,8 @@ def test_what_is_no_settings_file_is_refused_after_configfile(
     assert error.startswith(
         f"error: {name}: Snakemake reads what follows --configfile as a settings file, and {problem}"
     )
-    assert told.startswith(f"  mend: {mend}")
-    if mend.startswith("put"):
+    assert told.startswith(f"  fix: {fix}")
+    if fix.startswith("put"):
         assert told.endswith("(snakemake --cores all TARGET --configfile my.yaml), or after --")
 
 

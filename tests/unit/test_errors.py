@@ -1,4 +1,4 @@
-"""What ends a script: two lines for what a user can mend, a traceback for what is a bug."""
+"""What ends a script: two lines for what a user can fix, a traceback for what is a bug."""
 
 import errno
 import gc
@@ -24,7 +24,7 @@ def test_a_disk_that_takes_nothing_is_told_with_the_file_and_what_helps(number: 
 
     first, second = ended(main).splitlines()
     assert first == f"error: results/a.json: {os.strerror(number)}"
-    assert second.startswith("  mend: ") and "'results' in config.yaml" in second
+    assert second.startswith("  fix: ") and "'results' in config.yaml" in second
 
 
 def test_any_other_error_of_the_system_is_a_bug() -> None:
@@ -37,7 +37,7 @@ def test_any_other_error_of_the_system_is_a_bug() -> None:
 
 def test_a_text_in_a_message_moves_no_cursor_and_turns_no_direction() -> None:
     error = UserError("id '\x1b[2J\u202eb\ud800 é\n漢'", "x\x07")
-    assert str(error) == "error: id '\\x1b[2J\\u202eb\\ud800 é 漢'\n  mend: x\\x07"
+    assert str(error) == "error: id '\\x1b[2J\\u202eb\\ud800 é 漢'\n  fix: x\\x07"
 
 
 def test_a_wrong_command_line_is_a_users_mistake() -> None:

@@ -367,16 +367,16 @@ def test_on_a_cluster_the_trainings_of_a_stage_have_their_states_at_once(tmp_pat
 
 def test_the_report_has_the_problems_once_more_at_its_end():
     findings = [
-        Finding("problem", "a", "is wrong", "mend it"),
+        Finding("problem", "a", "is wrong", "fix it"),
         Finding("ok", "b", "is well"),
         Finding("warning", "c", "d", "e"),
     ]
     lines = report(findings).splitlines()
     assert lines[-5:] == [
         "warning: c: d",
-        "  mend: e",
+        "  fix: e",
         "problem: a: is wrong",
-        "  mend: mend it",
+        "  fix: fix it",
         "1 problem: a job would fail",
     ]
     assert report(findings[1:2]).endswith("no problem found")

@@ -182,7 +182,7 @@ def test_what_is_no_checkpoint_is_refused_with_the_command_that_makes_one(checkp
     assert answer.returncode == 1
     assert answer.stderr.splitlines() == [
         f"error: {tmp_path}/checkpoint: no checkpoint",
-        f"  mend: snakemake --cores all {tmp_path}/checkpoint.json makes it",
+        f"  fix: snakemake --cores all {tmp_path}/checkpoint.json makes it",
     ]
     near = script("chat", checkpoints[0].parents[1]).stderr
     assert f"did you mean {checkpoints[1]} or {checkpoints[0]}?" in near

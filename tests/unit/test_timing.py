@@ -88,4 +88,4 @@ def test_a_folder_without_a_run_is_told(tmp_path, root):
         [sys.executable, str(root / "scripts/timing.py"), str(tmp_path)], capture_output=True, text=True
     )
     assert answer.returncode == 1 and answer.stderr.splitlines()[0].startswith("error: ")
-    assert "mend: " in answer.stderr and not (tmp_path / "time.svg").exists()
+    assert "fix: " in answer.stderr and not (tmp_path / "time.svg").exists()

@@ -1,4 +1,4 @@
-"""A hundred bad inputs: each ends in two lines that say what, where and how to mend it; nothing is half-written."""
+"""A hundred bad inputs: each ends in two lines that say what, where and how to fix it; nothing is half-written."""
 
 import contextlib
 import io
@@ -26,12 +26,12 @@ OLD = "what was there before"
 
 
 def two_lines(text: str) -> str:
-    """The message of a failed call: exactly an `error:` and a `mend:` line, and no traceback."""
+    """The message of a failed call: exactly an `error:` and a `fix:` line, and no traceback."""
     assert "Traceback" not in text, text
     lines = text.splitlines()
     start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), None)
     assert start is not None, text
-    assert lines[start + 1].startswith("  mend: "), text
+    assert lines[start + 1].startswith("  fix: "), text
     assert len(lines) == start + 2, text
     return "\n".join(lines[start:])
 

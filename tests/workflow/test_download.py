@@ -71,7 +71,7 @@ def test_files_placed_by_hand_that_are_not_the_papers_are_refused_before_anythin
         answer = checkout.snakemake("--cores", "1", *wanted, config="paper.yaml")
         assert answer.returncode != 0
         said = answer.stdout + answer.stderr
-        assert f"error: {file}: is not the published file: git blob " in said and "mend: move it away" in said
+        assert f"error: {file}: is not the published file: git blob " in said and "fix: move it away" in said
         assert "Traceback" not in said
     assert (checkout.path / file).read_text() == "[]"
     (checkout.path / file).unlink()

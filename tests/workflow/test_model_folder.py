@@ -87,8 +87,7 @@ def test_limits_that_texts_exceed_are_refused_before_a_job_starts_and_before_any
     said = answer.stdout + answer.stderr
     assert answer.returncode != 0 and "Traceback" not in said
     assert (
-        f"more tokens than max_length {longest - 1} (longest: " in said
-        and "mend: set the model's max_length to" in said
+        f"more tokens than max_length {longest - 1} (longest: " in said and "fix: set the model's max_length to" in said
     )
     assert sorted(checkout.path.glob("results/tiny/**/*")) == before
     change(longest - 1, 0.1)  # nothing is to be trained or answered

@@ -50,5 +50,5 @@ def test_what_would_fail_is_told_last_with_what_mends_it(checkout):
     assert "problem: mine fine-tuning: the job asks for 4 GPUs, this machine has 0" in closing
     batch = next(at for at, line in enumerate(closing) if line.startswith("problem: mine fine-tuning batch"))
     assert "15 is not a multiple of device_batch_size 1 x 4 processes" in closing[batch]
-    assert closing[batch + 1].startswith("  mend: ")
+    assert closing[batch + 1].startswith("  fix: ")
     assert written(checkout.path / "results") == ["logs/preflight.log"]

@@ -31,10 +31,10 @@ def judged(about: str, question: Callable[..., str], *arguments: Any) -> Finding
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """A line for each; then warnings and problems once more, the problems last, with what mends them."""
+    """A line for each; then warnings and problems once more, the problems last, with what fixes them."""
     lines = [["", "checked", "found"], *([one.status, one.about, one.words] for one in findings)]
     closing = [
-        f"{one.status}: {one.about}: {one.words}\n  mend: {one.remedy}"
+        f"{one.status}: {one.about}: {one.words}\n  fix: {one.remedy}"
         for status in ("warning", "problem")
         for one in findings
         if one.status == status

@@ -81,6 +81,8 @@ def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
     silent on what PyTorch deprecates in its own code, of which each of several processes tells hundreds of times."""
     suiting = _ANY_LENGTH if devices else _KEPT_MEMORY
     told = {**suiting, **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    if not devices:
+        told["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed warns that it found no GPU
     if processes > 1:
         quiet = "ignore::FutureWarning:torch.distributed.c10d_logger"
         told["PYTHONWARNINGS"] = ",".join(filter(None, [told.get("PYTHONWARNINGS"), quiet]))
@@ -113,8 +115,10 @@ class Output:
             except OSError as error:
                 self.say(f"no log: {error}")
 
-    def write(self, text: bytes) -> None:
+    def write(self, text: bytes, only_log: bool = False) -> None:
         for name, target in list(self.targets.items()):
+            if only_log and name == "stdout" and len(self.targets) > 1:
+                continue
             try:
                 target.write(text)
                 target.flush()
@@ -124,6 +128,10 @@ class Output:
 
     def say(self, line: str) -> None:
         self.write(f"launch: {line}\n".encode())
+
+    def note(self, line: str) -> None:
+        """Into the log; on stdout where there is none."""
+        self.write(f"launch: {line}\n".encode(), only_log=True)
 
 
 class Acts(Enum):

@@ -210,16 +210,16 @@ def find_fit(request: dict[str, Any], partitions: Sequence[Partition], nodes: Se
 
 def _fit(request: dict[str, Any], partition: Partition, nodes: Sequence[Node]) -> Fit:
     where, count = f"partition {partition.name}", request.get("nodes", 1)
-    mend = "in the model's resources in config.yaml, or choose another partition: slurm_partition in " + _PROFILE
+    fix = "in the model's resources in config.yaml, or choose another partition: slurm_partition in " + _PROFILE
     if partition.state != "UP":
         raise UserError(f"{where} is {partition.state}: jobs wait in it", f"choose another one: {_PROFILE}")
     if partition.minutes is not None and request["runtime"] > partition.minutes:
         raise UserError(
             f"{request['runtime']} minutes asked for, {where} gives {partition.minutes} at most",
-            f"set runtime to {partition.minutes} or less {mend}; a training goes on when it is run again",
+            f"set runtime to {partition.minutes} or less {fix}; a training goes on when it is run again",
         )
     if partition.nodes is not None and count > partition.nodes:
-        raise UserError(f"{count} nodes asked for, {where} gives {partition.nodes} at most", f"lower nodes {mend}")
+        raise UserError(f"{count} nodes asked for, {where} gives {partition.nodes} at most", f"lower nodes {fix}")
     wanted, model = _per_node(request), request.get("gpu_model") if request.get("gpu") else None
     members = [node for node in nodes if partition.name in node.partitions]
     offers = [dict(zip(wanted, (node.cpus, node.mem_mb, node.gpu_count(model)), strict=False)) for node in members]
@@ -234,7 +234,7 @@ def _fit(request: dict[str, Any], partition: Partition, nodes: Sequence[Node]) -
         ]
         what = ", ".join(lacking) or "all of it on one node: " + ", ".join(f"{wanted[name]} {name}" for name in wanted)
         some = f"{count} nodes, each with " if count > 1 else ""
-        raise UserError(f"{where} does not have {some}{what}", f"ask for less {mend}, or spread the GPUs: nodes")
+        raise UserError(f"{where} does not have {some}{what}", f"ask for less {fix}, or spread the GPUs: nodes")
     return Fit(partition, len(members), len(fitting), sum(node.works for node in fitting))
 
 

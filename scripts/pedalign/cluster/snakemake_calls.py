@@ -24,7 +24,7 @@ _CLOCKS_DIFFER = 60  # seconds, of machines that share a folder
 
 _SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 _CHECK_PATH = "check the path: it is taken from where Snakemake is called; a target stands first, or after --"
-_MEND_FILE = "write it as config.yaml is written: names and values, of which it needs only those that differ"
+_FIX_FILE = "write it as config.yaml is written: names and values, of which it needs only those that differ"
 _TARGETS_FIRST = "put targets first (snakemake --cores all TARGET {option}), or after --"
 
 _held: list[int] = []
@@ -40,11 +40,11 @@ def check_command_line() -> None:
     known, _ = parser.parse_known_args(sys.argv[1:])
     for file in map(Path, known.configfile):
         if problem := _no_settings(file):
-            mend = _TARGETS_FIRST.format(option="--configfile my.yaml")
+            fix = _TARGETS_FIRST.format(option="--configfile my.yaml")
             if file.suffix in _SETTINGS_SUFFIXES and not record_path(file).exists():
-                mend = _MEND_FILE if file.exists() else _CHECK_PATH
+                fix = _FIX_FILE if file.exists() else _CHECK_PATH
             told = f"{file}: Snakemake reads what follows --configfile as a settings file, and {problem}"
-            sys.exit(str(UserError(told, mend)))
+            sys.exit(str(UserError(told, fix)))
     for entry in known.config:
         if "=" not in entry:
             problem = f"{entry}: Snakemake reads what follows --config as a setting, and this is no name=value"

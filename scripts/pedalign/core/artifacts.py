@@ -59,7 +59,7 @@ def parse_json(text: str, where: str) -> Any:
             what = "a comma before the end of a list or object"
         raise UserError(
             f"{where}: not JSON: {what} at line {error.lineno}, column {error.colno}",
-            "mend the file at that place, or write it anew with a JSON library",
+            "fix the file at that place, or write it anew with a JSON library",
         ) from None
     except ValueError as error:  # an integer of thousands of digits
         raise UserError(f"{where}: not JSON: {error}", "write it anew with a JSON library") from None
@@ -113,7 +113,7 @@ def parse_yaml(text: str, where: str, as_text: bool = False) -> Any:
     try:
         return yaml.load(text, _Text if as_text else _Bounded)
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
-        raise UserError(f"{where}: not YAML: {error}", "mend the file at that place") from None
+        raise UserError(f"{where}: not YAML: {error}", "fix the file at that place") from None
     except RecursionError:
         raise UserError(f"{where}: YAML nested too deeply", "write it anew without needless nesting") from None
 

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend, and the one place that prints it."""
+"""The one exception for mistakes a user can fix, and the one place that prints it."""
 
 import argparse
 import difflib
@@ -13,13 +13,13 @@ from pedalign.core.time_spent import account
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: `problem` says what and where, `remedy` how to mend it.
+    """A mistake in what the user gave: `problem` says what and where, `remedy` how to fix it.
 
     Anything else that reaches the terminal as a traceback is a bug in the workflow.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"error: {_one_line(problem)}\n  mend: {_one_line(remedy)}")
+        super().__init__(f"error: {_one_line(problem)}\n  fix: {_one_line(remedy)}")
         self.problem = problem
         self.remedy = remedy
 
@@ -65,7 +65,7 @@ _DISKS = {
 
 
 def disk_error(error: OSError) -> UserError | None:
-    """What a user can mend of an error of the system: a disk that is full or cannot be written."""
+    """What a user can fix of an error of the system: a disk that is full or cannot be written."""
     if error.errno not in _DISKS:
         return None
     return UserError(

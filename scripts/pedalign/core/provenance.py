@@ -55,11 +55,11 @@ def expect_checkpoint(folder: Path) -> None:
         *sorted(near.glob("*/*/checkpoint.json")),
     ]
     found = [str(manifest.with_suffix("")) for manifest in manifests if manifest.is_file()]
-    mend = f"snakemake --cores all {manifest_path(folder)} makes it"
+    fix = f"snakemake --cores all {manifest_path(folder)} makes it"
     if folder.name != "checkpoint":
-        mend = "name the folder of a tutor that the workflow made, as results/tiny/dpo-b0.1/checkpoint"
-        mend = f"did you mean {' or '.join(found[:3])}?" if found else mend
-    raise UserError(f"{folder}: no checkpoint", mend)
+        fix = "name the folder of a tutor that the workflow made, as results/tiny/dpo-b0.1/checkpoint"
+        fix = f"did you mean {' or '.join(found[:3])}?" if found else fix
+    raise UserError(f"{folder}: no checkpoint", fix)
 
 
 def verified(*inputs: str | Path) -> Hashes:

@@ -1,4 +1,4 @@
-"""Why tutor turns of conversation files can't be used, told so that the data can be mended."""
+"""Why tutor turns of conversation files can't be used, told so that the data can be fixed."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ _LABELS = "write the labels as the rubric has them, or the rubric's labels as th
 
 @dataclass(frozen=True)
 class Reason:
-    """`reason` is the same for all replies that are mended in one way; `found` is what this one has."""
+    """`reason` is the same for all replies that are fixed in one way; `found` is what this one has."""
 
     reason: str
     found: str

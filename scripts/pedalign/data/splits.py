@@ -161,7 +161,7 @@ def _much_cut(drawn: "Drawn", report: dict[str, Any], tally: Tally) -> Iterator[
     if len(report["cut"]) > MOST_CUT * total:
         yield (
             f"{len(report['cut']):,} of {total:,} drawn conversations are cut before a reply that is not valid, "
-            f"{len(report['dropped']):,} of them at the first; {tally.commonest()}; to mend it: {tally.remedy()}"
+            f"{len(report['dropped']):,} of them at the first; {tally.commonest()}; to fix it: {tally.remedy()}"
         )
 
 
