@@ -5,8 +5,7 @@ Writes  audit.json; fails where a stage would fail later, and says which text an
 
     python scripts/audit.py results/data/bio-sft.json results/data/bio-dpo.json results/data/bio-test.json \
         --model results/tiny/base --rubric datasets/rubrics/class.yaml --output results/tiny/sft/audit.json \
-        --settings '{"template": "tutor", "instruction": "compact"}' --limits '{"max_length": 4096,
-        "allow_truncation": false, "max_new_tokens": 160, "trained_share": [0.02, 0.98], "fine_tuned": true, ...}'
+        --settings audit.yaml --limits limits.yaml
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from pedalign.core.artifacts import write_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.conversations import split_conversations
 from pedalign.data.rubric import load_rubric
@@ -40,12 +39,12 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder or hub id")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: template, instruction")
-    parser.add_argument("--limits", required=True, help="JSON: LengthSettings")
+    add_settings_argument(parser, AuditSettings)
+    add_settings_argument(parser, LengthSettings, "limits")
     args = parser.parse_args()
     begin("working")
 
-    settings, limits = from_json(AuditSettings, args.settings), from_json(LengthSettings, args.limits)
+    settings, limits = read_settings(AuditSettings, args.settings), read_settings(LengthSettings, args.limits)
     paths = {name: getattr(args, name) for name in ("sft", "dpo", "test")}
     inputs = verified(*paths.values(), args.model, args.rubric)
     rendering = renderer(load_tokenizer(args.model), settings.template, settings.instruction, load_rubric(args.rubric))

@@ -4,8 +4,7 @@ Reads   the SFT split and the rubric (for the instruction)
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last
 
     python scripts/base.py results/data/bio-sft.json --rubric datasets/rubrics/class.yaml --output results/tiny/base \
-        --manifest results/tiny/base.json --settings '{"template": "tutor", "instruction": "compact",
-        "vocab_size": 2048, "architecture": {"model_type": "llama", ...}, "seed": 42}'
+        --manifest results/tiny/base.json --settings base.yaml
 """
 
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from pedalign.core.artifacts import whole_directory
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.provenance import verified, write_manifest
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.conversations import split_conversations
 from pedalign.data.rubric import instruction_text, load_rubric
@@ -38,11 +37,11 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--settings", required=True)
+    add_settings_argument(parser, BaseSettings)
     args = parser.parse_args()
     begin("working")
 
-    settings = from_json(BaseSettings, args.settings)
+    settings = read_settings(BaseSettings, args.settings)
     inputs = verified(args.conversations, args.rubric)
     rubric = load_rubric(args.rubric)
     tokenizer = scratch_tokenizer(

@@ -77,7 +77,7 @@ def train(method: Callable[..., float]) -> None:
     add_training_arguments(parser)
     args = parser.parse_args()
 
-    settings = StageSettings.from_json(args.settings)
+    settings = StageSettings.read(args.settings)
     inputs = verified(args.data, args.model, args.rubric)
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)

@@ -10,7 +10,7 @@ Writes  benchmark.json: of each comparison and way the seconds and rates (median
     python scripts/benchmark.py --conversations results/data/bio-sft.json --rows results/data/bio-test_formatted.json \
         --preferences results/tiny/preferences.json --base results/tiny/base --tutor results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/benchmark.json \
-        --settings '{"size": "quick", "model": "tiny", "template": "tutor", "sft": {...}, "alignment": {...}, ...}'
+        --settings benchmark.yaml
 """
 
 import sys
@@ -24,7 +24,7 @@ from pedalign.benchmarks.whole_runs import whole_runs
 from pedalign.benchmarks.workloads import SIZES, Data, WorkloadSettings, alignment, finetuning, generation, subjects
 from pedalign.core.artifacts import read_json, write_json
 from pedalign.core.errors import argument_parser, run
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.data.conversations import split_conversations
 from pedalign.data.rubric import load_rubric
 
@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("--tutor", required=True, help="the fine-tuned model, to answer and to align")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: size, model, template, instruction, sft, ...")
+    add_settings_argument(parser, WorkloadSettings)
     parser.add_argument("--only", default="", help="the comparisons whose names hold this text")
     args = parser.parse_args()
 
-    settings = from_json(WorkloadSettings, args.settings)
+    settings = read_settings(WorkloadSettings, args.settings)
     data = Data(
         list(split_conversations(args.conversations)),
         read_json(args.rows),

@@ -6,7 +6,7 @@ Writes  comparison.json, which names what it was computed from
     python scripts/compare.py results/data/bio-test_formatted.json results/tiny/sft/test/responses.csv \
         results/tiny/dpo-b0.1/test/responses.csv --rubric datasets/rubrics/class.yaml \
         --output results/tiny/dpo-b0.1/test/comparison.json \
-        --settings '{"first_turn": false, "resamples": 2000, "seed": 42}'
+        --settings compare.yaml
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from pedalign.core.artifacts import write_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.json_stream import read_records
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.responses import Responses
 from pedalign.data.rubric import load_rubric
@@ -29,11 +29,11 @@ def main() -> None:
     parser.add_argument("aligned", type=Path, help="responses.csv of the aligned tutor")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: first_turn, resamples, seed")
+    add_settings_argument(parser, EvaluationSettings)
     args = parser.parse_args()
     begin("working")
 
-    settings = from_json(EvaluationSettings, args.settings)
+    settings = read_settings(EvaluationSettings, args.settings)
     inputs = verified(args.rows, args.reference, args.aligned, args.rubric)
     rows = read_records(args.rows)
     reference, aligned = Responses(args.reference, rows), Responses(args.aligned, rows)

@@ -5,7 +5,7 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
 
     python scripts/finetune.py results/data/bio-sft.json --model results/tiny/base \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/checkpoint \
-        --manifest results/tiny/sft/checkpoint.json --settings '{"rendering": {...}, "training": {...}}'
+        --manifest results/tiny/sft/checkpoint.json --settings finetune.yaml
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto", help="that will answer: what it can't do is told before training")
     args = parser.parse_args()
 
-    settings = StageSettings.from_json(args.settings)
+    settings = StageSettings.read(args.settings)
     conversations = list(split_conversations(args.conversations))
 
     def train(model: Any, tokenizer: Any, renderer: Any, *, states: Any, watchers: Any) -> dict[str, Any]:

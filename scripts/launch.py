@@ -11,7 +11,6 @@ Writes  --log: what the script prints, beside printing it; how long it waited fo
 """
 
 import argparse
-import json
 import os
 import resource
 import socket
@@ -23,6 +22,7 @@ from typing import Any
 from pedalign.cluster.gpu_locks import lease, visible_devices
 from pedalign.cluster.launching import Acts, Nodes, Output, command, environment, free_port, srun, supervise
 from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.core.settings import settings_values
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def _nodes(args: argparse.Namespace) -> Nodes:
 
 def _settings(script: list[str]) -> dict[str, Any]:
     """What the script is told by --settings."""
-    return json.loads(script[script.index("--settings") + 1]) if "--settings" in script else {}
+    return settings_values(script[script.index("--settings") + 1]) if "--settings" in script else {}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Writes  a checkpoint folder that plain transformers loads, and its manifest, las
     python scripts/optimize.py results/tiny/preferences.json --reference results/tiny/sft/reference.json \
         --model results/tiny/sft/checkpoint --rubric datasets/rubrics/class.yaml \
         --output results/tiny/dpo-b0.1/checkpoint --manifest results/tiny/dpo-b0.1/checkpoint.json \
-        --settings '{"rendering": {...}, "training": {...}, "alignment": {"algorithm": "dpo", "beta": 0.1, ...}}'
+        --settings optimize.yaml
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import argument_parser, run
-from pedalign.core.settings import from_json
+from pedalign.core.settings import read_settings
 from pedalign.training.alignment import AlignmentSettings, optimize, read_pairs
 from pedalign.training.loop import StageSettings, add_training_arguments, train_and_save
 
@@ -27,8 +27,8 @@ def main() -> None:
     add_training_arguments(parser)
     args = parser.parse_args()
 
-    settings = StageSettings.from_json(args.settings)
-    alignment = from_json(AlignmentSettings, json.dumps(settings.alignment))
+    settings = StageSettings.read(args.settings)
+    alignment = read_settings(AlignmentSettings, json.dumps(settings.alignment))
     pairs = read_pairs(read_json(args.preferences), read_json(args.reference))
     train = partial(optimize, pairs=pairs, alignment=alignment, settings=settings.training)
     train_and_save(Path(__file__), args, settings, [args.preferences, args.reference], train)

@@ -6,7 +6,7 @@ Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) wit
 
     python scripts/pair.py results/data/bio-dpo_formatted.json results/tiny/sft/dpo/responses.csv \
         --rubric datasets/rubrics/class.yaml --output results/tiny/preferences.json \
-        --counts results/tiny/preferences_counts.json --settings '{"paper_rules": false, "samples": 1, "most": 600}'
+        --counts results/tiny/preferences_counts.json --settings pair.yaml
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from pedalign.core.artifacts import write_columns, write_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.json_stream import Table, read_records
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.data.preferences import PreferenceSettings, preference_pairs
 from pedalign.data.responses import READ
 from pedalign.data.rubric import load_rubric
@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--counts", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: samples, per_prompt, reject, balance, most, ...")
+    add_settings_argument(parser, PreferenceSettings)
     args = parser.parse_args()
 
-    settings = from_json(PreferenceSettings, args.settings)
+    settings = read_settings(PreferenceSettings, args.settings)
     inputs = verified(args.rows, args.responses, args.rubric)
     rows = read_records(args.rows)
     pairs, counts = preference_pairs(rows, Table(args.responses, READ), load_rubric(args.rubric), settings)

@@ -7,7 +7,7 @@ Writes  perplexity.json: per label and group the perplexity, ours and the paper'
 
     python scripts/perplexity.py datasets/simulated/bio-dataset-ppl.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/perplexity.json \
-        --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768, "resamples": 2000, ...}'
+        --settings perplexity.yaml
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pedalign.core.artifacts import write_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import from_json
+from pedalign.core.settings import read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.conversations import turn_reader
 from pedalign.data.rubric import load_rubric
@@ -45,14 +45,18 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder or hub id of the tutor")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens, resamples, ...")
+    parser.add_argument(
+        "--settings",
+        required=True,
+        help="a file (YAML, JSON) or JSON: rendering, dtype, max_batch_tokens, resamples, ...",
+    )
     parser.add_argument("--published", action="store_true", help="the file must be the paper's, bit for bit")
     args = parser.parse_args()
 
     begin("loading")
     if args.published:
         check_published([args.pairs])
-    settings = from_json(PerplexitySettings, args.settings)
+    settings = read_settings(PerplexitySettings, args.settings)
     inputs = verified(args.pairs, args.model, args.rubric)
     rubric = load_rubric(args.rubric)
     pairs, refused = read_reply_pairs(args.pairs, turn_reader(rubric, settings.paper_rules))

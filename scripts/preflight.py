@@ -3,8 +3,7 @@
 Reads   the rubric, the conversation files, checkpoints that are given (weights that are small)
 Writes  nothing; prints a line for each check, and the problems with what fixes them; status 1 where there are any
 
-    python scripts/preflight.py --rubric datasets/rubrics/class.yaml --settings '{"results": "results", "here": true, \
-        "status_command": null, "models": {...}, "runs": [["tiny", "dpo-b0.1"]], "jobs": {...}, "data_job": {...}}'
+    python scripts/preflight.py --rubric datasets/rubrics/class.yaml --settings preflight.yaml
 """
 
 import sys
@@ -13,17 +12,17 @@ from pathlib import Path
 from pedalign.cluster.findings import report
 from pedalign.cluster.preflight import PreflightSettings, preflight
 from pedalign.core.errors import argument_parser, run
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.data.rubric import load_rubric
 
 
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--rubric", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: PreflightSettings")
+    add_settings_argument(parser, PreflightSettings)
     args = parser.parse_args()
 
-    findings = list(preflight(from_json(PreflightSettings, args.settings), load_rubric(args.rubric)))
+    findings = list(preflight(read_settings(PreflightSettings, args.settings), load_rubric(args.rubric)))
     print(report(findings))
     if any(finding.status == "problem" for finding in findings):
         sys.exit(1)

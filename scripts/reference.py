@@ -8,7 +8,7 @@ Writes  reference.json: parallel lists of conversation_id, turn, chosen and reje
 
     python scripts/reference.py results/tiny/preferences.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/reference.json \
-        --settings '{"rendering": {...}, "dtype": "float32", "max_batch_tokens": 32768}' --max-length 4096
+        --settings reference.yaml --max-length 4096
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pedalign.core.artifacts import read_json, write_columns
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.rubric import load_rubric
 from pedalign.models.checkpoints import load_config, load_model, load_tokenizer
@@ -40,12 +40,12 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder or hub id of the fine-tuned tutor")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, max_batch_tokens")
+    add_settings_argument(parser, ReferenceSettings)
     parser.add_argument("--max-length", type=int, help="most tokens of a pair: longer ones are refused")
     args = parser.parse_args()
 
     begin("loading")
-    settings = from_json(ReferenceSettings, args.settings)
+    settings = read_settings(ReferenceSettings, args.settings)
     inputs = verified(args.preferences, args.model, args.rubric)
     pairs = read_json(args.preferences)
     rendering = renderer(load_tokenizer(args.model), rubric=load_rubric(args.rubric), **settings.rendering)

@@ -23,6 +23,7 @@ from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.json_stream import read_records
 from pedalign.core.provenance import git_commit, record, verified, versions
+from pedalign.core.settings import settings_values
 from pedalign.data.responses import Responses
 from pedalign.data.rubric import load_rubric
 from pedalign.reporting import report
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--tutors", nargs="+", required=True, help="<model>/<policy> of each, in the page's order")
     parser.add_argument("--first-turn", choices=("true", "false"), required=True, help="whether it was scored")
-    parser.add_argument("--config", required=True, help="JSON: the settings that the page shows")
+    parser.add_argument("--config", required=True, help="a file (YAML, JSON) or JSON: the settings that the page shows")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--charts", type=Path, required=True, help="the folder for the charts")
     args = parser.parse_args()
@@ -98,7 +99,7 @@ def main() -> None:
         ),
         script=script,
         script_hash=f"'sha256-{digest}'",
-        settings=json.dumps(json.loads(args.config), ensure_ascii=False, indent=2),
+        settings=json.dumps(settings_values(args.config), ensure_ascii=False, indent=2),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         commit=git_commit() or "unknown",
         versions=", ".join(f"{package} {number}" for package, number in versions().items()),

@@ -8,7 +8,7 @@ Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gol
 
     python scripts/respond.py results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/responses.csv \
-        --settings '{"rendering": {...}, "dtype": "float32", "generation": {...}, "samples": 1}'
+        --settings respond.yaml
 """
 
 import time
@@ -22,7 +22,7 @@ from pedalign.core.artifacts import read_json, write_csv
 from pedalign.core.errors import UserError, argument_parser, run
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data import paper_rules
 from pedalign.data.responses import COLUMNS
@@ -49,12 +49,12 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
     parser.add_argument("--model", required=True, help="folder or hub id of the tutor")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: rendering, dtype, generation, samples")
+    add_settings_argument(parser, RespondSettings)
     parser.add_argument("--shard", type=_shard, default="1/1", help="K/N: answer the K-th of N parts of the split")
     args = parser.parse_args()
 
     begin("loading")
-    settings = from_json(RespondSettings, args.settings)
+    settings = read_settings(RespondSettings, args.settings)
     inputs = verified(args.rows, args.model, args.rubric)
     rows = read_json(args.rows)
     tokenizer = load_tokenizer(args.model)

@@ -6,7 +6,7 @@ Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatte
         split is empty, splits-failed.json alone, which lists why
 
     python scripts/split.py datasets/simulated/bio-dataset-[123].json --rubric datasets/rubrics/class.yaml \
-        --dataset bio --output results/data --settings '{"sft": 120, "dpo": 100, "test": 120, "seed": 42}'
+        --dataset bio --output results/data --settings split.yaml
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from pedalign.core.artifacts import write_json, write_records
 from pedalign.core.errors import UserError, argument_parser, run
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import from_json
+from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.data.conversations import formatted_rows
 from pedalign.data.rubric import load_rubric
 from pedalign.data.sources.published import check_published
@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--settings", required=True, help="JSON: conversations per file and split, and the seed")
+    add_settings_argument(parser, SplitSettings)
     parser.add_argument("--published", action="store_true", help="the files must be the paper's, bit for bit")
     args = parser.parse_args()
 
     if args.published:
         check_published(args.conversations)
-    settings = from_json(SplitSettings, args.settings)
+    settings = read_settings(SplitSettings, args.settings)
     inputs = verified(*args.conversations, args.rubric)
     failed = args.output / "splits-failed.json"
     failed.unlink(missing_ok=True)

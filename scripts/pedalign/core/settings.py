@@ -1,19 +1,62 @@
-"""A script's settings, handed over by its rule as one JSON object."""
+"""A script's settings: one JSON object, as its rule gives them, or a YAML or JSON file, as people do."""
 
 import dataclasses
 import json
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
+from pedalign.core.artifacts import read_json, read_yaml
 from pedalign.core.errors import UserError
 
 T = TypeVar("T")
 
 
-def from_json(kind: type[T], text: str) -> T:
-    """An instance of the dataclass `kind`. Raises UserError where keys are missing or unknown."""
+def add_settings_argument(parser: ArgumentParser, kind: type, name: str = "settings") -> None:
+    """The argument of a script that is told the fields of a dataclass."""
+    fields = ", ".join(field.name for field in dataclasses.fields(kind))
+    parser.add_argument(f"--{name}", required=True, help=f"a YAML or JSON file, or a JSON object, with: {fields}")
+
+
+def read_settings(kind: type[T], given: str) -> T:
+    """An instance of the dataclass `kind`, from a JSON object or the path of a file that holds one.
+
+    Raises UserError where keys are missing or unknown.
+    """
     try:
-        values: Any = json.loads(text)
-        return kind(**values)
-    except (ValueError, TypeError) as error:
+        return kind(**settings_values(given))
+    except TypeError as error:
         names = ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
-        raise UserError(f"--settings: {error}", f"give one JSON object with these keys: {names}") from None
+        raise UserError(f"--settings: {error}", f"give a file, or one JSON object, with these keys: {names}") from None
+
+
+def settings_values(given: str) -> dict[str, Any]:
+    """The names and values of a JSON object, or of a YAML or JSON file. Raises UserError where there are none."""
+    if given.lstrip().startswith(("{", "[")):
+        try:
+            values = json.loads(given)
+        except ValueError as error:
+            raise UserError(
+                f"--settings: {error}", "give the path of a YAML or JSON file, or one JSON object"
+            ) from None
+    else:
+        values = (read_json if given.endswith(".json") else read_yaml)(Path(given))
+        for name, text in _numbers_as_text(values):
+            raise UserError(f"{given}: {name}: '{text}' is text to YAML", f"write {float(text):.1e} as a number has it")
+    if not isinstance(values, dict):
+        raise UserError("--settings: no names and values", "give a file of `name: value` lines, or one JSON object")
+    return values
+
+
+def _numbers_as_text(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """`1e-5` is text to YAML, which wants 1.0e-5."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        place = f"{name}.{key}" if name else str(key)
+        yield from _numbers_as_text(value, place)
+        if isinstance(value, str) and value[:1].isdigit():
+            try:
+                float(value)
+            except ValueError:
+                continue
+            yield place, value

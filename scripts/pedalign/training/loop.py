@@ -31,7 +31,7 @@ from pedalign.core.processes import (
 )
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import verified, write_manifest
-from pedalign.core.settings import from_json
+from pedalign.core.settings import read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.conversations import Conversation
 from pedalign.data.rubric import load_rubric
@@ -309,10 +309,10 @@ class StageSettings:
     alignment: dict[str, Any] | None = None  # AlignmentSettings, of preference optimization alone
 
     @classmethod
-    def from_json(cls, text: str) -> "StageSettings":
-        settings = from_json(cls, text)
-        training = from_json(TrainingSettings, json.dumps(settings.training))
-        adapter = from_json(AdapterSettings, json.dumps(settings.adapter)) if settings.adapter else None
+    def read(cls, given: str) -> "StageSettings":
+        settings = read_settings(cls, given)
+        training = read_settings(TrainingSettings, json.dumps(settings.training))
+        adapter = read_settings(AdapterSettings, json.dumps(settings.adapter)) if settings.adapter else None
         return dataclasses.replace(settings, training=training, adapter=adapter)
 
 
@@ -322,7 +322,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint folder")
     parser.add_argument("--manifest", type=Path, required=True, help="the checkpoint's manifest, written last")
     parser.add_argument(
-        "--settings", required=True, help="JSON: rendering, training, and for preference optimization alignment"
+        "--settings",
+        required=True,
+        help="a file (YAML, JSON) or JSON: rendering, training, and for preference optimization alignment",
     )
     parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
     parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
