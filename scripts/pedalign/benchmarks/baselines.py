@@ -1,4 +1,4 @@
-"""What people do today, in a few lines each: what `snakemake benchmark` holds ours against.
+"""Baselines of `snakemake benchmark`: what people do today, in a few lines each.
 
 After the scripts of arXiv 2402.05000 (one prompt at a time; FastChat's training, which pads every dialogue to the
 longest that may come; DPO with a second model as reference) and the documentation of transformers and TRL.

@@ -1,4 +1,4 @@
-"""How long a user waits before anything is computed: for a stage to start, and for Snakemake to plan."""
+"""Measures the wait before anything is computed: until a stage starts, and until Snakemake has planned."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Ways to do the same work, run in turn on the same machine, and how many times faster one is than the others."""
+"""Times several ways of doing the same work in turn on one machine, and reports how many times faster one is."""
 
 import gc
 import json

@@ -1,5 +1,4 @@
-"""A whole run, from the conversation files to the summary: by the workflow, and by a shell script that calls the stages
-in a row, each as the scripts of today do it."""
+"""Whole runs for the benchmark: by the workflow, and by a shell script that calls the stages one after another."""
 
 import re
 import subprocess

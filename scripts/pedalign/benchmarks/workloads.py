@@ -1,4 +1,4 @@
-"""What `snakemake benchmark` measures: generation, fine-tuning and alignment, by the baselines and by us."""
+"""The workloads of `snakemake benchmark`: generation, fine-tuning and alignment, by the baselines and by us."""
 
 import math
 from collections.abc import Callable, Sequence

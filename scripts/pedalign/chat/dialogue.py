@@ -1,4 +1,4 @@
-"""A conversation with one tutor or several: each answers the same history, and one of the replies is gone on with."""
+"""A dialogue with one or several tutors: each answers the same history, and the student goes on with one reply."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The page on which one talks to tutors: the reply as the student reads it, its labels beside it (Gradio)."""
+"""The chat page (Gradio): the reply as the student reads it, its labels beside it."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""What a check found, and the report of all of them."""
+"""Findings of the preflight checks, and their report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The GPUs of a machine, leased to its jobs: a lock per GPU, which the kernel releases however its holder ends.
+"""Locks the GPUs of a machine for its jobs: one lock per GPU, which the kernel releases however its holder ends.
 
 Snakemake counts GPUs but names none, and counts only its own. Linux only.
 """

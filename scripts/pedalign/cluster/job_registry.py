@@ -1,4 +1,4 @@
-"""What a call of Snakemake submitted to Slurm and has not seen the end of, on record for the call after it.
+"""Keeps a record of submitted Slurm jobs, so that a new call takes up those that a killed one left.
 
 Snakemake itself forgets: when it is killed, the next call would submit the same jobs beside those that still run.
 """

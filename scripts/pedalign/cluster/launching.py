@@ -1,4 +1,4 @@
-"""How a script is started: in one process, or by accelerate in several, on one node or more."""
+"""Starts a script: in one process, or by accelerate in several, on one node or more."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What would fail, told before anything starts: what the config's runs need against what there is.
+"""Preflight: compares what the config's runs need with what there is, before anything starts.
 
 No job is submitted. Of the net only the hub is asked, about models that are not on this machine.
 """

@@ -1,5 +1,4 @@
-"""The calls of Snakemake in this folder: what they check before they start, and which live, so that what a dead one had
-locked can be unlocked."""
+"""Checks before a call of Snakemake starts, and detects stale locks left by killed calls."""
 
 import argparse
 import fcntl

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM to a call of Snakemake that runs its jobs on this machine.
+"""Handles Ctrl-C and SIGTERM in a call of Snakemake that runs its jobs on this machine.
 
 Snakemake waits at SIGTERM until its running jobs have finished, and Ctrl-C ends them without saving. Here both let
 trainings save their state and end, as a Slurm cluster does before the time limit.

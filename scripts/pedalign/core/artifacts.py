@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Reads and writes files. What is written appears whole or not at all."""
 
 import csv
 import errno

@@ -1,4 +1,4 @@
-"""Long lists in files, of which no more than a part is held at a time."""
+"""Reads and writes long lists in files in parts, so that memory stays flat."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The processes of one training, and how one of them ends."""
+"""The processes of one training, and how one of them ends all."""
 
 import ctypes
 import os

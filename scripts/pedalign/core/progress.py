@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on the terminal of who looks on, a line every half minute in the log."""
+"""Shows how far long work is: a bar on the terminal, and a line every half minute in the log."""
 
 import fcntl
 import io

@@ -1,4 +1,4 @@
-"""What each artifact was made from, on record beside it; and the check that what a stage reads is as it was made.
+"""Records beside each artifact what it was made from, and checks that a stage's inputs are as they were made.
 
 The record of `<folder>/<name>` is `<folder>/.provenance/<name>.json`; that of a checkpoint's folder is its manifest.
 """

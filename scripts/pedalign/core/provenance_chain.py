@@ -1,4 +1,4 @@
-"""From an artifact back to the data, settings, code and versions that it was made from, by the records beside them."""
+"""Follows an artifact's records back to the data, settings, code and versions that it was made from."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Checks settings and rubrics against their JSON schema and says where the first mistake is and what would be right."""
+"""Checks settings and rubrics against a JSON schema, and names the first mistake and its fix."""
 
 import functools
 import re

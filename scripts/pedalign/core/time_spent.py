@@ -1,4 +1,4 @@
-"""What a job spends its time on. It says so in the last line of its log."""
+"""Measures what a job spends its time on, and prints it as the last line of its log."""
 
 import time
 

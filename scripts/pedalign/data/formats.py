@@ -1,4 +1,4 @@
-"""What a file that is not in our conversation format looks like, and how to bring it into the format.
+"""Names the format of a file that is not a conversation file, and says how to convert it.
 
 Nothing here reads other formats: it names the common ones where a conversation file is refused.
 """

@@ -1,4 +1,4 @@
-"""Which problems go to which split, so that no problem is in two of them: a small integer program."""
+"""Assigns problems to splits, so that no problem is in two of them: a small integer program."""
 
 import contextlib
 import re

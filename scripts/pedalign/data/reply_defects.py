@@ -1,4 +1,4 @@
-"""Why tutor turns of conversation files can't be used, told so that the data can be fixed."""
+"""Explains why tutor turns of conversation files can't be used, so that the data can be fixed."""
 
 import difflib
 import re

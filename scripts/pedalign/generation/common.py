@@ -1,4 +1,4 @@
-"""What all engines of generation share: settings, prompts, replies, batches, and how the next token is chosen."""
+"""What all engines share: settings, prompts, replies, batches, and how the next token is chosen."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Which engine answers for a model: the fastest of those that are proved to give this very model's replies.
+"""Chooses the engine that answers for a model: the fastest of those proved to give this very model's replies.
 
 The proof takes seconds. A few prompts are answered by transformers' own `generate`, each alone, and by the engine. Both
 are made to write the same tokens, and at each step the log-probabilities of all tokens must agree. The prompts lie on

@@ -1,4 +1,4 @@
-"""The lengths that an audit counted, held against the settings and the model: what would fail or be cut off later.
+"""Compares the lengths that an audit counted with the settings and the model: what would fail or be cut later.
 
 Kept apart from the counting, so that other limits in config.yaml make no audit, and so no training, stale.
 """

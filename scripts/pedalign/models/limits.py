@@ -1,4 +1,4 @@
-"""What a model's configuration says it can take: positions, attention windows, token ids."""
+"""Reads a model's limits from its configuration: positions, attention windows, token ids."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where a checkpoint is to be had: a folder, this machine's cache of the hub, or the hub itself. Weights stay there."""
+"""Finds a checkpoint: in a folder, in this machine's cache of the hub, or on the hub. No weights are fetched."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""All runs in one table: the rows of summary.csv."""
+"""The rows of summary.csv: one per tutor."""
 
 import re
 import statistics

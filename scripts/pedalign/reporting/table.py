@@ -1,4 +1,4 @@
-"""The summary table as text for people."""
+"""Prints the rows of summary.csv as a table for a terminal."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Where the time of a run went, by stage and by what its jobs did, from Snakemake's benchmark files and the logs."""
+"""Adds up where the time of a run went, by stage and activity, from Snakemake's benchmark files and the logs."""
 
 import re
 from collections import defaultdict

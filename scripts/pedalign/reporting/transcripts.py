@@ -1,4 +1,4 @@
-"""The test conversations with every tutor's replies beside the gold ones, as a page shows them."""
+"""The test conversations with every tutor's replies beside the gold ones, for the report page."""
 
 import base64
 import gzip

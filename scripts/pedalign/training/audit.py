@@ -1,4 +1,4 @@
-"""The audit before any training: what a model would be trained on and asked, counted in tokens."""
+"""Counts in tokens what a model would be trained on and asked, before any training."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Trainings that went wrong, by their history: what should have become better, and did not."""
+"""Detects trainings that went wrong, from their history: what should have become better, and did not."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A preference pair's prompt, computed once for both of its replies, where the model allows it."""
+"""Computes the prompt of a preference pair once for both replies, where the model allows it."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Where the curves of a training can be watched while it runs: TensorBoard's files, or Weights & Biases."""
+"""Writes the curves of a training: TensorBoard's files, or Weights & Biases."""
 
 import importlib.util
 import math
