@@ -1,4 +1,7 @@
-configfile: "config.yaml"
+# Settings that differ from the workflow's own config.yaml, where it is called from another folder.
+if os.path.exists("config.yaml"):
+
+    configfile: "config.yaml"
 
 
 include: "rules/common.smk"

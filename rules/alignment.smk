@@ -18,6 +18,7 @@ rule reference:
         "../envs/training.yaml"
     threads: resource("generation", "threads")
     resources:
+        scripts=SCRIPTS,
         gpu=gpus("generation"),
         nodes=1,
         mem_mb=resource("generation", "mem_mb"),
@@ -31,8 +32,8 @@ rule reference:
             max_batch_tokens=entry(wildcards)["generation"]["max_batch_tokens"],
         ),
     shell:
-        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
-        " scripts/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " {resources.scripts:q}/reference.py {input.preferences:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q} --max-length {resources.max_length}"
 
 
@@ -57,6 +58,7 @@ rule optimize:
         "../envs/training.yaml"
     threads: resource("alignment", "threads")
     resources:
+        scripts=SCRIPTS,
         gpu=gpus("alignment"),
         nodes=nodes("alignment"),
         mpi=mpi("alignment"),
@@ -77,8 +79,8 @@ rule optimize:
             **adapter(wildcards),
         ),
     shell:
-        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
-        " scripts/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"
+        "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " {resources.scripts:q}/optimize.py {input.preferences:q} --reference {input.reference:q} --model {input.checkpoint:q}"
         " --rubric {input.rubric:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
         " --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"

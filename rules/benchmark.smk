@@ -20,6 +20,7 @@ rule benchmark:
         "../envs/training.yaml"
     threads: lambda _: benchmark_settings(MEASURED)[0]
     resources:
+        scripts=SCRIPTS,
         gpu=lambda _: gpus("generation")(Wildcards(fromdict={"model": MEASURED})),
         nodes=1,
         mem_mb=16000,
@@ -29,7 +30,7 @@ rule benchmark:
         base=lambda _: base_model(Wildcards(fromdict={"model": MEASURED})),
         settings=lambda _: benchmark_settings(MEASURED)[1],
     shell:
-        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
-        " scripts/benchmark.py --conversations {input.conversations:q} --rows {input.rows:q}"
+        "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " {resources.scripts:q}/benchmark.py --conversations {input.conversations:q} --rows {input.rows:q}"
         " --preferences {input.preferences:q} --base {params.base:q} --tutor {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q}"

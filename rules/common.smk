@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent  # of this workflow, a module of another too
+SCRIPTS = os.path.relpath(ROOT / "scripts")
 sys.path.insert(0, str(ROOT / "scripts"))
 # The library beside this Snakefile, where plugins of an environment that another checkout installed brought that one's.
 for name in [name for name in sys.modules if name.partition(".")[0] == "pedalign"]:
@@ -20,6 +21,7 @@ from pedalign.core.code_digest import digest
 from pedalign.core.config import (
     adopted,
     answering_settings,
+    complete,
     cut_length,
     model_entry,
     parse_policy,
@@ -60,6 +62,12 @@ else:
     os.environ.pop(TERMINAL, None)
 
 
+def beside(path):
+    """A file or folder that comes with the workflow, where the folder it is called from has none of its name."""
+    own = os.path.relpath(ROOT / path)
+    return own if os.path.exists(own) and not os.path.exists(path) else path
+
+
 def checked(question, *arguments):
     """Ask; a user's mistake ends the workflow with its two lines."""
     try:
@@ -68,6 +76,7 @@ def checked(question, *arguments):
         sys.exit(str(error))  # not a WorkflowError: Snakemake would wrap it in a trace of the Snakefile
 
 
+checked(complete, config, ROOT / "config.yaml")
 checked(validate, config)
 STOP = Stop()
 if workflow.is_main_process:
@@ -79,10 +88,11 @@ SUBMITTED = records() if workflow.is_main_process else []
 mark_unfinished(SUBMITTED)
 
 RESULTS = config["results"].rstrip("/")
-RUBRIC = config["rubric"]
+RUBRIC = beside(config["rubric"])
 rubric = checked(load_rubric, Path(RUBRIC))
 DATASET = config["dataset"]
-SOURCE = {name: f"datasets/{name}" for name in ("simulated", "published")}.get(config["source"], config["source"])
+SIMULATED = beside("datasets/simulated")
+SOURCE = {"simulated": SIMULATED, "published": "datasets/published"}.get(config["source"], config["source"])
 PUBLISHED_FLAG = "--published" if config["source"] == "published" else ""
 SPLIT_FILES = [f"{RESULTS}/data/{DATASET}-{split}.json" for split in SPLITS]
 RUNS = list(runs(config))

@@ -7,28 +7,30 @@ rule simulate:
     """Simulated conversation files, where they are missing."""
     input:
         # ancient: the files are part of the repository; a changed bank or script does not replace them.
-        problems=ancient(config["simulation"]["problems"]),
+        problems=ancient(beside(config["simulation"]["problems"])),
         rubric=ancient(RUBRIC),
-        phrases=ancient("datasets/simulation.yaml"),
+        phrases=ancient(beside("datasets/simulation.yaml")),
     output:
         expand(
-            "datasets/simulated/{{dataset}}-dataset-{number}.json",
+            f"{SIMULATED}/{{{{dataset}}}}-dataset-{{number}}.json",
             number=range(1, config["simulation"]["files"] + 1),
         ),
-        "datasets/simulated/{dataset}-dataset-ppl.json",
+        f"{SIMULATED}/{{dataset}}-dataset-ppl.json",
     log:
         f"{RESULTS}/logs/simulate-{{dataset}}.log",
     conda:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=1000,
         runtime=10,
     params:
+        output=SIMULATED,
         arguments=simulation_arguments(),
     shell:
-        "python scripts/simulate.py {input.problems:q} --rubric {input.rubric:q} --script {input.phrases:q}"
-        " --dataset {wildcards.dataset:q} --output datasets/simulated {params.arguments} 2>&1 | tee {log:q}"
+        "python {resources.scripts:q}/simulate.py {input.problems:q} --rubric {input.rubric:q} --script {input.phrases:q}"
+        " --dataset {wildcards.dataset:q} --output {params.output:q} {params.arguments} 2>&1 | tee {log:q}"
 
 
 rule download:
@@ -44,12 +46,13 @@ rule download:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=500,
         runtime=60,
     params:
         url=config["published_url"],
     shell:
-        "python scripts/download.py {output:q} --url {params.url:q} 2>&1 | tee {log:q}"
+        "python {resources.scripts:q}/download.py {output:q} --url {params.url:q} 2>&1 | tee {log:q}"
 
 
 rule split:
@@ -69,6 +72,7 @@ rule split:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
     params:
@@ -78,5 +82,5 @@ rule split:
         dataset=DATASET,
         published=PUBLISHED_FLAG,
     shell:
-        "python scripts/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q} {params.published}"
+        "python {resources.scripts:q}/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q} {params.published}"
         " --output {params.output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -20,13 +20,14 @@ rule score:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
     params:
         code=code("score"),
         settings=evaluation(),
     shell:
-        "python scripts/score.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
+        "python {resources.scripts:q}/score.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q} --output {output:q}"
         " --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
@@ -47,6 +48,7 @@ rule perplexity:
         "../envs/training.yaml"
     threads: resource("generation", "threads")
     resources:
+        scripts=SCRIPTS,
         gpu=gpus("generation"),
         nodes=1,
         mem_mb=resource("generation", "mem_mb"),
@@ -63,8 +65,8 @@ rule perplexity:
         ),
         published=PUBLISHED_FLAG,
     shell:
-        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
-        " scripts/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " {resources.scripts:q}/perplexity.py {input.pairs:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q} {params.published}"
 
 
@@ -85,11 +87,12 @@ rule compare:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
     params:
         code=code("compare"),
         settings=evaluation(),
     shell:
-        "python scripts/compare.py {input.rows:q} {input.reference:q} {input.aligned:q} --rubric {input.rubric:q}"
+        "python {resources.scripts:q}/compare.py {input.rows:q} {input.reference:q} {input.aligned:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

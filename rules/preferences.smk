@@ -25,6 +25,7 @@ rule respond:
         "../envs/training.yaml"
     threads: resource("generation", "threads")
     resources:
+        scripts=SCRIPTS,
         gpu=gpus("generation"),
         nodes=1,
         mem_mb=resource("generation", "mem_mb"),
@@ -38,8 +39,8 @@ rule respond:
         ),
         shard="1/1",
     shell:
-        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
-        " scripts/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
+        "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " {resources.scripts:q}/respond.py {input.rows:q} --model {input.checkpoint:q} --rubric {input.rubric:q}"
         " --output {output:q} --settings {params.settings:q} --shard {params.shard}"
 
 
@@ -72,13 +73,14 @@ rule gather:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
     params:
         code=code("gather"),
         samples=lambda wildcards: answering(wildcards)["samples"],
     shell:
-        "python scripts/gather.py {input.rows:q} {input.shards:q} --samples {params.samples} --output {output:q}"
+        "python {resources.scripts:q}/gather.py {input.rows:q} {input.shards:q} --samples {params.samples} --output {output:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -99,11 +101,12 @@ rule pair:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
     params:
         code=code("pair"),
         settings=settings(**choices(), paper_rules=config["paper_rules"], seed=config["seed"]),
     shell:
-        "python scripts/pair.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q}"
+        "python {resources.scripts:q}/pair.py {input.rows:q} {input.responses:q} --rubric {input.rubric:q}"
         " --output {output.pairs:q} --counts {output.counts:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

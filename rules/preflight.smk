@@ -14,6 +14,7 @@ rule preflight:
         "../envs/training.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=10,
     params:
@@ -34,4 +35,4 @@ rule preflight:
             seed=config["seed"],
         ),
     shell:
-        "python scripts/preflight.py --rubric {input.rubric:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
+        "python {resources.scripts:q}/preflight.py --rubric {input.rubric:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

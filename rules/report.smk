@@ -28,6 +28,7 @@ rule card:
         "../envs/training.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=1000,
         runtime=10,
     params:
@@ -40,7 +41,7 @@ rule card:
             f"--{name}={input[name]}" for name in ("comparison", "perplexity", "before", "audit") if input.get(name)
         ],
     shell:
-        "python scripts/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"
+        "python {resources.scripts:q}/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"
         " --rubric {input.rubric:q} --dataset {params.dataset:q} --source {params.source:q}"
         " --origin {params.origin:q} {params.more:q} --valid-format {params.valid_format}"
         " --output {output:q} 2>&1 | tee {log:q}"
@@ -66,6 +67,7 @@ rule summarize:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=1000,
         runtime=10,
     params:
@@ -73,7 +75,7 @@ rule summarize:
         dataset=DATASET,
         valid_format=config["checks"]["valid_format"],
     shell:
-        "python scripts/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
+        "python {resources.scripts:q}/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
         " --perplexities {input.perplexities:q} --manifests {input.manifests:q} --audits {input.audits:q}"
         " --valid-format {params.valid_format}"
         " --rubric {input.rubric:q} --splits {input.splits:q} --dataset {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"
@@ -109,6 +111,7 @@ rule report:
         "../envs/data.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
     params:
@@ -119,7 +122,7 @@ rule report:
         first_turn="true" if config["evaluation"]["first_turn"] else "false",
         config=shown_settings(),
     shell:
-        "python scripts/report.py {params.results:q} --dataset {params.dataset:q} --rubric {input.rubric:q}"
+        "python {resources.scripts:q}/report.py {params.results:q} --dataset {params.dataset:q} --rubric {input.rubric:q}"
         " --tutors {params.tutors:q} --first-turn {params.first_turn} --config {params.config:q} --output {output.page:q}"
         " --charts {output.charts:q} 2>&1 | tee {log:q}"
 
@@ -136,7 +139,8 @@ rule provenance:
         "../envs/training.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=1000,
         runtime=60,
     shell:
-        "python scripts/provenance.py {input.summary:q} {input.artifacts:q} 2>&1 | tee {log:q}"
+        "python {resources.scripts:q}/provenance.py {input.summary:q} {input.artifacts:q} 2>&1 | tee {log:q}"

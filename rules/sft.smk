@@ -14,13 +14,14 @@ rule base:
         "../envs/training.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=4000,
         runtime=30,
     params:
         code=code("base"),
         settings=lambda wildcards: settings(**rendering(wildcards), **architecture(wildcards), seed=config["seed"]),
     shell:
-        "python scripts/base.py {input.conversations:q} --rubric {input.rubric:q} --output {output.model:q}"
+        "python {resources.scripts:q}/base.py {input.conversations:q} --rubric {input.rubric:q} --output {output.model:q}"
         " --manifest {output.manifest:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
@@ -40,6 +41,7 @@ rule audit:
         "../envs/training.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
         limits=lambda wildcards: settings(**limits(wildcards.model)),
@@ -49,7 +51,7 @@ rule audit:
         model=base_model,
         state=state_of(lambda wildcards: entry(wildcards).get("path")),
     shell:
-        "python scripts/audit.py {input.splits:q} --model {params.model:q} --rubric {input.rubric:q}"
+        "python {resources.scripts:q}/audit.py {input.splits:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --limits {resources.limits:q} --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
 
 
@@ -68,6 +70,7 @@ rule adopt:
         "../envs/training.yaml"
     threads: 1
     resources:
+        scripts=SCRIPTS,
         mem_mb=4000,
         runtime=120,
     params:
@@ -75,7 +78,7 @@ rule adopt:
         source=adopted_source,
         state=state_of(adopted_source),
     shell:
-        "python scripts/adopt.py {params.source:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
+        "python {resources.scripts:q}/adopt.py {params.source:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -97,6 +100,7 @@ rule finetune:
         "../envs/training.yaml"
     threads: resource("sft", "threads")
     resources:
+        scripts=SCRIPTS,
         gpu=gpus("sft"),
         nodes=nodes("sft"),
         mpi=mpi("sft"),
@@ -119,8 +123,8 @@ rule finetune:
         model=base_model,
         state=state_of(lambda wildcards: entry(wildcards).get("path")),
     shell:
-        "exec python scripts/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
-        " scripts/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
+        "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
+        " {resources.scripts:q}/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"
         " --trackers {resources.trackers} --tensorboard {params.tensorboard:q}"

@@ -10,6 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
+
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import UserError, nearest
 from pedalign.core.schema import check, read_schema
@@ -17,6 +20,14 @@ from pedalign.core.schema import check, read_schema
 SCHEMA = Path(__file__).parents[3] / "rules" / "config.schema.yaml"
 
 _POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s(?P<seed>[0-9]+))?")
+
+
+def complete(config: dict[str, Any], defaults: Path) -> None:
+    """Puts the workflow's own settings into `config` where it has none: those of the file `defaults`."""
+    given = dict(config)
+    config.clear()
+    update_config(config, load_configfile(defaults))
+    update_config(config, given)
 
 
 def validate(config: dict[str, Any]) -> None:
