@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(
-    workflow.current_basedir.get_path_or_uri(secret_free=False)
-).parent  # of this workflow, a module of another too
+# Of this workflow, whether it is called itself or is a module of another.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
 SCRIPTS = os.path.relpath(ROOT / "scripts")
 sys.path.insert(0, str(ROOT / "scripts"))
 # The library beside this Snakefile, where plugins of an environment that another checkout installed brought that one's.

@@ -26,7 +26,7 @@ rule simulate:
         mem_mb=1000,
         runtime=10,
     params:
-        output=SIMULATED,
+        output=lambda wildcards, output: str(Path(output[0]).parent),
         arguments=simulation_arguments(),
     shell:
         "python {resources.scripts:q}/simulate.py {input.problems:q} --rubric {input.rubric:q} --script {input.phrases:q}"
