@@ -8,9 +8,9 @@ import small
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pedalign.benchmarks import commands, comparison, workloads
+from pedalign.benchmarks import commands, workloads
 from pedalign.benchmarks.commands import waits
-from pedalign.benchmarks.comparison import OURS, Comparison, Way, benchmark_report, measure
+from pedalign.benchmarks.comparison import OURS, Comparison, Way, benchmark_report, machine, measure
 from pedalign.benchmarks.workloads import Data, Size, WorkloadSettings, alignment, finetuning, generation
 from pedalign.core.config import runs
 from pedalign.data.conversations import formatted_rows
@@ -32,7 +32,7 @@ SETTINGS = WorkloadSettings(
 
 def test_the_ways_take_turns_and_ratios_are_those_of_a_round(monkeypatch):
     times, calls = iter([0, 8, 10, 12, 20, 24, 30, 31]), []
-    monkeypatch.setattr(comparison.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr("pedalign.benchmarks.comparison.time.perf_counter", lambda: next(times))
 
     def way(name: str) -> Way:
         return Way(name, lambda: partial(calls.append, name))
@@ -114,7 +114,7 @@ def test_every_way_of_training_trains_and_begins_anew_each_time(subject, data, p
         benchmark_report(
             {
                 "size": "quick",
-                "machine": comparison.machine(),
+                "machine": machine(),
                 "comparisons": [{"name": "x", "model": "small", **found}],
             }
         )
@@ -160,7 +160,7 @@ def test_waits_are_told_of_plans_and_of_every_stage(monkeypatch, root):
     rules = "".join(path.read_text() for path in (root / "rules").glob("*.smk"))
     assert all(f"rule {name}:" in rules and (root / f"scripts/{name}.py").is_file() for name in commands.STAGES)
     monkeypatch.setattr(commands, "STAGES", ("split",))
-    found = {"size": "quick", "machine": comparison.machine(), "comparisons": [], "waits": waits(1, silently)}
+    found = {"size": "quick", "machine": machine(), "comparisons": [], "waits": waits(1, silently)}
     assert found["waits"]["snakemake -n, 500 runs"]["median"] > found["waits"]["snakemake -n"]["median"] > 0
     for name in ("snakemake -n", "snakemake -n, 500 runs", "scripts/split.py"):
         assert any(line.startswith(f"| `{name}` | ") for line in benchmark_report(found))
