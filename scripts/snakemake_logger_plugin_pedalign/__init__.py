@@ -84,9 +84,10 @@ class Lines(DefaultFormatter):
         return f"{self._time()}{name} {how} ({self.done} of {self.total})"
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
-        """What the job itself said stands above, and in its log."""
+        """What the job itself said stands above, and in its log; `rule_msg` is what Slurm said of it."""
         name = " ".join([msg["rule_name"], *msg["output"][:1]])
         told = f"{self._time()}{name} failed; its log: {', '.join(msg['log']) or 'none'}"
+        told += f"\n    {msg['rule_msg']}" if msg["rule_msg"] else ""
         aux = "".join(f"\n    {key}: {value}" for key, value in msg["aux"].items())
         return "\n".join([told + aux, *self._logs(msg)])
 
