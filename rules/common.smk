@@ -12,8 +12,8 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
 SCRIPTS = os.path.relpath(ROOT / "scripts")
 sys.path.insert(0, str(ROOT / "scripts"))
 # The library beside this Snakefile, where plugins of an environment that another checkout installed brought that one's.
-for name in [name for name in sys.modules if name.partition(".")[0] == "pedalign"]:
-    if not (sys.modules[name].__file__ or "").startswith(str(ROOT)):
+if "pedalign" in sys.modules and Path(sys.modules["pedalign"].__file__).parents[1] != ROOT / "scripts":
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pedalign"]:
         del sys.modules[name]
 
 from pedalign.core.artifacts import read_csv, read_json
@@ -34,7 +34,8 @@ from pedalign.core.errors import UserError
 from pedalign.models.length_limits import LengthSettings, expect_lengths_fit
 from pedalign.cluster.gpu_locks import visible_devices
 from pedalign.core.progress import TERMINAL
-from pedalign.core.provenance import accept, check_recorded, checkpoint_state
+from pedalign.core.checkpoint_folders import checkpoint_state
+from pedalign.core.provenance import accept, check_recorded
 from pedalign.data.sources.published import PUBLISHED, check_published
 from pedalign.cluster.resources import check_machine, gpu_count, runtime
 from pedalign.generation.vllm_environment import vllm_python

@@ -16,8 +16,9 @@ from typing import Any
 import jinja2
 
 from pedalign.core.artifacts import read_json, write_text
+from pedalign.core.checkpoint_folders import CARD
 from pedalign.core.errors import argument_parser, run
-from pedalign.core.provenance import CARD, read_record, record, verified
+from pedalign.core.provenance import read_record, record, verified
 from pedalign.data.rubric import Rubric, load_rubric
 from pedalign.models.transformers4 import which_transformers
 from pedalign.reporting.card_metadata import metadata

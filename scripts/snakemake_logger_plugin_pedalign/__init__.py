@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from snakemake.logging import ColorizingTextHandler, DefaultFormatter, get_event
+from snakemake.logging import ColorizingTextHandler, DefaultFormatter, get_event, show_logs
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -89,13 +89,7 @@ class Lines(DefaultFormatter):
         told = f"{self._time()}{name} failed; its log: {', '.join(msg['log']) or 'none'}"
         told += f"\n    {msg['rule_msg']}" if msg["rule_msg"] else ""
         aux = "".join(f"\n    {key}: {value}" for key, value in msg["aux"].items())
-        return "\n".join([told + aux, *self._logs(msg)])
-
-    def _logs(self, msg: dict[str, Any]) -> list[str]:
-        if not (self.show_failed_logs and msg["log"]):
-            return []
-        whole = super().format_job_error(msg)
-        return whole[whole.find("Logfile ") :].splitlines()
+        return "\n".join([told + aux, *(show_logs(msg["log"]) if self.show_failed_logs else ())])
 
     def _time(self) -> str:
         return "" if self.dry_run else time.strftime("%H:%M:%S ")

@@ -174,6 +174,33 @@ def test_modules_that_cannot_change_a_result_are_there_and_do_not_count(root) ->
     assert {"progress", "errors", "trackers"} <= everything
 
 
+# What the code of stages imports from the modules above. Nothing of it goes into an artifact, save what tells of the
+# artifact itself: its record, a checkpoint's manifest, the versions and the commit at the report's foot.
+WITHOUT_INFLUENCE = {
+    "core.errors": {"UserError", "argument_parser", "nearest", "run"},
+    "core.progress": {"Progress", "download_bar"},
+    "core.time_spent": {"begin"},
+    "core.provenance": {
+        *("folder_hashes", "git_commit", "read_record", "record", "verified", "versions", "write_manifest"),
+    },
+    "core.code_digest": {"digest"},  # training states of other code are not gone on with
+    "core.schema": {"check"},
+    "training.trackers": {"trackers"},
+    "generation.vllm_environment": {"vllm_python"},
+}
+STAGES = ("base", "audit", "adopt", "finetune", "respond", "gather", "pair", "reference", "optimize", "score")
+STAGES += ("perplexity", "compare", "split", "simulate", "summarize", "card", "report")
+
+
+def test_from_a_module_that_does_not_count_comes_nothing_that_could_change_an_artifact(root) -> None:
+    for stage in STAGES:
+        for path in imported_files(root / f"scripts/{stage}.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").removeprefix("pedalign.") in NO_INFLUENCE:
+                    allowed = WITHOUT_INFLUENCE[node.module.removeprefix("pedalign.")]
+                    assert {alias.name for alias in node.names} <= allowed, f"{path.name} imports from {node.module}"
+
+
 def commented(text: str) -> str:
     lines = (f"{line}  # one more" if line.strip() == "pass" or line == ")" else line for line in text.splitlines())
     return "\n".join(["# a new first line", *lines, "", "# the end"]) + "\n"

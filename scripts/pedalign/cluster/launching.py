@@ -33,6 +33,7 @@ _KEPT_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
+_NO_WARNING = {"DS_ACCELERATOR": "cpu"}  # of DeepSpeed, that it found no GPU
 # Batches are of like length, so nearly each has a length of its own, and cuDNN's attention, PyTorch's first choice on
 # Hopper and Blackwell, makes a plan for each new one (steps on an H200: 0.7 s at first, 0.14 s as lengths came again).
 _ANY_LENGTH = {"TORCH_CUDNN_SDPA_DEPRIORITIZED": "1"}
@@ -79,10 +80,8 @@ def command(script: Sequence[str], processes: int, settings: dict[str, Any], thr
 def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
     """What the script is told beside its arguments: its GPUs, and what suits them or, without one, the CPU; and to be
     silent on what PyTorch deprecates in its own code, of which each of several processes tells hundreds of times."""
-    suiting = _ANY_LENGTH if devices else _KEPT_MEMORY
+    suiting = _ANY_LENGTH if devices else {**_KEPT_MEMORY, **_NO_WARNING}
     told = {**suiting, **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
-    if not devices:
-        told["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed warns that it found no GPU
     if processes > 1:
         quiet = "ignore::FutureWarning:torch.distributed.c10d_logger"
         told["PYTHONWARNINGS"] = ",".join(filter(None, [told.get("PYTHONWARNINGS"), quiet]))

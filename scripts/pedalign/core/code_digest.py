@@ -16,6 +16,7 @@ from typing import Any
 LIBRARY = "pedalign"
 
 # Modules that cannot change what an artifact holds, and why. Their code does not count, nor what they alone import.
+# tests/unit/test_code_digest.py lists what the code of stages may import from them.
 NO_INFLUENCE = {
     "core.errors": "says what is wrong with the input, and ends the stage",
     "core.progress": "shows how far a stage is",
@@ -23,9 +24,7 @@ NO_INFLUENCE = {
     "core.provenance": "writes the records beside artifacts, and refuses inputs that are not as they were made",
     "core.code_digest": "decides what reruns",
     "core.staleness": "says why something reruns",
-    "data.formats": "says what a file looks like that is refused",
     "core.schema": "says what is wrong with a settings file or a rubric, and ends the stage",
-    "core.processes": "ends the processes of a training",
     "training.trackers": "writes curves to look at, beside the checkpoint",
     "generation.vllm_environment": "says where vLLM is installed",
 }
@@ -71,8 +70,8 @@ def changed(then: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def _counts(path: Path) -> bool:
-    inside = path.parts[len(path.parts) - path.parts[::-1].index(LIBRARY) :] if LIBRARY in path.parts else ()
-    return ".".join(inside).removesuffix(".py") not in NO_INFLUENCE and module(path).digest != _NOTHING
+    name = path.as_posix().removesuffix(".py").rpartition(f"/{LIBRARY}/")[2].replace("/", ".")
+    return name not in NO_INFLUENCE and module(path).digest != _NOTHING
 
 
 def imported_files(script: Path, all_of_them: bool = False) -> list[Path]:

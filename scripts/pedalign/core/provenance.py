@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pedalign.core.artifacts import read_json, sha256, write_json
+from pedalign.core.checkpoint_folders import CARD, hub_commit
 from pedalign.core.code_digest import changed, code
 from pedalign.core.errors import UserError
 
@@ -28,11 +28,6 @@ PACKAGES = (
     *("numpy", "scikit-learn"),
 )
 Hashes = dict[str, str]  # path → sha256
-# What transformers reads; some repositories have the weights once more, as consolidated.safetensors.
-WEIGHTS = "model*.safetensors"
-# What transformers loads of a checkpoint's folder.
-CHECKPOINT_FILES = ("*.json", WEIGHTS, "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt")
-CARD = "README.md"  # of a checkpoint: written once it is measured
 _LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
 
 
@@ -82,27 +77,6 @@ def verified(*inputs: str | Path) -> Hashes:
         else:
             found[str(path)] = ""
     return found
-
-
-def checkpoint_files(folder: Path) -> list[Path]:
-    """The files of a folder that transformers loads."""
-    found = {file for kind in CHECKPOINT_FILES for file in folder.glob(kind) if file.is_file()}
-    return sorted(file for file in found if not file.name.startswith("."))
-
-
-@functools.cache
-def checkpoint_state(source: str) -> dict[str, str]:
-    """File → what tells whether it is another than before, of those that transformers loads of a checkpoint's folder:
-    the sha256, of weights size and time of change. Empty for a hub id."""
-    state = {}
-    for file in checkpoint_files(Path(source)):
-        if file.suffix == ".safetensors":
-            found = file.stat()
-            changed = datetime.fromtimestamp(found.st_mtime, UTC).isoformat()
-            state[file.name] = f"{found.st_size} bytes of {changed}"
-        else:
-            state[file.name] = sha256(file)[:16]
-    return state
 
 
 def check_recorded(*files: str | Path) -> None:
@@ -228,24 +202,6 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def hub_commit(model: str) -> str:
-    """The commit of a model of the hub that was loaded last, by the local cache (huggingface_hub's, which the data
-    stages do not have)."""
-    ref = _hub_folder(model) / "refs" / "main"
-    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else "unknown"
-
-
-def model_folder(model: str) -> Path:
-    """The files of a model that is a folder, or was loaded from the hub."""
-    return Path(model) if Path(model).is_dir() else _hub_folder(model) / "snapshots" / hub_commit(model)
-
-
-def _hub_folder(model: str) -> Path:
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
-    return cache / f"models--{model.replace('/', '--')}"
-
-
 def versions() -> dict[str, str]:
     """Python's, and those of the packages that have a say in results, as far as they are installed."""
     return {"python": ".".join(map(str, sys.version_info[:3])), **dict(_versions())}
@@ -259,6 +215,7 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
+@functools.cache
 def git_commit() -> str | None:
     """The commit of the workflow's checkout, with "-dirty" where it has uncommitted changes."""
     try:

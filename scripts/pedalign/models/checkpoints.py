@@ -20,9 +20,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from pedalign.core.checkpoint_folders import CARD, CHECKPOINT_FILES, WEIGHTS, checkpoint_files
 from pedalign.core.errors import UserError, nearest
 from pedalign.core.progress import download_bar
-from pedalign.core.provenance import CARD, CHECKPOINT_FILES, WEIGHTS, checkpoint_files
 from pedalign.data.conversations import Conversation
 from pedalign.models.prompt_format import Renderer, load_template
 from pedalign.models.transformers4 import add_names_of_4

@@ -18,8 +18,8 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
 
+from pedalign.core.checkpoint_folders import WEIGHTS
 from pedalign.core.errors import UserError
-from pedalign.core.provenance import WEIGHTS
 
 _TIMEOUT = 5.0  # seconds that the hub gets
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "sentencepiece.bpe.model")

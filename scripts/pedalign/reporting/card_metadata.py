@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from pedalign.core.artifacts import parse_yaml, read_text
+from pedalign.core.checkpoint_folders import CARD, model_folder
 from pedalign.core.errors import UserError
-from pedalign.core.provenance import CARD, model_folder
 from pedalign.data.rubric import Rubric
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
