@@ -24,22 +24,21 @@ def read_settings(kind: type[T], given: str) -> T:
 
     Raises UserError where keys are missing or unknown.
     """
+    names = ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+    remedy = f"give a YAML or JSON file, or one JSON object, with these keys: {names}"
     try:
-        return kind(**settings_values(given))
+        return kind(**settings_values(given, remedy))
     except TypeError as error:
-        names = ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
-        raise UserError(f"--settings: {error}", f"give a file, or one JSON object, with these keys: {names}") from None
+        raise UserError(f"--settings: {error}", remedy) from None
 
 
-def settings_values(given: str) -> dict[str, Any]:
+def settings_values(given: str, remedy: str = "give a YAML or JSON file, or one JSON object") -> dict[str, Any]:
     """The names and values of a JSON object, or of a YAML or JSON file. Raises UserError where there are none."""
     if given.lstrip().startswith(("{", "[")):
         try:
             values = json.loads(given)
         except ValueError as error:
-            raise UserError(
-                f"--settings: {error}", "give the path of a YAML or JSON file, or one JSON object"
-            ) from None
+            raise UserError(f"--settings: {error}", remedy) from None
     else:
         values = (read_json if given.endswith(".json") else read_yaml)(Path(given))
         for name, text in _numbers_as_text(values):
