@@ -7,67 +7,37 @@ if os.path.exists("config.yaml"):
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/sft.smk"
-include: "rules/preferences.smk"
-include: "rules/alignment.smk"
-include: "rules/evaluation.smk"
+include: "rules/generate.smk"
+include: "rules/pair.smk"
+include: "rules/align.smk"
+include: "rules/score.smk"
 include: "rules/report.smk"
 include: "rules/preflight.smk"
 include: "rules/benchmark.smk"
 
 
 rule all:
-    """Everything that `runs:` in config.yaml asks for, and the summary table."""
+    """Everything that `runs:` in config.yaml asks for, the report and its charts. `--until sft` stops behind a stage."""
     default_target: True
     input:
-        artifacts(),
-        f"{RESULTS}/charts",
+        PLAN.artifacts(),
+        PATHS.charts,
 
 
 rule published_datasets:
     """The paper's conversation files, downloaded and checked bit for bit (source: published)."""
     input:
-        published_files,
-
-
-rule splits:
-    """The SFT, DPO and test splits."""
-    input:
-        SPLIT_FILES,
-
-
-rule sft:
-    """The fine-tuned tutors of all runs."""
-    input:
-        expand(f"{RESULTS}/{{model}}/sft/checkpoint.json", model=MODELS),
-
-
-rule preferences:
-    """The preference datasets of all runs."""
-    input:
-        expand(f"{RESULTS}/{{model}}/preferences.json", model=ALIGNED_HERE),
-
-
-rule align:
-    """The aligned tutors of all runs."""
-    input:
-        [f"{RESULTS}/{model}/{policy}/checkpoint.json" for model, policy in RUNS],
-
-
-rule evaluate:
-    """The metrics of all tutors, and each aligned tutor against its fine-tuned one."""
-    input:
-        [f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
-        [f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
+        lambda _: PLAN.published_files(),
 
 
 onstart:
-    check_before_start()
+    told(calls.check_before_start)(workflow, plan, job_settings, STOP, SUBMITTED)
 
 
 onsuccess:
-    print_summary()
+    calls.show_results(workflow, plan)
 
 
 onerror:
     STOP.end_if_stopped()
-    repeat_problems()
+    calls.repeat_problems(workflow, plan)

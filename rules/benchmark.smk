@@ -1,34 +1,35 @@
 # The model that is measured with, where there is no GPU: the first of the runs.
-MEASURED = MODELS[0]
+MEASURED = SimpleNamespace(model=PLAN.models[0])
+MEASURED_PATHS = PATHS.model(MEASURED.model)
 
 
 rule benchmark:
     """Our ways of generating and training against what people do today (--config benchmark=full: larger)."""
     input:
-        base_inputs(Wildcards(fromdict={"model": MEASURED})),
-        conversations=f"{RESULTS}/data/{DATASET}-sft.json",
-        rows=f"{RESULTS}/data/{DATASET}-test_formatted.json",
-        tutor=f"{RESULTS}/{MEASURED}/sft/checkpoint.json",
-        checkpoint=ancient(f"{RESULTS}/{MEASURED}/sft/checkpoint"),
-        preferences=f"{RESULTS}/{MEASURED}/preferences.json",
-        rubric=RUBRIC,
+        base_inputs(MEASURED),
+        conversations=PATHS.split("sft"),
+        rows=PATHS.formatted("test"),
+        tutor=MEASURED_PATHS.sft.manifest,
+        checkpoint=ancient(MEASURED_PATHS.sft.checkpoint),
+        preferences=MEASURED_PATHS.preferences,
+        rubric=PLAN.rubric,
     output:
-        f"{RESULTS}/benchmark.json",
+        PATHS.comparison_of_speed,
     log:
-        f"{RESULTS}/logs/benchmark.log",
+        PATHS.log(PATHS.comparison_of_speed),
     conda:
         "../envs/training.yaml"
-    threads: lambda _: benchmark_settings(MEASURED)[0]
+    threads: lambda _: PLAN.resource("sft", "threads")(MEASURED)
     resources:
         scripts=SCRIPTS,
-        gpu=lambda _: gpus("generation")(Wildcards(fromdict={"model": MEASURED})),
+        gpu=lambda _: PLAN.gpus("generate")(MEASURED),
         nodes=1,
         mem_mb=16000,
         runtime=480,
     params:
-        code=code("benchmark"),
-        base=lambda _: base_model(Wildcards(fromdict={"model": MEASURED})),
-        settings=lambda _: benchmark_settings(MEASURED)[1],
+        code=PLAN.code("benchmark"),
+        base=lambda _: PLAN.base_model(MEASURED),
+        settings=lambda _: SETTINGS.benchmark(MEASURED),
     shell:
         "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
         " {resources.scripts:q}/benchmark.py --conversations {input.conversations:q} --rows {input.rows:q}"

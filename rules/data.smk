@@ -7,17 +7,17 @@ rule simulate:
     """Simulated conversation files, where they are missing."""
     input:
         # ancient: the files are part of the repository; a changed bank or script does not replace them.
-        problems=ancient(beside(config["simulation"]["problems"])),
-        rubric=ancient(RUBRIC),
-        phrases=ancient(beside("datasets/simulation.yaml")),
+        problems=ancient(PLAN.beside(CONFIG.simulation.problems)),
+        rubric=ancient(PLAN.rubric),
+        phrases=ancient(PLAN.beside("datasets/simulation.yaml")),
     output:
         expand(
-            f"{SIMULATED}/{{{{dataset}}}}-dataset-{{number}}.json",
-            number=range(1, config["simulation"]["files"] + 1),
+            f"{PLAN.simulated}/{{{{dataset}}}}-dataset-{{number}}.json",
+            number=range(1, CONFIG.simulation.files + 1),
         ),
-        f"{SIMULATED}/{{dataset}}-dataset-ppl.json",
+        f"{PLAN.simulated}/{{dataset}}-dataset-ppl.json",
     log:
-        f"{RESULTS}/logs/simulate-{{dataset}}.log",
+        f"{PATHS.logs}/simulate-{{dataset}}.log",
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -27,7 +27,7 @@ rule simulate:
         runtime=10,
     params:
         output=lambda wildcards, output: str(Path(output[0]).parent),
-        arguments=simulation_arguments(),
+        arguments=PLAN.simulation_arguments(),
     shell:
         "python {resources.scripts:q}/simulate.py {input.problems:q} --rubric {input.rubric:q} --script {input.phrases:q}"
         " --dataset {wildcards.dataset:q} --output {params.output:q} {params.arguments} 2>&1 | tee {log:q}"
@@ -39,7 +39,7 @@ rule download:
         # update: a file that is there is checked and left as it is.
         update("datasets/published/{name}.json"),
     log:
-        f"{RESULTS}/logs/download-{{name}}.log",
+        f"{PATHS.logs}/download-{{name}}.log",
     wildcard_constraints:
         name="bio-dataset-([123]|ppl)",
     conda:
@@ -50,7 +50,7 @@ rule download:
         mem_mb=500,
         runtime=60,
     params:
-        url=config["published_url"],
+        url=CONFIG.published_url,
     shell:
         "python {resources.scripts:q}/download.py {output:q} --url {params.url:q} 2>&1 | tee {log:q}"
 
@@ -58,16 +58,16 @@ rule download:
 rule split:
     """Draw the splits, clean the replies, report cuts and leaks."""
     input:
-        files=conversation_files(),
-        rubric=RUBRIC,
+        files=PLAN.conversation_files(),
+        rubric=PLAN.rubric,
     output:
-        SPLIT_FILES,
-        expand(f"{RESULTS}/data/{DATASET}-{{split}}_formatted.json", split=["dpo", "test"]),
-        f"{RESULTS}/data/splits.json",
+        PLAN.split_files(),
+        [PATHS.formatted(split) for split in SPLITS[1:]],
+        PATHS.splits_report,
     log:
-        f"{RESULTS}/logs/data/splits.log",
+        PATHS.log(PATHS.splits_report),
     benchmark:
-        f"{RESULTS}/benchmarks/data/splits.tsv"
+        PATHS.benchmark(PATHS.splits_report)
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -76,11 +76,11 @@ rule split:
         mem_mb=2000,
         runtime=30,
     params:
-        code=code("split"),
+        code=PLAN.code("split"),
         output=lambda wildcards, output: str(Path(output[0]).parent),
-        settings=settings(**config["splits"], seed=config["seed"], paper_rules=config["paper_rules"]),
-        dataset=DATASET,
-        published=PUBLISHED_FLAG,
+        settings=SETTINGS.split(),
+        dataset=CONFIG.dataset,
+        published=PLAN.published_flag,
     shell:
         "python {resources.scripts:q}/split.py {input.files:q} --rubric {input.rubric:q} --dataset {params.dataset:q} {params.published}"
         " --output {params.output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -6,9 +6,9 @@ localrules:
 rule preflight:
     """Check in seconds, before anything starts, what the runs need against what there is."""
     input:
-        rubric=RUBRIC,
+        rubric=PLAN.rubric,
     log:
-        f"{RESULTS}/logs/preflight.log",
+        f"{PATHS.logs}/preflight.log",
     retries: 0
     conda:
         "../envs/training.yaml"
@@ -18,21 +18,8 @@ rule preflight:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=lambda wildcards: settings(
-            results=RESULTS,
-            here=machine() is not None,
-            status_command=status_command(),
-            models={name: config["models"][name] for name in MODELS},
-            runs=RUNS,
-            jobs={name: stage_requests(name) for name in MODELS},
-            data_job=request("split"),
-            data={
-                "files": conversation_files(),
-                "perplexity": source_file("ppl") if has_perplexity_pairs() else None,
-                "splits": {**config["splits"], "seed": config["seed"], "paper_rules": config["paper_rules"]},
-            },
-            lengths={name: limits(name) for name in MODELS},
-            seed=config["seed"],
+        settings=lambda wildcards: SETTINGS.preflight(
+            functools.partial(calls.request, workflow), machine() is not None, calls.status_command(workflow)
         ),
     shell:
         "python {resources.scripts:q}/preflight.py --rubric {input.rubric:q} --settings {params.settings:q} 2>&1 | tee {log:q}"

@@ -9,21 +9,18 @@ localrules:
 rule card:
     """A tutor's model card, README.md; in its checkpoint's folder too, for the hub."""
     input:
-        manifest=f"{RESULTS}/{{model}}/{{policy}}/checkpoint.json",
-        checkpoint=ancient(f"{RESULTS}/{{model}}/{{policy}}/checkpoint"),
-        metrics=f"{RESULTS}/{{model}}/{{policy}}/test/metrics.json",
-        comparison=comparison_of,
-        perplexity=perplexity_of,
-        before=perplexity_before,
-        audit=audit_of,
-        splits=f"{RESULTS}/data/splits.json",
-        rubric=RUBRIC,
+        manifest=TUTOR.manifest,
+        checkpoint=ancient(TUTOR.checkpoint),
+        metrics=TUTOR.metrics,
+        more=lambda wildcards: list(PLAN.card_inputs(wildcards).values()),
+        splits=PATHS.splits_report,
+        rubric=PLAN.rubric,
     output:
-        f"{RESULTS}/{{model}}/{{policy}}/README.md",
+        TUTOR.card,
     log:
-        f"{RESULTS}/logs/{{model}}/{{policy}}/card.log",
+        PATHS.log(TUTOR.card),
     benchmark:
-        f"{RESULTS}/benchmarks/{{model}}/{{policy}}/card.tsv"
+        PATHS.benchmark(TUTOR.card)
     conda:
         "../envs/training.yaml"
     threads: 1
@@ -32,14 +29,12 @@ rule card:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code("card", "pedalign/reporting/card.md"),
-        dataset=DATASET,
-        source=config["source"],
-        origin=origin,
-        valid_format=config["checks"]["valid_format"],
-        more=lambda wildcards, input: [
-            f"--{name}={input[name]}" for name in ("comparison", "perplexity", "before", "audit") if input.get(name)
-        ],
+        code=PLAN.code("card", "pedalign/reporting/card.md"),
+        dataset=CONFIG.dataset,
+        source=CONFIG.source,
+        origin=PLAN.origin,
+        valid_format=CONFIG.checks.valid_format,
+        more=lambda wildcards: [f"--{name}={path}" for name, path in PLAN.card_inputs(wildcards).items()],
     shell:
         "python {resources.scripts:q}/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"
         " --rubric {input.rubric:q} --dataset {params.dataset:q} --source {params.source:q}"
@@ -50,19 +45,19 @@ rule card:
 rule summarize:
     """All runs in one table."""
     input:
-        metrics=[f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
-        comparisons=[f"{RESULTS}/{model}/{policy}/test/comparison.json" for model, policy in RUNS],
-        perplexities=perplexity_artifacts(),
-        manifests=[f"{RESULTS}/{tutor}/checkpoint.json" for tutor in TUTORS],
-        audits=audits(),
-        splits=f"{RESULTS}/data/splits.json",
-        rubric=RUBRIC,
+        metrics=[tutor.metrics for tutor in PLAN.tutor_paths()],
+        comparisons=[tutor.comparison for tutor in PLAN.aligned_paths()],
+        perplexities=PLAN.perplexities(),
+        manifests=[tutor.manifest for tutor in PLAN.tutor_paths()],
+        audits=PLAN.audits(),
+        splits=PATHS.splits_report,
+        rubric=PLAN.rubric,
     output:
-        report(f"{RESULTS}/summary.csv", category="Results", labels={"table": "all runs"}),
+        report(PATHS.summary, category="Results", labels={"table": "all runs"}),
     log:
-        f"{RESULTS}/logs/summary.log",
+        PATHS.log(PATHS.summary),
     benchmark:
-        f"{RESULTS}/benchmarks/summary.tsv"
+        PATHS.benchmark(PATHS.summary)
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -71,9 +66,9 @@ rule summarize:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code("summarize"),
-        dataset=DATASET,
-        valid_format=config["checks"]["valid_format"],
+        code=PLAN.code("summarize"),
+        dataset=CONFIG.dataset,
+        valid_format=CONFIG.checks.valid_format,
     shell:
         "python {resources.scripts:q}/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
         " --perplexities {input.perplexities:q} --manifests {input.manifests:q} --audits {input.audits:q}"
@@ -84,29 +79,29 @@ rule summarize:
 rule report:
     """The page to look at: whether alignment helped, where, and what the tutors say now."""
     input:
-        summary=f"{RESULTS}/summary.csv",
-        splits=f"{RESULTS}/data/splits.json",
-        rows=f"{RESULTS}/data/{DATASET}-test_formatted.json",
-        metrics=[f"{RESULTS}/{tutor}/test/metrics.json" for tutor in TUTORS],
-        responses=[f"{RESULTS}/{tutor}/test/responses.csv" for tutor in TUTORS],
-        perplexities=perplexity_artifacts(),
-        manifests=[f"{RESULTS}/{tutor}/checkpoint.json" for tutor in TUTORS],
-        audits=audits(),
-        counts=[f"{RESULTS}/{model}/preferences_counts.json" for model in ALIGNED_HERE],
-        rubric=RUBRIC,
+        summary=PATHS.summary,
+        splits=PATHS.splits_report,
+        rows=PATHS.formatted("test"),
+        metrics=[tutor.metrics for tutor in PLAN.tutor_paths()],
+        responses=[tutor.responses() for tutor in PLAN.tutor_paths()],
+        perplexities=PLAN.perplexities(),
+        manifests=[tutor.manifest for tutor in PLAN.tutor_paths()],
+        audits=PLAN.audits(),
+        counts=[found.preferences_counts for found in PLAN.model_paths(PLAN.aligned_here)],
+        rubric=PLAN.rubric,
     output:
-        page=report(f"{RESULTS}/report.html", category="Results", labels={"table": "the report page"}),
+        page=report(PATHS.report, category="Results", labels={"table": "the report page"}),
         charts=report(
-            directory(f"{RESULTS}/charts"),
+            directory(PATHS.charts),
             patterns=["{section}/{chart}.svg", "{section}/{chart}.csv"],
             category="Charts and tables",
             subcategory="{section}",
             labels={"chart": "{chart}"},
         ),
     log:
-        f"{RESULTS}/logs/report.log",
+        PATHS.log(PATHS.report),
     benchmark:
-        f"{RESULTS}/benchmarks/report.tsv"
+        PATHS.benchmark(PATHS.report)
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -115,12 +110,12 @@ rule report:
         mem_mb=2000,
         runtime=30,
     params:
-        code=code("report", "pedalign/reporting/report.html", "pedalign/reporting/report.js"),
-        dataset=DATASET,
+        code=PLAN.code("report", "pedalign/reporting/report.html", "pedalign/reporting/report.js"),
+        dataset=CONFIG.dataset,
         results=lambda wildcards, output: str(Path(output[0]).parent),
-        tutors=TUTORS,
-        first_turn="true" if config["evaluation"]["first_turn"] else "false",
-        config=shown_settings(),
+        tutors=PLAN.tutors,
+        first_turn="true" if CONFIG.score.first_turn else "false",
+        config=SETTINGS.report(),
     shell:
         "python {resources.scripts:q}/report.py {params.results:q} --dataset {params.dataset:q} --rubric {input.rubric:q}"
         " --tutors {params.tutors:q} --first-turn {params.first_turn} --config {params.config:q} --output {output.page:q}"
@@ -130,10 +125,10 @@ rule report:
 rule provenance:
     """What every artifact was made from (data, settings, code, versions), printed and verified."""
     input:
-        summary=f"{RESULTS}/summary.csv",
-        artifacts=artifacts(),
+        summary=PATHS.summary,
+        artifacts=PLAN.artifacts(),
     log:
-        f"{RESULTS}/logs/provenance.log",
+        f"{PATHS.logs}/provenance.log",
     retries: 0
     conda:
         "../envs/training.yaml"

@@ -1,15 +1,15 @@
 rule base:
     """A base model from scratch, its tokenizer trained on the SFT split alone."""
     input:
-        conversations=f"{RESULTS}/data/{DATASET}-sft.json",
-        rubric=RUBRIC,
+        conversations=PATHS.split("sft"),
+        rubric=PLAN.rubric,
     output:
-        model=directory(f"{RESULTS}/{{model}}/base"),
-        manifest=f"{RESULTS}/{{model}}/base.json",
+        model=directory(MODEL.base),
+        manifest=MODEL.base_manifest,
     log:
-        f"{RESULTS}/logs/{{model}}/base.log",
+        PATHS.log(MODEL.base_manifest),
     benchmark:
-        f"{RESULTS}/benchmarks/{{model}}/base.tsv"
+        PATHS.benchmark(MODEL.base_manifest)
     conda:
         "../envs/training.yaml"
     threads: 1
@@ -18,8 +18,8 @@ rule base:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code("base"),
-        settings=lambda wildcards: settings(**rendering(wildcards), **architecture(wildcards), seed=config["seed"]),
+        code=PLAN.code("base"),
+        settings=SETTINGS.base,
     shell:
         "python {resources.scripts:q}/base.py {input.conversations:q} --rubric {input.rubric:q} --output {output.model:q}"
         " --manifest {output.manifest:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -29,14 +29,14 @@ rule audit:
     """Count the tokens of all splits; stop before training if a text is longer than the model or its settings allow."""
     input:
         base_inputs,
-        splits=SPLIT_FILES,
-        rubric=RUBRIC,
+        splits=PLAN.split_files(),
+        rubric=PLAN.rubric,
     output:
-        f"{RESULTS}/{{model}}/sft/audit.json",
+        MODEL.audit,
     log:
-        f"{RESULTS}/logs/{{model}}/sft/audit.log",
+        PATHS.log(MODEL.audit),
     benchmark:
-        f"{RESULTS}/benchmarks/{{model}}/sft/audit.tsv"
+        PATHS.benchmark(MODEL.audit)
     conda:
         "../envs/training.yaml"
     threads: 1
@@ -44,12 +44,12 @@ rule audit:
         scripts=SCRIPTS,
         mem_mb=2000,
         runtime=30,
-        limits=lambda wildcards: settings(**limits(wildcards.model)),
+        limits=lambda wildcards: as_text(**SETTINGS.limits(wildcards.model)),
     params:
-        code=code("audit"),
-        settings=lambda wildcards: settings(**rendering(wildcards)),
-        model=base_model,
-        state=state_of(lambda wildcards: entry(wildcards).get("path")),
+        code=PLAN.code("audit"),
+        settings=SETTINGS.audit,
+        model=PLAN.base_model,
+        state=PLAN.base_state,
     shell:
         "python {resources.scripts:q}/audit.py {input.splits:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --limits {resources.limits:q} --output {output:q} --settings {params.settings:q} 2>&1 | tee {log:q}"
@@ -58,14 +58,14 @@ rule audit:
 rule adopt:
     """A tutor that was trained elsewhere: `sft:` or `aligned:` of a model's entry names its checkpoint."""
     output:
-        checkpoint=directory(f"{RESULTS}/{{tutor}}/checkpoint"),
-        manifest=f"{RESULTS}/{{tutor}}/checkpoint.json",
+        checkpoint=directory(PATHS.tutor("{tutor}").checkpoint),
+        manifest=PATHS.tutor("{tutor}").manifest,
     log:
-        f"{RESULTS}/logs/{{tutor}}/checkpoint.log",
+        PATHS.log(PATHS.tutor("{tutor}").manifest),
     benchmark:
-        f"{RESULTS}/benchmarks/{{tutor}}/checkpoint.tsv"
+        PATHS.benchmark(PATHS.tutor("{tutor}").manifest)
     wildcard_constraints:
-        tutor="|".join(map(re.escape, ADOPTED)) or "(?!)",
+        tutor=PLAN.adopted_tutors(),
     conda:
         "../envs/training.yaml"
     threads: 1
@@ -74,57 +74,53 @@ rule adopt:
         mem_mb=4000,
         runtime=120,
     params:
-        code=code("adopt"),
-        source=adopted_source,
-        state=state_of(adopted_source),
+        code=PLAN.code("adopt"),
+        source=PLAN.adopted_source,
+        state=PLAN.adopted_state,
     shell:
         "python {resources.scripts:q}/adopt.py {params.source:q} --output {output.checkpoint:q} --manifest {output.manifest:q}"
         " 2>&1 | tee {log:q}"
 
 
-rule finetune:
+rule sft:
     """Supervised fine-tuning on the tutor's turns."""
     input:
         base_inputs,
-        conversations=f"{RESULTS}/data/{DATASET}-sft.json",
-        audit=f"{RESULTS}/{{model}}/sft/audit.json",
-        rubric=RUBRIC,
+        conversations=PATHS.split("sft"),
+        audit=MODEL.audit,
+        rubric=PLAN.rubric,
     output:
-        checkpoint=directory(f"{RESULTS}/{{model}}/sft/checkpoint"),
-        manifest=f"{RESULTS}/{{model}}/sft/checkpoint.json",
+        checkpoint=directory(MODEL.sft.checkpoint),
+        manifest=MODEL.sft.manifest,
     log:
-        f"{RESULTS}/logs/{{model}}/sft/checkpoint.log",
+        PATHS.log(MODEL.sft.manifest),
     benchmark:
-        f"{RESULTS}/benchmarks/{{model}}/sft/checkpoint.tsv"
+        PATHS.benchmark(MODEL.sft.manifest)
     conda:
         "../envs/training.yaml"
-    threads: resource("sft", "threads")
+    threads: PLAN.resource("sft", "threads")
     resources:
         scripts=SCRIPTS,
-        gpu=gpus("sft"),
-        nodes=nodes("sft"),
-        mpi=mpi("sft"),
-        tasks=tasks("sft"),
-        mem_mb=resource("sft", "mem_mb"),
-        runtime=minutes("sft"),
-        save_minutes=config["training_state"]["minutes"],
-        save_steps=config["training_state"]["steps"],
-        trackers=",".join(config["trackers"]) or "none",
-        unlearned=config["checks"]["unlearned"],
-        engine=lambda wildcards: entry(wildcards)["generation"].get("engine", "auto"),
+        gpu=PLAN.gpus("sft"),
+        nodes=PLAN.nodes("sft"),
+        mpi=PLAN.mpi("sft"),
+        tasks=PLAN.tasks("sft"),
+        mem_mb=PLAN.resource("sft", "mem_mb"),
+        runtime=PLAN.minutes("sft"),
+        save_minutes=CONFIG.training_state.minutes,
+        save_steps=CONFIG.training_state.steps,
+        trackers=",".join(CONFIG.trackers) or "none",
+        unlearned=CONFIG.checks.unlearned,
+        engine=lambda wildcards: PLAN.entry(wildcards.model).generate.engine,
     params:
-        code=code("finetune"),
-        settings=lambda wildcards: settings(
-            rendering=rendering(wildcards),
-            training=training(wildcards, "sft", config["seed"]),
-            **adapter(wildcards),
-        ),
-        tensorboard=f"{RESULTS}/logs/tensorboard/{{model}}/sft",
-        model=base_model,
-        state=state_of(lambda wildcards: entry(wildcards).get("path")),
+        code=PLAN.code("sft"),
+        settings=SETTINGS.sft,
+        tensorboard=PATHS.tensorboard("{model}", "sft"),
+        model=PLAN.base_model,
+        state=PLAN.base_state,
     shell:
         "exec python {resources.scripts:q}/launch.py --gpu {resources.gpu} --nodes {resources.nodes} --threads {threads} --log {log:q} --"
-        " {resources.scripts:q}/finetune.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
+        " {resources.scripts:q}/sft.py {input.conversations:q} --model {params.model:q} --rubric {input.rubric:q}"
         " --output {output.checkpoint:q} --manifest {output.manifest:q} --settings {params.settings:q}"
         " --save-minutes {resources.save_minutes} --save-steps {resources.save_steps}"
         " --trackers {resources.trackers} --tensorboard {params.tensorboard:q}"

@@ -1,12 +1,12 @@
 """A stage as the scripts of today do it: what `snakemake benchmark` holds a whole run against.
 
-finetune pads every dialogue to the maximum length, respond answers a prompt at a time, optimize (DPO) holds a second
+sft pads every dialogue to the maximum length, generate answers a prompt at a time, align (DPO) holds a second
 model as reference and pads every pair to the longest.
 
 Reads   what the stage's own script does, by its arguments
 Writes  the same artifact as that
 
-    python scripts/baseline.py respond results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint ...
+    python scripts/baseline.py generate results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint ...
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import respond as respond_stage
+import generate as generate_stage
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pedalign.benchmarks import baselines
@@ -28,10 +28,11 @@ from pedalign.generation.common import Completion, GenerationSettings, History
 from pedalign.generation.engines import Engine
 from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from pedalign.models.prompt_format import Renderer, renderer
-from pedalign.training.loop import StageSettings, add_training_arguments, finetuning_rows
+from pedalign.training.settings import StageSettings, add_training_arguments
+from pedalign.training.sft import sft_rows
 
 
-def respond(
+def generate(
     model: PreTrainedModel, histories: Sequence[History], end_id: int, settings: GenerationSettings, *_: object
 ) -> list[list[Completion]]:
     answers = []
@@ -44,18 +45,18 @@ def respond(
     return answers
 
 
-def finetune(
+def train_sft(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     rendering: Renderer,
     data: Path,
     settings: StageSettings,
 ) -> float:
-    rows = finetuning_rows(rendering, split_conversations(data), settings.training.max_length)
-    return baselines.finetune_padded(model, tokenizer, rows, settings.training)
+    rows = sft_rows(rendering, split_conversations(data), settings.training.max_length)
+    return baselines.sft_padded(model, tokenizer, rows, settings.training)
 
 
-def optimize(
+def align(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     rendering: Renderer,
@@ -89,9 +90,9 @@ def train(method: Callable[..., float]) -> None:
 
 
 STAGES: dict[str, Callable[[], None]] = {
-    "finetune": partial(train, finetune),
-    "respond": partial(respond_stage.main, lambda *_: Engine("generate, a prompt at a time", respond)),
-    "optimize": partial(train, optimize),
+    "sft": partial(train, train_sft),
+    "generate": partial(generate_stage.main, lambda *_: Engine("generate, a prompt at a time", generate)),
+    "align": partial(train, align),
 }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from pedalign.benchmarks.commands import waits
 from pedalign.benchmarks.comparison import Comparison, benchmark_report, machine, measure
 from pedalign.benchmarks.whole_runs import whole_runs
-from pedalign.benchmarks.workloads import SIZES, Data, WorkloadSettings, alignment, finetuning, generation, subjects
+from pedalign.benchmarks.workloads import SIZES, Data, WorkloadSettings, alignment, generation, sft, subjects
 from pedalign.core.artifacts import read_json, write_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.settings import add_settings_argument, read_settings
@@ -52,7 +52,7 @@ def main() -> None:
     comparisons: dict[str, Callable[..., Comparison]] = {
         "generation, compact instruction": partial(generation, instruction="compact"),
         "generation, full instruction": partial(generation, instruction="full"),
-        "fine-tuning": finetuning,
+        "fine-tuning": sft,
         "alignment": alignment,
     }
     made = []

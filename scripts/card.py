@@ -18,6 +18,7 @@ import jinja2
 from pedalign.core.artifacts import read_json, write_text
 from pedalign.core.checkpoint_folders import CARD
 from pedalign.core.errors import argument_parser, run
+from pedalign.core.paths import tutor_of
 from pedalign.core.provenance import read_record, record, verified
 from pedalign.data.rubric import Rubric, load_rubric
 from pedalign.models.transformers4 import which_transformers
@@ -52,7 +53,7 @@ def main() -> None:
     comparison = read_json(args.comparison) if args.comparison else {}
     perplexity, before, audit = (read_json(path) if path else {} for path in (args.perplexity, args.before, args.audit))
     rubric, settings = load_rubric(args.rubric), manifest["settings"]
-    key = (args.output.parts[-3], args.output.parts[-2])
+    key = tutor_of(args.output)
     name, simulated = " ".join(key), bool(splits["simulated"])
     checkpoint = args.manifest.with_suffix("")
     tested = bool(comparison) and is_tested(comparison, args.valid_format)

@@ -7,7 +7,7 @@ the terminal reach the script as SIGTERM: a training saves its state and the lau
 Reads   nothing
 Writes  --log: what the script prints, beside printing it; how long it waited for GPUs, and how much memory it took
 
-    python scripts/launch.py --gpu 4 --nodes 1 --threads 16 --log finetune.log -- scripts/finetune.py ...
+    python scripts/launch.py --gpu 4 --nodes 1 --threads 16 --log sft.log -- scripts/sft.py ...
 """
 
 import argparse

@@ -22,6 +22,7 @@ import jinja2
 from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_csv, write_text
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.json_stream import read_records
+from pedalign.core.paths import Paths
 from pedalign.core.provenance import git_commit, record, verified, versions
 from pedalign.core.settings import settings_values
 from pedalign.data.responses import Responses
@@ -46,19 +47,20 @@ def main() -> None:
     parser.add_argument("--charts", type=Path, required=True, help="the folder for the charts")
     args = parser.parse_args()
 
-    results, rubric = args.results, load_rubric(args.rubric)
+    paths, rubric = Paths(str(args.results), args.dataset), load_rubric(args.rubric)
     keys: list[Key] = [(model, policy) for model, _, policy in (tutor.partition("/") for tutor in args.tutors)]
     models = list(dict.fromkeys(model for model, _ in keys))
-    split = results / "data" / f"{args.dataset}-test_formatted.json"
-    responses = {key: results.joinpath(*key, "test/responses.csv") for key in keys}
+    split = Path(paths.formatted("test"))
+    tutors = {key: paths.tutor("/".join(key)) for key in keys}
+    responses = {key: Path(tutor.responses()) for key, tutor in tutors.items()}
     files = {
-        "metrics": _there({key: results.joinpath(*key, "test/metrics.json") for key in keys}),
-        "perplexities": _there({key: results.joinpath(*key, "test/perplexity.json") for key in keys}),
-        "manifests": _there({key: results.joinpath(*key, "checkpoint.json") for key in keys}),
-        "audits": _there({model: results / model / "sft/audit.json" for model in models}),
-        "counts": _there({model: results / model / "preferences_counts.json" for model in models}),
+        "metrics": _there({key: tutor.metrics for key, tutor in tutors.items()}),
+        "perplexities": _there({key: tutor.perplexity for key, tutor in tutors.items()}),
+        "manifests": _there({key: tutor.manifest for key, tutor in tutors.items()}),
+        "audits": _there({model: paths.model(model).audit for model in models}),
+        "counts": _there({model: paths.model(model).preferences_counts for model in models}),
     }
-    summary, splits_file = results / "summary.csv", results / "data/splits.json"
+    summary, splits_file = Path(paths.summary), Path(paths.splits_report)
     read = [path for named in files.values() for path in named.values()]
     inputs = verified(summary, splits_file, split, args.rubric, *responses.values(), *read)
 
@@ -79,7 +81,7 @@ def main() -> None:
         report.perplexity(found["perplexities"]),
         report.trainings(found["manifests"]),
         report.data(splits, found["audits"], found["counts"], rubric, len(prompts), counted, first_turn),
-        report.costs(by_stage(spent(results)), memory(results)),
+        report.costs(by_stage(spent(paths)), memory(paths)),
     ]
     names = [" ".join(key) for key in keys]
     fields = [{"key": one.key, "name": one.name, "labels": one.labels} for one in rubric.label_fields]
@@ -121,8 +123,8 @@ def _file_name(title: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
 
 
-def _there(paths: dict[Any, Path]) -> dict[Any, Path]:
-    return {key: path for key, path in paths.items() if path.is_file()}
+def _there(paths: dict[Any, str]) -> dict[Any, Path]:
+    return {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 from pedalign.core.artifacts import read_json, write_csv
 from pedalign.core.errors import argument_parser, run
+from pedalign.core.paths import tutor_of
 from pedalign.core.provenance import record, verified
 from pedalign.data.rubric import load_rubric
 from pedalign.reporting.summary import Key, summary_rows, tutor_marks
@@ -42,16 +43,16 @@ def main() -> None:
     data = f"{args.dataset} (simulated)" if read_json(args.splits)["simulated"] else args.dataset
     metrics, comparisons, perplexities = map(_read, (args.metrics, args.comparisons, args.perplexities))
     rubric = load_rubric(args.rubric)
-    audits = {model: audit for (model, _), audit in _read(args.audits, above=3).items()}
-    marks = tutor_marks(metrics, _read(args.manifests, above=3), audits, rubric, args.valid_format)
+    audits = {model: audit for (model, _), audit in _read(args.audits).items()}
+    marks = tutor_marks(metrics, _read(args.manifests), audits, rubric, args.valid_format)
     header, rows = summary_rows(metrics, comparisons, perplexities, rubric, data, marks, args.valid_format)
     write_csv(args.output, header, rows)
     record([args.output], inputs, {"dataset": args.dataset, "valid_format": args.valid_format})
 
 
-def _read(paths: list[Path], above: int = 4) -> dict[Key, Any]:
-    """(model, policy) → the file's content; <model>/<policy>/test/<file> are the path's last parts, `above` of them."""
-    return {(path.parts[-above], path.parts[1 - above]): read_json(path) for path in paths}
+def _read(paths: list[Path]) -> dict[Key, Any]:
+    """(model, policy) → the file's content."""
+    return {tutor_of(path): read_json(path) for path in paths}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Writes  time.svg
 from pathlib import Path
 
 from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.core.paths import Paths
 from pedalign.reporting.timing import draw, in_words, spent
 
 
@@ -17,11 +18,12 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="the folder of all artifacts")
     args = parser.parse_args()
 
-    found = spent(args.results)
+    paths = Paths(str(args.results))
+    found = spent(paths)
     if not found:
-        raise UserError(f"{args.results}/benchmarks: no benchmark file of Snakemake there", "run the workflow first")
-    draw(found, args.results / "time.svg")
-    print(f"{args.results / 'time.svg'}: {in_words(found)}")
+        raise UserError(f"{paths.benchmarks}: no benchmark file of Snakemake there", "run the workflow first")
+    draw(found, Path(paths.time_chart))
+    print(f"{paths.time_chart}: {in_words(found)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pedalign.models.checkpoints import scratch_model, scratch_tokenizer
 from pedalign.models.log_probs import log_probabilities
 from pedalign.models.prompt_format import Renderer
 from pedalign.training.alignment import Pair
-from pedalign.training.loop import TrainingSettings
+from pedalign.training.settings import TrainingSettings
 
 ARCHITECTURE = {
     "model_type": "llama",

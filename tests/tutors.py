@@ -38,5 +38,5 @@ def _train(results: Path) -> None:
         checkpoint = results / "tiny" / policy / "checkpoint"
         told = json.dumps({"rendering": RENDERING, "training": asdict(settings(epochs=epochs))})
         made = ("--output", checkpoint, "--manifest", f"{checkpoint}.json", "--settings", told)
-        answer = script("finetune", results / "sft.json", "--model", results / "base", "--rubric", RUBRIC, *made)
+        answer = script("sft", results / "sft.json", "--model", results / "base", "--rubric", RUBRIC, *made)
         assert answer.returncode == 0, answer.stderr

@@ -60,7 +60,7 @@ class Call:
         named = [job for job in ours if job.get("Comment", "").split("_wildcards_")[0] == f"rule_{rule}"]
         return sorted(named, key=lambda job: int(job["JobId"]))
 
-    def running(self, rule: str = "finetune", saved: int = 40) -> dict[str, str]:
+    def running(self, rule: str = "sft", saved: int = 40) -> dict[str, str]:
         """The Slurm job of the rule, once it has saved the state of so many steps."""
 
         def states() -> list[int]:

@@ -34,14 +34,14 @@ def processes(checkout: Checkout) -> dict[int, list[bytes]]:
 
 
 def trainings(checkout: Checkout) -> list[int]:
-    return [process for process, argv in processes(checkout).items() if argv[1:2] == [b"scripts/finetune.py"]]
+    return [process for process, argv in processes(checkout).items() if argv[1:2] == [b"scripts/sft.py"]]
 
 
 def test_a_cancelled_training_is_submitted_again_and_goes_on(checkout, call: Start, idle: Cluster, undisturbed):
     running = call(checkout)
     idle.command("scancel", running.running()["JobId"])
     running.succeed()
-    first, second = running.jobs("finetune")
+    first, second = running.jobs("sft")
     assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
     assert f"Slurm job {first['JobId']} ended as CANCELLED: it was cancelled" in running.said
     assert "ended by SIGTERM after step" in Path(checkout.path, first["StdOut"]).read_text()
@@ -52,7 +52,7 @@ def test_a_requeued_training_keeps_its_job_and_goes_on(checkout, call: Start, id
     running = call(checkout)
     idle.command("scontrol", "requeue", running.running()["JobId"])
     running.succeed()
-    (job,) = running.jobs("finetune")
+    (job,) = running.jobs("sft")
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
     assert resumed(checkout) and weights(checkout) == undisturbed
 
@@ -61,14 +61,14 @@ def test_a_requeued_training_keeps_its_job_and_goes_on(checkout, call: Start, id
 def test_a_training_that_reaches_its_time_limit_saves_in_time_and_gets_more(checkout, call, undisturbed):
     """It stands still until it is warned (Slurm wakes what it signals): the shortest limit, a minute, is longer than
     the training takes. Slurm warns up to a minute early, which may end another of its jobs."""
-    signal_early = "finetune:slurm_extra='--open-mode=append --signal=TERM@20'"
+    signal_early = "sft:slurm_extra='--open-mode=append --signal=TERM@20'"
     (checkout.path / "limit.yaml").write_text("models: {tiny: {resources: {sft: {runtime: 1, max_runtime: 3}}}}")
     running = call(checkout, "--set-resources", signal_early, config=(*LONG, "limit.yaml"))
     running.running()
     (training,) = trainings(checkout)
     os.kill(training, signal.SIGSTOP)
     running.succeed()
-    *ended, last = running.jobs("finetune")
+    *ended, last = running.jobs("sft")
     limits = [job["TimeLimit"] for job in (*ended, last)]
     assert ended and limits == ["00:01:00", "00:02:00", "00:03:00"][: len(limits)]
     assert any("ended by SIGTERM after step" in Path(checkout.path, job["StdOut"]).read_text() for job in ended)
@@ -81,7 +81,7 @@ def test_a_training_whose_node_is_set_down_goes_on_elsewhere(checkout, call: Sta
     node = running.running()["NodeList"]
     idle.down(node)
     running.succeed()
-    (job,) = running.jobs("finetune")
+    (job,) = running.jobs("sft")
     assert job["JobState"] == "COMPLETED" and job["NodeList"] != node
     assert resumed(checkout) and weights(checkout) == undisturbed
 
@@ -98,7 +98,7 @@ def test_a_training_whose_node_is_lost_goes_on_elsewhere(checkout, call: Start, 
     running.succeed()
     os.kill(old, signal.SIGCONT)
     wait_for(lambda: not processes(checkout), "the lost job to end")
-    (job,) = running.jobs("finetune")
+    (job,) = running.jobs("sft")
     assert job["JobState"] == "COMPLETED" and job["NodeList"] != node
     assert weights(checkout) == undisturbed
 
@@ -107,9 +107,9 @@ def test_too_little_memory_is_said_by_name(checkout, call: Start):
     (checkout.path / "memory.yaml").write_text("models: {tiny: {resources: {sft: {mem_mb: 200}}}}")
     running = call(checkout, "--retries", "0", config=(*LONG, "memory.yaml"))
     assert running.finish() == 1
-    (job,) = running.jobs("finetune")
+    (job,) = running.jobs("sft")
     assert f"Slurm job {job['JobId']} ended as" in running.said and "raise mem_mb" in running.said
-    assert "finetune results/tiny/sft/checkpoint failed" in running.said and job["StdOut"] in running.said
+    assert "sft results/tiny/sft/checkpoint failed" in running.said and job["StdOut"] in running.said
 
 
 def test_a_full_disk_for_logs_does_not_end_a_training(checkout, call: Start, small_disk: Path, undisturbed):
@@ -139,9 +139,9 @@ def test_a_job_that_can_never_start_is_cancelled_and_named(checkout, call: Start
         idle.command("scontrol", "update", "partitionname=gpu", "maxtime=infinite")
     assert (
         "more time than the partition gives" in running.said
-        and "finetune results/tiny/sft/checkpoint failed" in running.said
+        and "sft results/tiny/sft/checkpoint failed" in running.said
     )
-    assert not any(job["JobState"] == "PENDING" for job in running.jobs("finetune"))
+    assert not any(job["JobState"] == "PENDING" for job in running.jobs("sft"))
 
 
 @pytest.mark.parametrize("meanwhile", ["runs", pytest.param("finishes", marks=pytest.mark.long)])
@@ -150,21 +150,21 @@ def test_a_killed_snakemake_takes_its_jobs_up_when_started_again(checkout, call:
     job = killed.running()
     killed.kill()
     if meanwhile == "finishes":
-        wait_for(lambda: killed.jobs("finetune")[0]["JobState"] == "COMPLETED", "the training to end", 120)
+        wait_for(lambda: killed.jobs("sft")[0]["JobState"] == "COMPLETED", "the training to end", 120)
     local = checkout.snakemake("--cores", "1", "--unlock", config=LONG[0])
     assert local.returncode == 0, local.stderr
     again = call(checkout)
     again.succeed()
-    assert [one["JobId"] for one in again.jobs("finetune")] == [job["JobId"]]
+    assert [one["JobId"] for one in again.jobs("sft")] == [job["JobId"]]
     assert f"Slurm job {job['JobId']} of an earlier call: taken up" in again.said
     assert weights(checkout) == undisturbed
     # All that decides when it is stale was booked: nothing to do, unless a setting changes.
     call(checkout).succeed()
-    assert len(again.jobs("finetune")) == 1
+    assert len(again.jobs("sft")) == 1
     (checkout.path / "other.yaml").write_text("models: {tiny: {sft: {learning_rate: 0.001}}}")
     plan = ["snakemake", "--profile", "slurm", "-n", "--configfile", *LONG, "other.yaml", "--", TUNED]
     answer = subprocess.run(plan, cwd=checkout.path, capture_output=True, text=True)
-    assert "1 job: finetune\n" in answer.stdout
+    assert "1 job: sft\n" in answer.stdout
 
 
 def test_what_an_earlier_call_submitted_with_other_settings_is_ended_and_not_taken_up(checkout, call: Start):
@@ -175,8 +175,8 @@ def test_what_an_earlier_call_submitted_with_other_settings_is_ended_and_not_tak
     (checkout.path / "other.yaml").write_text("models: {tiny: {sft: {epochs: 2}}}")
     again = call(checkout, config=(*LONG, "other.yaml"))
     again.succeed()
-    assert [one["JobState"] for one in again.jobs("finetune")] == ["CANCELLED", "COMPLETED"]
-    assert "taken up" not in again.said and job["JobId"] != again.jobs("finetune")[-1]["JobId"]
+    assert [one["JobState"] for one in again.jobs("sft")] == ["CANCELLED", "COMPLETED"]
+    assert "taken up" not in again.said and job["JobId"] != again.jobs("sft")[-1]["JobId"]
     manifest = json.loads((checkout.path / TUNED).read_text())
     assert manifest["settings"]["training"]["epochs"] == 2
 
@@ -217,5 +217,5 @@ def test_a_silent_slurm_ends_the_workflow_with_a_message_and_its_jobs_are_taken_
         own.daemons["slurmctld"].send_signal(signal.SIGCONT)
         again = Call(checkout, own)
         again.succeed()
-        assert len(again.jobs("finetune")) == 1
+        assert len(again.jobs("sft")) == 1
         assert weights(checkout) == undisturbed

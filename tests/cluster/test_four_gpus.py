@@ -27,7 +27,7 @@ ACCURACY = 0.02  # a reply in fifty may come out otherwise
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The same run on this machine, in one process."""
     checkout = fresh_checkout(tmp_path_factory.mktemp("alone") / "checkout")
-    one = "models: {tiny: {resources: {sft: {gpu: 0}, alignment: {gpu: 0}, generation: {gpu: 0}}}}"
+    one = "models: {tiny: {resources: {sft: {gpu: 0}, align: {gpu: 0}, generate: {gpu: 0}}}}"
     (checkout.path / "one.yaml").write_text(one)
     command = ["snakemake", "--cores", "2", "--configfile", *FOUR, "one.yaml"]
     answer = subprocess.run(command, cwd=checkout.path, capture_output=True, text=True)
@@ -49,7 +49,7 @@ def read(checkout: Checkout, path: str) -> dict:
 
 
 def test_trainings_got_four_gpus_on_one_node_and_generation_one(spread: Call):
-    for rule, gpus, jobs in (("finetune", 4, 1), ("optimize", 4, 1), ("respond", 1, 3), ("perplexity", 1, 2)):
+    for rule, gpus, jobs in (("sft", 4, 1), ("align", 4, 1), ("generate", 1, 3), ("perplexity", 1, 2)):
         found = spread.jobs(rule)
         assert len(found) == jobs
         for job in found:
@@ -59,7 +59,7 @@ def test_trainings_got_four_gpus_on_one_node_and_generation_one(spread: Call):
 
 
 def test_the_accounts_say_the_same(spread: Call, cluster: Cluster):
-    trained = [record for record in cluster.records() if record["JobID"] == spread.jobs("finetune")[0]["JobId"]]
+    trained = [record for record in cluster.records() if record["JobID"] == spread.jobs("sft")[0]["JobId"]]
     assert [record["State"] for record in trained] == ["COMPLETED"]
     assert "gres/gpu=4" in trained[0]["AllocTRES"] and "node=1" in trained[0]["AllocTRES"]
 
@@ -94,7 +94,7 @@ def test_in_a_sweep_two_trainings_run_side_by_side_and_never_two_on_one_nodes_gp
     (spread.checkout.path / "sweep.yaml").write_text(runs)
     running = Call(spread.checkout, cluster, config=(*FOUR, "sweep.yaml"), target="align")
     running.succeed(600)
-    jobs = [job for job in running.jobs("optimize") if "dpo-b0.1" not in job["Comment"]]
+    jobs = [job for job in running.jobs("align") if "dpo-b0.1" not in job["Comment"]]
     assert all("gres/gpu=4" in job["TRES"] for job in jobs)
     assert len({job["Comment"] for job in jobs if job["JobState"] == "COMPLETED"}) == 4
     together = [
@@ -104,7 +104,7 @@ def test_in_a_sweep_two_trainings_run_side_by_side_and_never_two_on_one_nodes_gp
         if one["StartTime"] < other["EndTime"] and other["StartTime"] < one["EndTime"]
     ]
     assert together and all(one["NodeList"] != other["NodeList"] for one, other in together)
-    assert "finetune results/" not in running.said
+    assert "sft results/" not in running.said
 
 
 @pytest.mark.long
@@ -114,7 +114,7 @@ def test_the_gpu_model_of_the_profile_is_asked_for_by_jobs_with_gpus_and_by_no_o
     profile.write_text(profile.read_text().replace("# - gpu_model=a100", "- gpu_model=a100"))
     running = call(checkout)
     running.succeed()
-    assert [job["TresPerJob"] for job in running.jobs("finetune")] == ["gres:gpu:a100:1"]
+    assert [job["TresPerJob"] for job in running.jobs("sft")] == ["gres:gpu:a100:1"]
     assert "gpu" not in running.jobs("split")[0]["TRES"]
 
 
@@ -127,7 +127,7 @@ def test_a_training_over_two_nodes_is_that_of_one(prepared: Checkout, tmp_path: 
         (checkout.path / "nodes.yaml").write_text(f"models: {{tiny: {{sft: {sft}, resources: {{sft: {resources}}}}}}}")
         running = call(checkout, config=(QUICK, "nodes.yaml"))
         running.succeed()
-        (job,) = running.jobs("finetune")
+        (job,) = running.jobs("sft")
         assert job["NumNodes"] == str(nodes) and "gres/gpu=2" in job["TRES"]
         manifest = read(checkout, "sft/checkpoint.json")
         assert manifest["processes"] == 2

@@ -21,16 +21,13 @@ def privately(checkout: Checkout, script: str) -> subprocess.CompletedProcess:
 
 
 # By the outputs that are taken away; the jobs of a rule are alike.
-TRAINING = ("base", "audit", "finetune", "respond", "reference", "optimize", "perplexity")
+TRAINING = ("base", "audit", "sft", "generate", "reference", "align", "perplexity")
 DATA = ("split", "pair", "score", "compare", "summarize", "card", "report")
 
 
 @pytest.mark.parametrize(
     "rule",
-    [
-        pytest.param(rule, marks=[] if rule in ("optimize", "score") else pytest.mark.long)
-        for rule in (*TRAINING, *DATA)
-    ],
+    [pytest.param(rule, marks=[] if rule in ("align", "score") else pytest.mark.long) for rule in (*TRAINING, *DATA)],
 )
 def test_a_stage_on_a_full_disk_says_so_and_goes_on_when_there_is_room(rule, finished_copy, whole, jobs):
     job = next(job for job in jobs if job.rule == rule)

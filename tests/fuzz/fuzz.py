@@ -33,7 +33,6 @@ SECONDS, MEGABYTES = 0.5, 1024  # of the processor and of memory that an input m
 
 with atheris.instrument_imports(include=["pedalign"]):
     sys.path.insert(0, str(ROOT / "scripts"))
-    from pedalign.core import config as configuration
     from pedalign.core.artifacts import write_records
     from pedalign.core.errors import UserError
     from pedalign.data import paper_rules
@@ -41,6 +40,9 @@ with atheris.instrument_imports(include=["pedalign"]):
     from pedalign.data.rubric import load_rubric
     from pedalign.data.sources import mathdial
     from pedalign.data.sources.problem_bank import read_problems
+    from pedalign.workflow.config import Config
+    from pedalign.workflow.policies import adopted, runs
+    from pedalign.workflow.section import read
 
 CLASS = load_rubric(ROOT / "datasets/rubrics/class.yaml")
 MATHDIAL = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")
@@ -116,9 +118,13 @@ def config(data: bytes) -> None:
             update_config(whole, changes)
         except RecursionError:  # of a mapping that holds itself: Snakemake's too
             return
-        configuration.validate(whole)
-        list(configuration.runs(whole))
-        configuration.adopted(whole)
+        checked = read(Config, whole, "config")
+        if (
+            math.prod(len(one) if isinstance(one, list) else 1 for run in whole["runs"] for one in run.values())
+            < 10_000
+        ):
+            runs(checked)
+        adopted(checked)
 
 
 def readable(error: UserError) -> None:
@@ -158,10 +164,10 @@ def seeds(target: str) -> list[bytes]:
             f'problems\n"{published}"\n',
         ],
         "config": [
-            "splits: {sft: 10, dpo: 4, test: 4}",
+            "split: {sft: 10, dpo: 4, test: 4}",
             "runs:\n  - {model: tiny, algorithm: [dpo, ipo], beta: [0.1, 1], seed: [1, 2]}",
             "models: {own: {path: org/name, sft: {epochs: 1}, template: mistral}}",
-            "preferences: {samples: 4, temperature: 1.0, reject: worst, balance: {field: action, most: 2}}",
+            "pair: {samples: 4, temperature: 1.0, reject: worst, balance: {field: action, most: 2}}",
             "results: results-own\nsource: own\nseed: 1",
         ],
     }

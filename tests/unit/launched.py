@@ -137,10 +137,10 @@ class Inputs:
             "training": asdict(small.settings(**plain | training)),
             "adapter": adapter,
         }
-        script = [ROOT / "scripts/finetune.py", self.folder / "sft.json"]
+        script = [ROOT / "scripts/sft.py", self.folder / "sft.json"]
         if algorithm != "sft":
             settings["alignment"] = {"algorithm": algorithm, "beta": 0.1, "label_noise": 0.1}
-            script = [ROOT / "scripts/optimize.py", self.folder / "preferences.json"]
+            script = [ROOT / "scripts/align.py", self.folder / "preferences.json"]
             script += ["--reference", self.folder / "reference.json"]
         script += ["--model", self.folder / "base", "--rubric", RUBRIC, "--settings", json.dumps(settings)]
         script += ["--output", checkpoint, "--manifest", f"{checkpoint}.json", "--save-minutes", "0", *saving]

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 from pedalign.models.adapters import AdapterSettings, load_with_adapter, merged
 from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.log_probs import log_probabilities
-from pedalign.training.alignment import AlignmentSettings, optimize
-from pedalign.training.loop import finetune
+from pedalign.training.algorithms import AlignmentSettings
+from pedalign.training.alignment import align
+from pedalign.training.sft import train_sft
 
 pytestmark = pytest.mark.slow
 
@@ -45,11 +46,11 @@ def test_only_the_targets_change_and_plain_transformers_loads_the_result(stage, 
     model = load_with_adapter(source, "float32", adapter())
     before = scores(model, renderer)
     if stage == "sft":
-        facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=2))
+        facts = train_sft(model, tokenizer, renderer, TALKS, settings(epochs=2))
     else:
         pairs = pairs_of(model, renderer, "Hm.", chosen="Well.")
         how = AlignmentSettings(stage, 0.1, 0.0)
-        facts = optimize(model, tokenizer, renderer, pairs, how, settings(epochs=2, warmup=0.0))
+        facts = align(model, tokenizer, renderer, pairs, how, settings(epochs=2, warmup=0.0))
     assert facts["history"][-1]["loss"] < facts["history"][0]["loss"]
     trained = scores(model, renderer)
     assert trained != pytest.approx(before, abs=1e-3)

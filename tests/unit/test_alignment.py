@@ -14,7 +14,8 @@ from pedalign.core.errors import UserError
 from pedalign.models.checkpoints import scratch_model
 from pedalign.models.log_probs import log_probabilities
 from pedalign.training import alignment
-from pedalign.training.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, read_pairs, spread
+from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
+from pedalign.training.alignment import Pair, align, read_pairs, spread
 from pedalign.training.shared_prompt import PromptOnce
 
 pytestmark = pytest.mark.slow
@@ -64,7 +65,7 @@ def test_every_algorithm_starts_at_its_closed_form_and_moves_the_margin_the_righ
     model, tokenizer, renderer = made
     given = pairs(model, renderer)
     before, start = copy.deepcopy(model), margin(model, renderer)
-    facts = optimize(model, tokenizer, renderer, given, algorithm(name), settings(learning_rate=1e-3, warmup=0.0))
+    facts = align(model, tokenizer, renderer, given, algorithm(name), settings(learning_rate=1e-3, warmup=0.0))
     assert facts["history"][0]["loss"] == pytest.approx(LOSS_AT_STEP_0[name], abs=1e-3)
     assert facts["history"][-1]["loss"] < facts["history"][0]["loss"]
     assert margin(model, renderer) > start + 0.5
@@ -82,7 +83,7 @@ def test_cdpo_is_the_weighted_loss_of_a_pair_as_given_and_turned_round(made, mon
         for pair in pairs(model, renderer)
     ]
     whole = settings(epochs=1, global_batch_size=16, device_batch_size=16)
-    facts = optimize(model, tokenizer, renderer, moved, algorithm("cdpo", label_noise=0.3), whole)
+    facts = align(model, tokenizer, renderer, moved, algorithm("cdpo", label_noise=0.3), whole)
     logit = BETA * (-3 - 4)
     expected = -0.7 * math.log(1 / (1 + math.exp(-logit))) - 0.3 * math.log(1 / (1 + math.exp(logit)))
     assert facts["history"][0]["loss"] == pytest.approx(expected, abs=1e-3)
@@ -93,7 +94,7 @@ def test_the_losses_are_those_of_a_reference_model_held_in_memory(name, made, mo
     model, tokenizer, renderer = made
     twin, reference = copy.deepcopy(model), copy.deepcopy(model)
     given = pairs(model, renderer)
-    facts = optimize(model, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+    facts = align(model, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
 
     def with_a_model(base, config):
         class Trainer(base):
@@ -121,7 +122,7 @@ def test_the_losses_are_those_of_a_reference_model_held_in_memory(name, made, mo
     monkeypatch.setattr(alignment, "KTOConfig", keeping(KTOConfig))
     monkeypatch.setattr(alignment, "_RenderedDPOTrainer", with_a_model(alignment._RenderedDPOTrainer, DPOConfig))
     monkeypatch.setattr(alignment, "_RenderedKTOTrainer", with_a_model(alignment._RenderedKTOTrainer, KTOConfig))
-    other = optimize(twin, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+    other = align(twin, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
     losses, others = ([step["loss"] for step in one["history"]] for one in (facts, other))
     assert losses == pytest.approx(others, rel=1e-4, abs=1e-6)
     assert len(set(losses)) > 1
@@ -151,9 +152,9 @@ def test_a_prompt_that_is_computed_once_trains_as_one_that_is_computed_for_each_
             super().__init__(counting)
 
     monkeypatch.setattr(alignment, "PromptOnce", Counted)
-    once = optimize(model, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+    once = align(model, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
     monkeypatch.setattr(alignment, "PromptOnce", lambda model: model)
-    twice = optimize(twin, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
+    twice = align(twin, tokenizer, renderer, given, algorithm(name), settings(epochs=2, learning_rate=1e-3))
     assert seen and all(rows == 4 for rows, _ in seen)  # a row for each pair
     for one, other in zip(once["history"], twice["history"], strict=True):
         assert {"loss", "grad_norm", "logps/chosen", "logps/rejected", "rewards/margins"} <= set(one) == set(other)
@@ -186,9 +187,9 @@ def test_prompts_with_many_replies_are_spread_too():
 def test_too_few_prompts_for_ktos_batches_are_refused(made):
     model, tokenizer, renderer = made
     with pytest.raises(UserError, match="3 prompts are too few for batches of 4"):
-        optimize(model, tokenizer, renderer, pairs(model, renderer)[:3], algorithm("kto"), settings())
+        align(model, tokenizer, renderer, pairs(model, renderer)[:3], algorithm("kto"), settings())
     with pytest.raises(UserError, match="device_batch_size is 1"):
-        optimize(model, tokenizer, renderer, pairs(model, renderer), algorithm("kto"), settings(device_batch_size=1))
+        align(model, tokenizer, renderer, pairs(model, renderer), algorithm("kto"), settings(device_batch_size=1))
 
 
 def test_pairs_that_do_not_fit_are_refused_before_training_with_the_longest(made, refused):
@@ -199,7 +200,7 @@ def test_pairs_that_do_not_fit_are_refused_before_training_with_the_longest(made
     longest = len(renderer.encode(given[5].prompt)[0]) + len(renderer.reply_ids(reply))
     place = "conversation 'the longest', turn 2"
     with refused(f"longest: {longest}", place, f"set the model's max_length to {longest}"):
-        optimize(model, tokenizer, renderer, given, algorithm("dpo"), settings(max_length=8))
+        align(model, tokenizer, renderer, given, algorithm("dpo"), settings(max_length=8))
 
 
 def test_log_probabilities_do_not_depend_on_the_batch_and_are_transformers_loss(made):
@@ -224,8 +225,8 @@ def test_a_policy_that_does_not_start_as_the_reference_is_refused_before_trainin
         model.lm_head.weight *= 0.9  # as a logit scale that one of the two leaves out
     for name in ALGORITHMS:
         with refused("before the first step", "reference.json has", "LlamaForCausalLM would start wrong"):
-            optimize(model, tokenizer, renderer, given, algorithm(name), settings())
-    optimize(before, tokenizer, renderer, given, algorithm("dpo"), settings(epochs=1))
+            align(model, tokenizer, renderer, given, algorithm(name), settings())
+    align(before, tokenizer, renderer, given, algorithm("dpo"), settings(epochs=1))
 
 
 def test_rounding_to_bfloat16_is_no_reason_to_refuse_an_alignment(made):
@@ -234,7 +235,7 @@ def test_rounding_to_bfloat16_is_no_reason_to_refuse_an_alignment(made):
     for weights in model.parameters():
         weights.data *= 4  # a model that is as sure as a trained one
     given = pairs(model.to(torch.bfloat16), renderer)
-    facts = optimize(model.float(), tokenizer, renderer, given, algorithm("dpo"), settings(epochs=1, dtype="bfloat16"))
+    facts = align(model.float(), tokenizer, renderer, given, algorithm("dpo"), settings(epochs=1, dtype="bfloat16"))
     assert (facts["log_probabilities"], facts["prompt_computed_once"]) == ("fused", True)
     assert facts["history"][0]["loss"] == pytest.approx(math.log(2), abs=0.1)
 
@@ -246,7 +247,7 @@ def test_dropout_that_is_no_module_is_switched_off_in_alignment(made, gradient_c
     drops = {"dropout": 0.5, "attention_dropout": 0.5, "layerdrop": 0.5, "word_embed_proj_dim": 32}
     opt = scratch_model({"model_type": "opt", **sizes, **drops}, tokenizer, seed=1)
     how = settings(epochs=1, gradient_checkpointing=gradient_checkpointing)
-    facts = optimize(opt, tokenizer, renderer, pairs(opt, renderer), algorithm("dpo"), how)
+    facts = align(opt, tokenizer, renderer, pairs(opt, renderer), algorithm("dpo"), how)
     assert facts["history"][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert opt.config.dropout == 0.5  # as it is saved
 

@@ -14,8 +14,9 @@ from pedalign.models.checkpoints import scratch_model, scratch_tokenizer
 from pedalign.models.length_limits import LengthSettings, cut_off_replies, expect_lengths_fit, length_warnings
 from pedalign.models.limits import ModelLimits
 from pedalign.models.prompt_format import Renderer
-from pedalign.training import loop
 from pedalign.training.audit import audit
+from pedalign.training.settings import TrainingSettings
+from pedalign.training.sft import train_sft, truncated
 
 REPLIES = ('{"Move": "focus", "Tutorbot": "Look."}', '{"Move": "telling", "Tutorbot": "A number."}')
 ARCHITECTURE = {
@@ -48,10 +49,10 @@ def renderer() -> Renderer:
     return Renderer(scratch_tokenizer(TALKS, "tutor", "Teach.", 400), "tutor", "Teach.")
 
 
-def settings(**changed: object) -> loop.TrainingSettings:
+def settings(**changed: object) -> TrainingSettings:
     values = {"epochs": 1, "learning_rate": 1e-2, "scheduler": "constant", "warmup": 0.0, "weight_decay": 0.0}
     batch = {"global_batch_size": 4, "device_batch_size": 2, "max_length": 128, "gradient_checkpointing": False}
-    return loop.TrainingSettings(**{**values, **batch, "dtype": "float32", "seed": 1, **changed})
+    return TrainingSettings(**{**values, **batch, "dtype": "float32", "seed": 1, **changed})
 
 
 def audited(
@@ -82,8 +83,8 @@ def test_a_conversation_that_would_be_cut_stops_the_run_or_is_listed(renderer, r
     reply = len(renderer.reply_ids(REPLIES[1]))
     cut = settings(max_length=tokens - reply + 2)
     found = {"id": "long", "tokens": tokens, "trained_tokens_lost": reply - 2}
-    assert loop.truncated(renderer, [*TALKS, LONG], cut) == [found]
-    assert loop.truncated(renderer, [*TALKS, LONG], settings(max_length=None)) == []
+    assert truncated(renderer, [*TALKS, LONG], cut) == [found]
+    assert truncated(renderer, [*TALKS, LONG], settings(max_length=None)) == []
 
 
 def test_a_pair_of_the_dpo_split_that_may_be_too_long_is_refused_before_any_training(renderer, refused) -> None:
@@ -205,9 +206,9 @@ def test_the_loss_is_on_the_replies_and_their_end_tokens_alone(renderer, monkeyp
             batches.append((inputs["input_ids"].clone(), inputs["labels"].clone()))
             return super().compute_loss(model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(loop, "SFTTrainer", Watched)
+    monkeypatch.setattr("pedalign.training.sft.SFTTrainer", Watched)
     model = scratch_model(ARCHITECTURE, renderer.tokenizer, 1)
-    loop.finetune(model, renderer.tokenizer, renderer, TALKS, settings())
+    train_sft(model, renderer.tokenizer, renderer, TALKS, settings())
     rows = [row for ids, labels in batches for row in zip(ids.tolist(), labels.tolist(), strict=True)]
     assert len(rows) == len(TALKS)
     for ids, labels in rows:
@@ -220,7 +221,7 @@ def test_the_loss_is_on_the_replies_and_their_end_tokens_alone(renderer, monkeyp
 def test_a_conversation_whose_replies_are_all_cut_off_is_left_out_or_refused(renderer) -> None:
     model = scratch_model(ARCHITECTURE, renderer.tokenizer, 1)
     try:
-        facts = loop.finetune(model, renderer.tokenizer, renderer, [*TALKS, LONG], settings())
+        facts = train_sft(model, renderer.tokenizer, renderer, [*TALKS, LONG], settings())
     except UserError as error:
         assert "max_length" in str(error)
     else:

@@ -11,10 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pedalign.benchmarks import commands, workloads
 from pedalign.benchmarks.commands import waits
 from pedalign.benchmarks.comparison import OURS, Comparison, Way, benchmark_report, machine, measure
-from pedalign.benchmarks.workloads import Data, Size, WorkloadSettings, alignment, finetuning, generation
-from pedalign.core.config import runs
+from pedalign.benchmarks.workloads import Data, Size, WorkloadSettings, alignment, generation, sft
 from pedalign.data.conversations import formatted_rows
 from pedalign.models.checkpoints import load_model, save_checkpoint
+from pedalign.workflow.calls import read_config
+from pedalign.workflow.policies import runs
 
 TRAINING = {**vars(small.settings(global_batch_size=4, device_batch_size=2)), "scheduler": "constant"}
 GENERATION = {"max_new_tokens": 12, "min_new_tokens": 0, "temperature": 0.0, "repetition_penalty": 1.0}
@@ -93,7 +94,7 @@ def test_the_ways_of_generating_give_the_same_replies_and_another_one_is_counted
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("prepare", "amount"), [(finetuning, "tokens"), (alignment, "pairs")])
+@pytest.mark.parametrize(("prepare", "amount"), [(sft, "tokens"), (alignment, "pairs")])
 def test_every_way_of_training_trains_and_begins_anew_each_time(subject, data, prepare, amount, monkeypatch):
     given = []
 
@@ -120,12 +121,12 @@ def test_every_way_of_training_trains_and_begins_anew_each_time(subject, data, p
         )
     )
     assert report.count(" times |") == 2
-    if prepare is finetuning:
+    if prepare is sft:
         assert math.isfinite(found["operations"]) and "of what a matrix product does here" in report.replace("\n", " ")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prepare", [generation, finetuning, alignment])
+@pytest.mark.parametrize("prepare", [generation, sft, alignment])
 def test_a_random_model_of_no_file_goes_every_way_as_well(subject, data, prepare, monkeypatch):
     shape = {**small.ARCHITECTURE, "vocab_size": len(subject.tokenizer)}
     monkeypatch.setattr(workloads, "RANDOM", {"small": shape})
@@ -156,7 +157,7 @@ def test_random_models_have_the_sizes_that_they_are_named_for():
 
 @pytest.mark.slow
 def test_waits_are_told_of_plans_and_of_every_stage(monkeypatch, root):
-    assert len(set(runs({"seed": 42, "runs": [commands.SWEEP]}))) == 500
+    assert len(set(runs(read_config({"runs": [commands.SWEEP]}, root / "config.yaml")))) == 500
     rules = "".join(path.read_text() for path in (root / "rules").glob("*.smk"))
     assert all(f"rule {name}:" in rules and (root / f"scripts/{name}.py").is_file() for name in commands.STAGES)
     monkeypatch.setattr(commands, "STAGES", ("split",))

@@ -52,7 +52,7 @@ def checkpoint(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     scoring = json.dumps({"first_turn": True, "resamples": 200, "seed": 1})
     test, common = own / "test", ("--rubric", RUBRIC)
     for name, *arguments in (
-        ("respond", results / "rows.json", "--model", own / "checkpoint", "--output", test / "responses.csv",
+        ("generate", results / "rows.json", "--model", own / "checkpoint", "--output", test / "responses.csv",
          "--settings", asking),
         ("score", results / "rows.json", test / "responses.csv", "--output", test / "metrics.json",
          "--settings", scoring),

@@ -164,12 +164,12 @@ def test_files_that_a_script_reads_count_by_their_bytes(tree) -> None:
 
 
 def test_modules_that_cannot_change_a_result_are_there_and_do_not_count(root) -> None:
-    script = root / "scripts/finetune.py"
+    script = root / "scripts/sft.py"
     for name in NO_INFLUENCE:
         assert (root / f"scripts/pedalign/{name.replace('.', '/')}.py").is_file()
     counted = {file.removesuffix(".py").removeprefix("pedalign/").replace("/", ".") for file in code(script)}
     assert not counted & set(NO_INFLUENCE)
-    assert {"training.loop", "models.prompt_format", "finetune"} <= counted and "evaluation.metrics" not in counted
+    assert {"training.loop", "models.prompt_format", "sft"} <= counted and "evaluation.metrics" not in counted
     everything = {path.stem for path in imported_files(script, all_of_them=True)}
     assert {"progress", "errors", "trackers"} <= everything
 
@@ -188,7 +188,7 @@ WITHOUT_INFLUENCE = {
     "training.trackers": {"trackers"},
     "generation.vllm_environment": {"vllm_python"},
 }
-STAGES = ("base", "audit", "adopt", "finetune", "respond", "gather", "pair", "reference", "optimize", "score")
+STAGES = ("base", "audit", "adopt", "sft", "generate", "gather", "pair", "reference", "align", "score")
 STAGES += ("perplexity", "compare", "split", "simulate", "summarize", "card", "report")
 
 

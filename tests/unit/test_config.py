@@ -2,14 +2,20 @@
 
 import copy
 import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
 
 import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pedalign.core.config import SCHEMA, Policy, algorithms, parse_policy, policy_name, validate
+from pedalign.training.algorithms import ALGORITHMS
+from pedalign.workflow.config import Config
+from pedalign.workflow.policies import Policy, parse_policy, policy_name, runs
+from pedalign.workflow.section import Section, read
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -25,57 +31,107 @@ def changed(path: str, value: object) -> dict:
     return config
 
 
-def property_names(schema: object) -> set[str]:
-    if not isinstance(schema, dict):
-        return set()
-    here = schema.get("properties", {})
-    return set(here).union(*(property_names(value) for value in [*schema.values(), *here.values()]))
+def sections(kind: object = Config) -> Iterator[type[Section]]:
+    """All that a config declares."""
+    if isinstance(kind, type) and issubclass(kind, Section):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from sections(field.annotation)
+    elif typing.get_origin(kind) is not None or isinstance(kind, UnionType):
+        for part in typing.get_args(kind):
+            yield from sections(part)
 
 
-def test_config_yaml_shows_every_key_that_the_schema_allows() -> None:
+def test_config_yaml_shows_every_name_that_is_declared_and_each_has_a_meaning() -> None:
     text = (ROOT / "config.yaml").read_text(encoding="utf-8")
-    names = property_names(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
-    assert {"dataset", "beta", "path", "runtime"} <= names
+    names = {name for section in sections() for name in section.model_fields}
+    assert {"dataset", "beta", "path", "runtime", "four_bit", "model_type"} <= names
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", text)] == []
+    for section in sections():
+        for name, field in section.model_fields.items():
+            own = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+            assert field.description or own, f"{section.__name__}.{name}"
+
+
+def test_a_value_that_is_left_out_is_the_one_that_config_yaml_shows() -> None:
+    """So a config that names its runs and models alone is the shipped one."""
+    short = {name: SHIPPED[name] for name in ("runs", "models")}
+    assert read(Config, short, "config") == read(Config, SHIPPED, "config")
 
 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("spilts", {}, ["top level", "'spilts'", "did you mean 'splits'"]),
+        ("spilt", {}, ["top level", "'spilt'", "did you mean 'split'"]),
+        ("splits", {}, ["top level", "'splits' has another name now", "write 'split'"]),
+        ("models.tiny.generation", {}, ["models.tiny: 'generation' has another name now", "write 'generate'"]),
         ("models.tiny.sft.epoch", 3, ["models.tiny.sft", "'epoch'", "did you mean 'epochs'"]),
-        ("splits.sft", "many", ["splits.sft", "'many'", "integer"]),
-        ("splits", None, ["splits", "None", "object"]),
-        ("splits.dpo", -1, ["splits.dpo", "-1", "minimum 1"]),
-        ("splits.dpo", 120.0, ["splits.dpo", "120.0"]),
+        ("split.sft", "many", ["split.sft", "'many'", "integer"]),
+        ("split", None, ["split", "None", "keys with values"]),
+        ("split.dpo", -1, ["split.dpo", "-1", "at least 1"]),
+        ("split.dpo", 120.0, ["split.dpo", "120.0"]),
         ("seed", 42.0, ["seed", "42.0"]),
+        ("seed", True, ["seed: is True (bool)", "integer"]),
         ("models.tiny.sft.learning_rate", float("nan"), ["models.tiny.sft.learning_rate", "nan"]),
-        ("simulation.malformed", 1, ["simulation.malformed", "exclusiveMaximum 1"]),
+        ("models.tiny.sft.learning_rate", "1e-5", ["models.tiny.sft.learning_rate: is '1e-5'", "1.0e-05"]),
+        ("simulation.malformed", 1, ["simulation.malformed: is 1", "less than 1"]),
         ("dataset", "a/b", ["dataset", "a/b"]),
-        ("runs", [], ["runs", "minItems 1"]),
-        ("runs", [{"model": "tinny", "algorithm": "dpo", "beta": 0.1}], ["runs[0]", "'tinny'", "did you mean 'tiny'"]),
+        ("dataset", "-a", ["dataset", "-a"]),
+        ("models", {"a b": {}}, ["models: the key 'a b' is not allowed", "use letters"]),
+        ("models", {}, ["models: is {}", "at least 1"]),
+        ("trackers", ["wandb", "wandb"], ["trackers: is ['wandb', 'wandb']", "once"]),
+        ("trackers", ["mlflow"], ["trackers[0]: is 'mlflow'", "tensorboard, wandb"]),
+        ("checks.trained_share", [0.5], ["checks.trained_share: is [0.5]", "at least 2"]),
+        ("runs", [], ["runs: is []", "list at least 1"]),
         ("runs", [{"model": "tiny", "algorithm": "dop", "beta": 0.1}], ["runs[0].algorithm", "did you mean 'dpo'"]),
-        ("runs", [{"model": "tiny", "algorithm": "dpo"}], ["runs[0]", "'beta' is missing"]),
+        ("runs", [{"model": "tiny", "algorithm": "dpo"}], ["runs[0]", "'beta' is missing", "the reference model"]),
+        ("runs", [{"model": "tiny", "algorithm": "dpo", "beta": [1, "x"]}], ["runs[0].beta[1]: is 'x'", "a number"]),
         ("models.tiny.template", "mistrl", ["models.tiny.template", "did you mean 'mistral'"]),
         ("models.tiny.path", "org/name", ["models.tiny", "'path'", "'init'"]),
+        ("models.mistral-7b.path", None, ["models.mistral-7b: has no model to start from", "'path'", "'init'"]),
+        ("models.tiny.sft", "", ["models.tiny.sft: is ''", "write a text"]),
+        ("models.tiny.sft", [1], ["models.tiny.sft: is [1] (list)", "keys with values"]),
+        ("models.tiny.align", None, ["models.tiny: key 'align' is missing"]),
+        ("models.tiny.resources.align", None, ["models.tiny.resources: key 'align' is missing"]),
+        ("models.tiny.resources.generate.gpu", 2, ["models.tiny.resources.generate.gpu: is 2", "'shards'"]),
+        ("models.tiny.resources.sft.gpu", "up to 0", ["models.tiny.resources.sft.gpu: is 'up to 0'", "'up to 4'"]),
+        ("models.tiny.generate.shards", 3, ["models.tiny.generate.shards: is 3", "max_batch_tokens a number"]),
+        ("models.tiny.max_length", 8, ["models.tiny.max_length: is 8", "at least 16"]),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_what_would_be_right(refused, path, value, words) -> None:
     with refused(*words):
-        validate(changed(path, value))
+        read(Config, changed(path, value), "config")
+
+
+def test_a_run_of_a_model_outside_the_catalogue_is_refused_with_the_nearest_name(refused) -> None:
+    config = read(Config, changed("runs", [{"model": "tinny", "algorithm": "dpo", "beta": 0.1}]), "config")
+    with refused("runs[0]", "'tinny'", "did you mean 'tiny'"):
+        runs(config)
+
+
+def test_numbers_stay_as_they_are_written() -> None:
+    """So that equal settings are equal texts, whoever reads them."""
+    config = read(Config, SHIPPED, "config")
+    for name, entry in SHIPPED["models"].items():
+        held = config.models[name].as_dict()
+        for stage in ("sft", "align"):
+            assert [(value, type(value)) for value in held[stage].values()] == [
+                (value, type(value)) for value in entry[stage].values()
+            ]
 
 
 @settings(deadline=None)
 @given(
-    algorithm=st.sampled_from(algorithms()),
+    algorithm=st.sampled_from(sorted(ALGORITHMS)),
     beta=st.floats(1e-7, 1e7) | st.integers(1, 10**7),
     seed=st.none() | st.integers(0, 2**32 - 1),
 )
 @example(algorithm="dpo", beta=0.00001, seed=None)
 @example(algorithm="dpo", beta=0.1234567, seed=3)
 def test_a_policys_name_says_exactly_what_its_run_says(algorithm, beta, seed) -> None:
-    run = {"algorithm": algorithm, "beta": beta} | ({} if seed is None else {"seed": seed})
-    assert parse_policy(policy_name(run, 42), 42) == Policy(algorithm, beta, 42 if seed is None else seed)
+    seed = 42 if seed is None else seed
+    assert parse_policy(policy_name(algorithm, beta, seed, 42), 42) == Policy(algorithm, beta, seed)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_the_environment_of_a_rule_holds_every_package_that_its_script_imports(r
 
 
 def test_every_package_that_a_record_names_is_in_an_environment() -> None:
-    assert {"finetune", "optimize", "base", "score"} <= set(ENVIRONMENTS)
+    assert {"sft", "align", "base", "score"} <= set(ENVIRONMENTS)
     assert set(PACKAGES) <= pinned("training") | pinned("data")
 
 

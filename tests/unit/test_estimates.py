@@ -53,7 +53,7 @@ def test_the_activations_of_the_longest_batch_come_on_top():
 
     checkpointed = 32 * 2 * 4096 * 4096 + 34 * 4096 * 4096 + 4 * 4096 * 32000
     assert above("sft") == checkpointed
-    assert above("alignment") == 4 * checkpointed  # two pairs at a time, of two replies each
+    assert above("align") == 4 * checkpointed  # two pairs at a time, of two replies each
     assert above("sft", gradient_checkpointing=False) == 32 * 34 * 4096 * 4096 + 4 * 4096 * 32000
     assert stage_memory(size, entry, "sft", 4).card() == 40
     assert stage_memory(size, entry, "sft", 1).card() == 141
@@ -83,11 +83,9 @@ def test_an_architecture_that_is_none_is_refused(refused):
 
 def test_answering_takes_weights_and_the_keys_and_values_of_histories_and_replies():
     entry, size = MODELS["mistral-7b"], model_size(MODELS["mistral-7b"], MISTRAL)
-    memory = stage_memory(size, entry, "generation", 1)
+    memory = stage_memory(size, entry, "generate", 1)
     assert memory.held == 2 * P + entry["max_length"] * size.cached * 2  # as many as fit: one conversation must
-    more = stage_memory(
-        size, {**entry, "generation": {**entry["generation"], "max_batch_tokens": 65536}}, "generation", 1
-    )
+    more = stage_memory(size, {**entry, "generate": {**entry["generate"], "max_batch_tokens": 65536}}, "generate", 1)
     assert more.held == 2 * P + 65536 * size.cached * 2
     assert memory.total < more.held < more.total < 40e9
 

@@ -24,8 +24,11 @@ from transformers import (
 from pedalign.data.rubric import load_rubric
 from pedalign.models.checkpoints import load_model, load_tokenizer
 from pedalign.models.prompt_format import renderer
-from pedalign.training.alignment import AlignmentSettings, optimize
-from pedalign.training.loop import StageSettings, finetune, train_and_save
+from pedalign.training.algorithms import AlignmentSettings
+from pedalign.training.alignment import align
+from pedalign.training.loop import train_and_save
+from pedalign.training.settings import StageSettings
+from pedalign.training.sft import train_sft
 
 ROOT = Path(__file__).parents[2]
 RUBRIC = ROOT / "datasets/rubrics/mathdial.yaml"
@@ -134,15 +137,15 @@ def test_a_model_goes_through_both_trainings_and_back_into_plain_transformers(fa
         saving = {"save_minutes": 0, "save_steps": 0, "unlearned": "mark", "trackers": "none", "tensorboard": None}
         return Namespace(model=source, rubric=RUBRIC, output=output, manifest=manifest, **saving)
 
-    script = ROOT / "scripts/finetune.py"
-    train = partial(finetune, conversations=TALKS, settings=stage.training)
+    script = ROOT / "scripts/sft.py"
+    train = partial(train_sft, conversations=TALKS, settings=stage.training)
     train_and_save(script, args("base", "sft"), stage, [], train)
     tutor = tmp_path / "sft"
     rendering = renderer(load_tokenizer(tutor), rubric=load_rubric(RUBRIC), **rendering_settings)
     pairs = pairs_of(load_model(tutor, "float32"), rendering, "hm")
     alignment = AlignmentSettings("dpo", 0.1, 0.0)
     aligning = replace(stage, training=settings(epochs=1, max_length=1024, device_batch_size=2))
-    train = partial(optimize, pairs=pairs, alignment=alignment, settings=aligning.training)
+    train = partial(align, pairs=pairs, alignment=alignment, settings=aligning.training)
     train_and_save(script, args("sft", "dpo"), aligning, [], train)
 
     with torch.no_grad():

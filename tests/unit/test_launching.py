@@ -23,7 +23,7 @@ from pedalign.core.processes import SAME_PRESS, accumulation
 
 TRAINING = {"global_batch_size": 16, "device_batch_size": 1, "dtype": "bfloat16"}
 ADAPTER = {"rank": 4}
-SCRIPT = ["scripts/finetune.py", "data.json", "--settings", "{}"]
+SCRIPT = ["scripts/sft.py", "data.json", "--settings", "{}"]
 HELLO = "import os, sys\nprint('to stdout', flush=True)\nprint('to stderr', file=sys.stderr)\n"
 # Like a training of several processes, without what it computes.
 RANK = """
@@ -371,7 +371,7 @@ warnings.warn("as the user wants it", UserWarning)
 
 
 def entry(gpu: int | str, **training) -> dict:
-    return {"resources": {"sft": {"gpu": gpu}, "generation": {"gpu": gpu}}, "sft": TRAINING | training}
+    return {"resources": {"sft": {"gpu": gpu}, "generate": {"gpu": gpu}}, "sft": TRAINING | training}
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_a_training_takes_the_gpus_that_its_batch_can_be_spread_over(asked, mach
 
 
 def test_answering_takes_any_number_of_gpus():
-    assert gpu_count(entry("up to 4"), "generation", 3) == 3
+    assert gpu_count(entry("up to 4"), "generate", 3) == 3
 
 
 @given(most=st.integers(1, 16), machine=st.integers(0, 16), size=st.integers(1, 64), device=st.integers(1, 4))
@@ -410,11 +410,11 @@ def test_no_larger_number_of_gpus_would_do(most, machine, size, device):
 
 
 def test_what_a_machine_does_not_have_is_refused_with_name_and_numbers(refused):
-    check_machine([("finetune", 4, 1), ("respond", 0, 1)], 4)
-    with refused("optimize asks for 5 GPUs, this machine has 4", "up to 5", "slurm"):
-        check_machine([("finetune", 4, 1), ("optimize", 5, 1)], 4)
-    with refused("finetune asks for 2 nodes", "'nodes'", "slurm"):
-        check_machine([("finetune", 4, 2)], 8)
+    check_machine([("sft", 4, 1), ("generate", 0, 1)], 4)
+    with refused("align asks for 5 GPUs, this machine has 4", "up to 5", "slurm"):
+        check_machine([("sft", 4, 1), ("align", 5, 1)], 4)
+    with refused("sft asks for 2 nodes", "'nodes'", "slurm"):
+        check_machine([("sft", 4, 2)], 8)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from pedalign.data.conversations import Conversation
 from pedalign.models.log_probs import log_probabilities
 from pedalign.models.prompt_format import Renderer
 from pedalign.training import alignment
-from pedalign.training.alignment import ALGORITHMS, AlignmentSettings, Pair, optimize, without_dropout
-from pedalign.training.loop import finetune, training_order
+from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
+from pedalign.training.alignment import Pair, align, without_dropout
+from pedalign.training.loop import training_order
+from pedalign.training.sft import train_sft
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +81,7 @@ def pairs(model, renderer: Renderer) -> list[Pair]:
 def ours(model, name: str) -> dict:
     tokenizer, renderer = words()
     given = pairs(model, renderer)
-    return optimize(model, tokenizer, renderer, given, AlignmentSettings(name, BETA, NOISE), THREE_STEPS)
+    return align(model, tokenizer, renderer, given, AlignmentSettings(name, BETA, NOISE), THREE_STEPS)
 
 
 def losses(facts: dict) -> list[float]:
@@ -222,6 +224,6 @@ def test_fine_tuning_starts_at_the_models_own_cross_entropy(name):
     without_dropout(model)
     right = -float(sum(score for *_, score in rows)) / sum(len(reply) for _, reply, _ in rows)
     whole = settings(epochs=1, global_batch_size=4, device_batch_size=4)
-    found = finetune(model, tokenizer, renderer, talks, whole)
+    found = train_sft(model, tokenizer, renderer, talks, whole)
     added = float(auxiliary(make(name), batch))
     assert found["history"][0]["loss"] == pytest.approx(right + added, rel=1e-3)

@@ -57,7 +57,7 @@ def test_a_job_that_asks_for_more_gpus_than_are_visible_is_a_problem():
 
 def test_what_does_not_fit_is_a_problem_and_what_may_not_fit_a_warning():
     entry, size = MODELS["mistral-7b"], model_size(MODELS["mistral-7b"], MISTRAL)
-    memory = stage_memory(size, entry, "alignment", 4)  # 33.1 GB are held, with the longest batch 41.8
+    memory = stage_memory(size, entry, "align", 4)  # 33.1 GB are held, with the longest batch 41.8
     job = {"gpu": 4, "mem_mb": 256000}
     for gpu, status in ((24e9, "problem"), (40e9, "warning"), (80e9, "ok"), (None, "ok")):
         per_gpu, per_node = memory_findings("x", memory, job, Machine(gpu=gpu, memory=None))
@@ -186,11 +186,11 @@ def settings(
 ) -> PreflightSettings:
     entry = {**MODELS[model], **changed}
     job = {"gpu": gpu, "nodes": 1, "threads": 1, "mem_mb": 4000, "runtime": 60}
-    jobs = {model: {stage: job for stage in ("generation", "sft", "alignment") if isinstance(entry.get(stage), dict)}}
+    jobs = {model: {stage: job for stage in ("generate", "sft", "align") if isinstance(entry.get(stage), dict)}}
     lengths = {
         "max_length": entry["max_length"],
         "allow_truncation": False,
-        "max_new_tokens": entry["generation"]["max_new_tokens"],
+        "max_new_tokens": entry["generate"]["max_new_tokens"],
         "trained_share": [0, 1],
         "fine_tuned": isinstance(entry["sft"], dict),
         "pairs": True,
@@ -279,7 +279,7 @@ def test_a_window_is_told_and_no_problem(tmp_path, rubric, data):
 
 
 def test_gold_replies_that_would_be_cut_off_are_a_warning_with_the_number(tmp_path, rubric, data):
-    generation = {**MODELS["tiny"]["generation"], "max_new_tokens": 20}
+    generation = {**MODELS["tiny"]["generate"], "max_new_tokens": 20}
     found = list(preflight(settings(tmp_path, data=data, generation=generation), rubric))
     assert "max_new_tokens 20, so a tutor that says them is cut off" in of(found, "warning")["tiny lengths"]
 
@@ -309,7 +309,7 @@ def test_weights_that_compute_no_numbers_or_do_not_fit_their_configuration_are_a
 
 def test_a_gpus_own_memory_is_counted():
     entry, size = MODELS["mistral-7b"], model_size(MODELS["mistral-7b"], MISTRAL)
-    memory = stage_memory(size, entry, "generation", 1)
+    memory = stage_memory(size, entry, "generate", 1)
     for gpu, status in ((memory.total, "problem"), (memory.held + 3e9, "warning"), (memory.total + 3e9, "ok")):
         per_gpu, _ = memory_findings("x", memory, {"gpu": 1, "mem_mb": 64000}, Machine(gpu=gpu + 1))
         assert per_gpu.status == status and "3 GB that the GPU takes itself" in per_gpu.words

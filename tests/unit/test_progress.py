@@ -24,7 +24,7 @@ from pedalign.core.progress import Progress
 
 clock = 0.0
 progress.time = SimpleNamespace(monotonic=lambda: clock)
-with Progress("respond", 40, "replies") as bar:
+with Progress("generate", 40, "replies") as bar:
     for done in range(1, 41):
         clock += 4
         bar.update_to(done)
@@ -67,7 +67,7 @@ def seen(standard_error_too: bool) -> tuple[str, str]:
 def test_a_bar_is_drawn_on_the_terminal_of_the_workflow_and_leaves_its_line_to_others() -> None:
     for own in (True, False):
         drawn, log = seen(standard_error_too=own)
-        assert "respond:  50%|" in drawn and "20/40" in drawn and "replies/s" in drawn
+        assert "generate:  50%|" in drawn and "20/40" in drawn and "replies/s" in drawn
         assert all(bar.endswith("\r") for bar in drawn.split("\r\r") if "|" in bar) or drawn.endswith("\r")
         assert "\n" not in drawn and "|" not in log
 
@@ -114,8 +114,8 @@ def test_of_jobs_that_go_on_at_once_one_draws_its_bar_and_another_when_that_one_
 def test_a_log_has_a_line_every_half_minute_with_rate_and_time_left() -> None:
     lines = seen(standard_error_too=False)[1].splitlines()
     assert len(lines) == 5
-    assert lines[0] == "respond: 8 of 40 replies (20%), 4.0 s each, 02:08 left"
-    assert lines[-1].startswith("respond: 40 of 40 replies (100%)")
+    assert lines[0] == "generate: 8 of 40 replies (20%), 4.0 s each, 02:08 left"
+    assert lines[-1].startswith("generate: 40 of 40 replies (100%)")
 
 
 class Clock:
@@ -137,22 +137,22 @@ def clock(monkeypatch) -> Clock:
 
 def test_no_time_left_is_told_before_a_few_are_done_nor_from_the_first_that_waits_for_loading(clock) -> None:
     """The first of 504 replies took 410 s, the others 2 s each."""
-    with Progress("respond", 504, "replies") as bar:
+    with Progress("generate", 504, "replies") as bar:
         clock.now += 410
         bar.update_to(1)
-        assert bar.line() == "respond: 1 of 504 replies (0%)" and "?" in str(bar)
+        assert bar.line() == "generate: 1 of 504 replies (0%)" and "?" in str(bar)
         for done in range(2, 6):
             clock.now += 2
             bar.update_to(done)
             assert "left" not in bar.line() and bar.format_dict["rate"] == 0
         clock.now += 2
         bar.update_to(6)
-        assert bar.line() == "respond: 6 of 504 replies (1%), 2.0 s each, 16:36 left"
+        assert bar.line() == "generate: 6 of 504 replies (1%), 2.0 s each, 16:36 left"
         assert "[" in str(bar) and "16:36" in str(bar)
 
 
 def test_the_time_left_follows_items_that_become_slower_and_work_that_stands_still(clock) -> None:
-    with Progress("respond", 1000, "replies") as bar:
+    with Progress("generate", 1000, "replies") as bar:
         for done in range(1, 501):
             clock.now += 1
             bar.update_to(done)
@@ -168,16 +168,16 @@ def test_the_time_left_follows_items_that_become_slower_and_work_that_stands_sti
 
 
 def test_updates_of_many_at_once_that_are_far_apart_give_a_rate_too(clock) -> None:
-    with Progress("respond", 1000, "replies") as bar:
+    with Progress("generate", 1000, "replies") as bar:
         for done in range(100, 700, 100):
             clock.now += 1000
             bar.update_to(done)
-        assert bar.line() == "respond: 600 of 1000 replies (60%), 10.0 s each, 1:06:40 left"
+        assert bar.line() == "generate: 600 of 1000 replies (60%), 10.0 s each, 1:06:40 left"
 
 
 def test_nothing_is_drawn_where_nobody_looks_on(capfd, monkeypatch) -> None:
     monkeypatch.setenv(TERMINAL, "/dev/pts/gone")
-    with Progress("respond", 2, "replies") as progress:
+    with Progress("generate", 2, "replies") as progress:
         progress.update_to(2)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""

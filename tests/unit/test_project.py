@@ -5,12 +5,15 @@ import re
 import runpy
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from pedalign.core import config as configuration
 from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_columns, write_csv, write_text
+from pedalign.workflow.config import Config, Generate, Model
+from pedalign.workflow.policies import Policy, parse_policy, policy_name
+from pedalign.workflow.section import read
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,36 +24,31 @@ def config():
 
 
 def test_the_shipped_config_is_valid(config):
-    configuration.validate(config)
+    read(Config, config, "config")
 
 
 def test_a_policys_name_says_algorithm_beta_and_seed():
-    for run, name in (
-        ({"algorithm": "dpo", "beta": 0.1}, "dpo-b0.1"),
-        ({"algorithm": "dpo", "beta": 1}, "dpo-b1"),
-        ({"algorithm": "dpo", "beta": 0.05, "seed": 7}, "dpo-b0.05-s7"),
-        ({"algorithm": "dpo", "beta": 0.5, "seed": 42}, "dpo-b0.5"),
+    for beta, seed, name in (
+        (0.1, 42, "dpo-b0.1"),
+        (1, 42, "dpo-b1"),
+        (0.05, 7, "dpo-b0.05-s7"),
+        (0.5, 42, "dpo-b0.5"),
     ):
-        assert configuration.policy_name(run, 42) == name
-        policy = configuration.parse_policy(name, 42)
-        assert (policy.algorithm, policy.beta, policy.seed) == (run["algorithm"], run["beta"], run.get("seed", 42))
+        assert policy_name("dpo", beta, seed, 42) == name
+        assert parse_policy(name, 42) == Policy("dpo", beta, seed)
 
 
-def test_the_algorithms_of_the_schema_are_those_that_can_be_trained():
-    from pedalign.training.alignment import ALGORITHMS
-
-    assert set(configuration.algorithms()) == set(ALGORITHMS)
-
-
-def test_the_templates_of_the_schema_are_those_that_can_be_rendered():
+def test_the_templates_and_engines_that_a_config_may_name_are_those_that_there_are():
+    from pedalign.generation.engines import PLAIN, SHARED_PREFIX, VLLM
     from pedalign.models.prompt_format import END_TOKENS
 
-    schema = yaml.safe_load(configuration.SCHEMA.read_text())
-    assert set(schema["$defs"]["model"]["properties"]["template"]["enum"]) == set(END_TOKENS)
+    assert set(get_args(Model.model_fields["template"].annotation)) == set(END_TOKENS)
+    assert set(get_args(Generate.model_fields["engine"].annotation)) == {"auto", PLAIN, SHARED_PREFIX, VLLM}
 
 
 PACKAGES = (
     *("core", "data", "models", "training", "generation", "evaluation", "reporting", "cluster", "chat", "benchmarks"),
+    "workflow",
 )
 """What is in one of them may import what is in those before it."""
 

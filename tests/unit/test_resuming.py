@@ -492,7 +492,7 @@ def test_where_all_states_are_torn_the_training_starts_over(saved, tmp_path):
 
 
 def test_the_origin_is_all_that_decides_the_result(tmp_path, root, monkeypatch):
-    data, model, script = tmp_path / "data.json", tmp_path / "model", root / "scripts/finetune.py"
+    data, model, script = tmp_path / "data.json", tmp_path / "model", root / "scripts/sft.py"
     data.write_text("1")
     model.mkdir()
     (model / "weights").write_text("1")
@@ -504,7 +504,7 @@ def test_the_origin_is_all_that_decides_the_result(tmp_path, root, monkeypatch):
     first = now()
     assert now() == first and not first.counted
     assert [found.split(":")[0] for found in now(training={"seed": 2}).differences(first)] == ["settings.training.seed"]
-    assert [found.split(":")[0] for found in now(script=root / "scripts/optimize.py").differences(first)] == ["code"]
+    assert [found.split(":")[0] for found in now(script=root / "scripts/align.py").differences(first)] == ["code"]
     data.write_text("2")
     assert [found.split(":")[0] for found in now().differences(first)] == ["data.data.json"]
     data.write_text("1")

@@ -10,13 +10,14 @@ import torch
 import yaml
 
 from pedalign.core.artifacts import read_csv, write_json
-from pedalign.core.config import answering_settings
 from pedalign.data.conversations import Conversation, formatted_rows
 from pedalign.data.responses import COLUMNS, gathered
 from pedalign.generation import shared_prefix_engine
 from pedalign.generation.common import GenerationSettings, History, batches
 from pedalign.generation.engines import Engine
 from pedalign.models.checkpoints import save_checkpoint
+from pedalign.workflow.calls import read_config
+from pedalign.workflow.job_settings import answering
 
 RENDERING = {"template": "tutor", "instruction": "compact"}
 GENERATION = {"max_new_tokens": 12, "min_new_tokens": 0, "repetition_penalty": 1.1, "max_batch_tokens": 800, "seed": 7}
@@ -38,16 +39,16 @@ class Tutor:
         self.monkeypatch.setattr("sys.argv", [path, str(self.folder / "rows.json"), *map(str, arguments)])
         runpy.run_path(path, run_name="__main__")
 
-    def respond(self, shard: str, temperature: float, samples: int) -> Path:
+    def generate(self, shard: str, temperature: float, samples: int) -> Path:
         output = self.folder / f"{shard.replace('/', '-of-')}.csv"
         decoding = GENERATION | {"temperature": temperature}
         settings = {"rendering": RENDERING, "dtype": "float32", "generation": decoding, "samples": samples}
         given = ["--model", self.folder / "checkpoint", "--rubric", self.root / "datasets/rubrics/class.yaml"]
-        self.run("respond", *given, "--output", output, "--settings", json.dumps(settings), "--shard", shard)
+        self.run("generate", *given, "--output", output, "--settings", json.dumps(settings), "--shard", shard)
         return output
 
     def in_shards(self, number: int, temperature: float, samples: int) -> bytes:
-        parts = [self.respond(f"{shard}/{number}", temperature, samples) for shard in range(1, number + 1)]
+        parts = [self.generate(f"{shard}/{number}", temperature, samples) for shard in range(1, number + 1)]
         output = self.folder / "responses.csv"
         self.run("gather", *reversed(parts), "--samples", samples, "--output", output)
         return output.read_bytes()
@@ -72,17 +73,17 @@ def tutor(tmp_path, root, monkeypatch) -> Tutor:
 
 @pytest.mark.parametrize(("temperature", "samples"), [(0.0, 1), (1.0, 2)])
 def test_the_gathered_bytes_are_those_of_one_job_for_any_number_of_shards(tutor, temperature, samples) -> None:
-    whole = tutor.respond("1/1", temperature, samples)
+    whole = tutor.generate("1/1", temperature, samples)
     assert len(read_csv(whole)) == len(tutor.rows) * samples
     for number in (1, 2, 3, 7):
         assert tutor.in_shards(number, temperature, samples) == whole.read_bytes(), number
 
 
 def test_more_shards_than_conversations_leave_some_without_rows_and_without_need_of_the_model(tutor) -> None:
-    whole = tutor.respond("1/1", 0.0, 1).read_bytes()
+    whole = tutor.generate("1/1", 0.0, 1).read_bytes()
     assert tutor.in_shards(len(small.TALKS) + 1, 0.0, 1) == whole
     (tutor.folder / "checkpoint/model.safetensors").unlink()
-    empty = tutor.respond(f"{len(small.TALKS) + 1}/{len(small.TALKS) + 1}", 0.0, 1)
+    empty = tutor.generate(f"{len(small.TALKS) + 1}/{len(small.TALKS) + 1}", 0.0, 1)
     assert empty.read_text() == ",".join(f'"{name}"' for name in COLUMNS) + "\n"
 
 
@@ -98,17 +99,18 @@ def test_shards_have_whole_batches_each_one_once_and_like_numbers_of_them(shards
 
 
 def test_the_number_of_shards_is_no_setting_of_the_replies(root) -> None:
-    config = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
-    config["models"]["other"] = {**config["models"]["tiny"]}
-    config["models"]["other"]["generation"] = {**config["models"]["tiny"]["generation"], "shards": 5}
-    assert answering_settings(config, "other", "dpo") == answering_settings(config, "tiny", "dpo")
-    assert config["models"]["other"]["generation"]["shards"] == 5
+    given = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))["models"]["tiny"]
+    other = {**given, "generate": {**given["generate"], "max_batch_tokens": 4096}}
+    sharded = {**other, "generate": {**other["generate"], "shards": 5}}
+    config = read_config({"models": {"other": other, "sharded": sharded}}, root / "config.yaml")
+    assert answering(config, "sharded", "dpo") == answering(config, "other", "dpo")
+    assert config.models["sharded"].generate.shards == 5
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "1/-3", "a/b"])
 def test_a_shard_that_is_none_is_refused(tutor, text: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        tutor.respond(text, 0.0, 1)
+        tutor.generate(text, 0.0, 1)
     assert f"--shard: is '{text}'" in str(ended.value) and len(str(ended.value).splitlines()) == 2
 
 
@@ -139,4 +141,4 @@ def test_a_prompt_that_ends_beyond_the_models_positions_is_refused(tutor) -> Non
     path = tutor.folder / "checkpoint/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 64}))
     with pytest.raises(SystemExit, match="more than the model has positions, 64"):
-        tutor.respond("1/1", 0.0, 1)
+        tutor.generate("1/1", 0.0, 1)

@@ -186,7 +186,7 @@ def test_replies_that_end_at_max_new_tokens_are_told_with_the_number_to_set(rubr
     assert marked(501, {}) == {SFT: "501 of 504 replies end at max_new_tokens 40"}
     assert marked(501, audits) == {
         SFT: "501 of 504 replies end at max_new_tokens 40, and the longest gold reply has 118: "
-        "set generation: max_new_tokens to 118 or more"
+        "set generate: max_new_tokens to 118 or more"
     }
 
 

@@ -157,7 +157,7 @@ def test_a_tutor_says_what_it_says_in_the_workflow(checkpoints, tmp_path):
     shutil.copytree(checkpoints[0].parent, tmp_path / "tiny/sft")
     checkpoint, responses = tmp_path / "tiny/sft/checkpoint", tmp_path / "tiny/sft/test/responses.csv"
     given = ("--model", checkpoint, "--rubric", RUBRIC, "--output", responses, "--settings", how)
-    assert script("respond", tmp_path / "rows.json", *given).returncode == 0
+    assert script("generate", tmp_path / "rows.json", *given).returncode == 0
     with responses.open(newline="") as file:
         (wanted,) = [row["response"] for row in csv.DictReader(file)]
     shown = script("chat", checkpoint, given=said(QUESTION)).stdout

@@ -15,8 +15,9 @@ from small import TALKS, pairs_of, settings, small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerState, TrainingArguments
 
-from pedalign.training.alignment import AlignmentSettings, optimize
-from pedalign.training.loop import finetune
+from pedalign.training.algorithms import AlignmentSettings
+from pedalign.training.alignment import align
+from pedalign.training.sft import train_sft
 from pedalign.training.trackers import trackers
 
 pytestmark = pytest.mark.slow
@@ -36,14 +37,14 @@ def test_tensorboard_has_the_loss_of_each_step_of_the_newest_training(tmp_path):
     model, tokenizer, renderer = small_model()
     for epochs in (2, 1):
         watchers = trackers(["tensorboard"], tmp_path / "tiny/sft", epochs)
-        facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=epochs), watchers=watchers)
+        facts = train_sft(model, tokenizer, renderer, TALKS, settings(epochs=epochs), watchers=watchers)
         steps = [(number + 1, round(entry["loss"], 4)) for number, entry in enumerate(facts["history"])]
         assert losses(tmp_path / "tiny/sft") == steps
 
 
 def test_the_curve_of_epochs_counts_those_of_the_training(tmp_path):
     watchers = trackers(["tensorboard"], tmp_path, 3)
-    finetune(*small_model(), TALKS, settings(epochs=3), watchers=watchers)
+    train_sft(*small_model(), TALKS, settings(epochs=3), watchers=watchers)
     assert curve(tmp_path, "epoch")[3::4] == [(4, 1.0), (8, 2.0), (12, 3.0)]
 
 
@@ -53,7 +54,7 @@ def test_tensorboard_has_no_curve_of_what_the_trainer_does_not_compute(tmp_path)
     pairs = pairs_of(model, renderer, '{"Move": "telling"}')
     watchers = trackers(["tensorboard"], tmp_path, 1)
     aligning = AlignmentSettings(algorithm="dpo", beta=0.1, label_noise=0.1)
-    optimize(model, tokenizer, renderer, pairs, aligning, settings(epochs=1), watchers=watchers)
+    align(model, tokenizer, renderer, pairs, aligning, settings(epochs=1), watchers=watchers)
     read = EventAccumulator(str(tmp_path))
     read.Reload()
     names = read.Tags()["scalars"]
@@ -88,9 +89,9 @@ import sys; sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 from small import TALKS, pairs_of, settings, small_model
 from pedalign.training.trackers import trackers
-from pedalign.training.loop import finetune
+from pedalign.training.sft import train_sft
 watchers = trackers([{tracker!r}], Path({str(folder)!r}), {epochs})
-facts = finetune(*small_model(), TALKS, settings(epochs={epochs}), watchers=watchers)
+facts = train_sft(*small_model(), TALKS, settings(epochs={epochs}), watchers=watchers)
 print("steps", len(facts["history"]))
 """
 

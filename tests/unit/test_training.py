@@ -16,7 +16,9 @@ from pedalign.core.errors import UserError
 from pedalign.core.processes import accumulation
 from pedalign.data.conversations import Conversation
 from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint, scratch_model
-from pedalign.training.loop import StageSettings, Steps, expect_better, finetune, train_and_save
+from pedalign.training.loop import Steps, expect_better, train_and_save
+from pedalign.training.settings import StageSettings
+from pedalign.training.sft import train_sft
 from pedalign.training.trl_log_probs import _InTiles
 
 pytestmark = pytest.mark.slow
@@ -33,12 +35,12 @@ def made():
 def test_fine_tuning_lowers_the_loss_and_is_the_same_each_time(made):
     model, tokenizer, renderer = made
     twin = scratch_model(ARCHITECTURE, tokenizer, seed=1)
-    facts = finetune(model, tokenizer, renderer, TALKS, settings())
+    facts = train_sft(model, tokenizer, renderer, TALKS, settings())
     assert facts["rows"] == len(TALKS)
     assert facts["steps"] == len(facts["history"]) == 16
     assert 10**8 < facts["peak_memory_bytes"] < 10**11  # bytes
     assert facts["final_loss"] < 0.5 * float(facts["history"][0]["loss"])
-    again = finetune(twin, tokenizer, renderer, TALKS, settings())
+    again = train_sft(twin, tokenizer, renderer, TALKS, settings())
     assert again["final_loss"] == facts["final_loss"]
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), twin.parameters(), strict=True))
 
@@ -56,11 +58,12 @@ def test_only_trained_positions_are_scored_and_the_figures_are_those_of_trls_own
             return _InTiles.apply(hidden, *rest)
 
     monkeypatch.setattr("pedalign.training.trl_log_probs._InTiles", Recorded)
-    facts = finetune(model, tokenizer, renderer, TALKS, settings(epochs=1))
+    facts = train_sft(model, tokenizer, renderer, TALKS, settings(epochs=1))
     trained = sum(sum(renderer.encode(talk.messages)[1]) for talk in TALKS)
     assert sum(scored) == trained
-    monkeypatch.setattr("pedalign.training.loop.fast_head", nullcontext)
-    plain = finetune(twin, tokenizer, renderer, TALKS, settings(epochs=1))
+    for module in ("sft", "loop"):
+        monkeypatch.setattr(f"pedalign.training.{module}.fast_head", nullcontext)
+    plain = train_sft(twin, tokenizer, renderer, TALKS, settings(epochs=1))
     for step, other in zip(facts["history"], plain["history"], strict=True):
         assert {"loss", "grad_norm"} <= step.keys() and not any(map(math.isnan, step.values()))
         assert step == pytest.approx({name: other[name] for name in step}, rel=1e-5)
@@ -69,8 +72,8 @@ def test_only_trained_positions_are_scored_and_the_figures_are_those_of_trls_own
 def test_accumulated_batches_train_like_whole_ones(made):
     model, tokenizer, renderer = made
     twin = scratch_model(ARCHITECTURE, tokenizer, seed=1)
-    finetune(model, tokenizer, renderer, TALKS, settings())
-    finetune(twin, tokenizer, renderer, TALKS, settings(device_batch_size=1))
+    train_sft(model, tokenizer, renderer, TALKS, settings())
+    train_sft(twin, tokenizer, renderer, TALKS, settings(device_batch_size=1))
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-4)
 
@@ -114,8 +117,8 @@ def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(m
     )
     slow = settings(dtype="bfloat16", learning_rate=1e-5, scheduler="constant", warmup=0.0, epochs=8)
     stage = StageSettings({"template": "tutor", "instruction": "compact"}, slow)
-    train = partial(finetune, conversations=TALKS, settings=slow)
-    train_and_save(ROOT / "scripts/finetune.py", args, stage, [], train)
+    train = partial(train_sft, conversations=TALKS, settings=slow)
+    train_and_save(ROOT / "scripts/sft.py", args, stage, [], train)
     trained = load_model(output, "bfloat16")
     assert {weight.dtype for weight in trained.parameters()} == {torch.bfloat16}
     name = "model.layers.0.mlp.up_proj.weight"
@@ -125,13 +128,13 @@ def test_steps_too_small_for_bfloat16_add_up_in_a_training_that_computes_in_it(m
 
 def test_the_time_left_is_that_of_the_steps_that_this_run_did(capsys):
     """Of a training that goes on from step 100, ten steps in twenty seconds."""
-    steps = Steps("finetune")
+    steps = Steps("sft")
     steps.on_train_begin(None, TrainerState(global_step=100, max_steps=120), None)
     steps.progress.marks.append((time.monotonic() - 20, 100))
     steps.progress.said -= 60
     steps.on_log(None, TrainerState(global_step=110, max_steps=120), None, logs={"loss": 1.0})
     said = capsys.readouterr().out
-    assert said == "finetune: 110 of 120 steps (92%), 2.0 s each, 00:20 left, loss 1.000\n"
+    assert said == "sft: 110 of 120 steps (92%), 2.0 s each, 00:20 left, loss 1.000\n"
 
 
 @pytest.mark.parametrize(
@@ -141,17 +144,17 @@ def test_the_time_left_is_that_of_the_steps_that_this_run_did(capsys):
 def test_a_loss_that_is_no_number_ends_the_training_at_its_step(made, spoil, figure):
     model, tokenizer, renderer = made
     spoil(model)
-    with pytest.raises(UserError, match=rf"finetune: step \d+ of 16: ({figure}) is (nan|inf)\n.*lower 'learning_rate'"):
-        finetune(model, tokenizer, renderer, TALKS, settings(learning_rate=1e30))
+    with pytest.raises(UserError, match=rf"sft: step \d+ of 16: ({figure}) is (nan|inf)\n.*lower 'learning_rate'"):
+        train_sft(model, tokenizer, renderer, TALKS, settings(learning_rate=1e30))
 
 
 def test_a_training_that_did_not_learn_is_told_and_stopped_where_that_is_wished(made, capsys):
     model, tokenizer, renderer = made
     alike = [Conversation(str(number), TALKS[0].messages) for number in range(16)]
-    history = finetune(model, tokenizer, renderer, alike, settings(learning_rate=1e-12))["history"]
+    history = train_sft(model, tokenizer, renderer, alike, settings(learning_rate=1e-12))["history"]
     expect_better(Path("checkpoint"), history, "mark")
     assert capsys.readouterr().out.startswith("warning: checkpoint: the loss did not fall (")
     with pytest.raises(UserError, match="the loss did not fall"):
         expect_better(Path("checkpoint"), history, "stop")
-    history = finetune(model, tokenizer, renderer, alike, settings())["history"]
+    history = train_sft(model, tokenizer, renderer, alike, settings())["history"]
     expect_better(Path("checkpoint"), history, "stop")

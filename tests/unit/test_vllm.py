@@ -11,7 +11,7 @@ from pedalign.generation.common import GenerationSettings, History
 from pedalign.generation.shared_prefix_engine import generate
 from pedalign.generation.vllm_environment import vllm_python
 from pedalign.models.checkpoints import load_model, save_checkpoint, scratch_model
-from pedalign.training.loop import finetune
+from pedalign.training.sft import train_sft
 
 GREEDY = {"max_new_tokens": 12, "min_new_tokens": 2, "temperature": 0.0, "repetition_penalty": 1.0}
 
@@ -42,7 +42,7 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tutor")
     _, tokenizer, rendering = small.small_model()
     model = scratch_model({**small.ARCHITECTURE, "head_dim": 32}, tokenizer, seed=1)  # vLLM knows no smaller heads
-    finetune(model, tokenizer, rendering, small.TALKS, small.settings(epochs=40))
+    train_sft(model, tokenizer, rendering, small.TALKS, small.settings(epochs=40))
     save_checkpoint(model, rendering, tokenizer, folder)
     ids = [rendering.encode(talk.messages[:3])[0] for talk in small.TALKS]
     firsts = [len(rendering.encode(talk.messages[:1])[0]) for talk in small.TALKS]

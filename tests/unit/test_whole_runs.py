@@ -26,9 +26,9 @@ rule audit:
     output: results/tiny/sft/audit.json
 Shell command: python scripts/audit.py results/data/bio-sft.json --output results/tiny/sft/audit.json
 
-rule finetune:
+rule sft:
     output: results/tiny/sft/checkpoint, results/tiny/sft/checkpoint.json
-Shell command: exec python scripts/launch.py --gpu 0 --log 'a b.log' -- scripts/finetune.py results/data/bio-sft.json --x '{"a": 1}'
+Shell command: exec python scripts/launch.py --gpu 0 --log 'a b.log' -- scripts/sft.py results/data/bio-sft.json --x '{"a": 1}'
 
 rule perplexity:
     output: results/tiny/sft/test/perplexity.json
@@ -46,7 +46,7 @@ def test_the_script_has_the_stages_in_a_row_by_other_ways_and_without_what_those
         "set -euo pipefail",
         "mkdir --parents results/data results/logs/data results/tiny/sft results/tiny/sft/test",
         "python scripts/split.py datasets/bio-dataset-1.json --output results/data 2>&1 | tee a.log",
-        """python scripts/baseline.py finetune results/data/bio-sft.json --x '{"a": 1}'""",
+        """python scripts/baseline.py sft results/data/bio-sft.json --x '{"a": 1}'""",
         "python scripts/perplexity.py pairs.json",
     ]
 
@@ -57,9 +57,9 @@ def test_it_is_made_of_the_workflows_own_plan(root, tmp_path):
     script = shell_script(planned.stdout + planned.stderr)
     stages = [line.split()[1:3] for line in script.splitlines()[2:]]
     names = [first.removeprefix("scripts/") if "baseline" not in first else second for first, second in stages]
-    assert names.index("split.py") < names.index("base.py") < names.index("finetune") and names[-1] == "summarize.py"
-    assert names.index("finetune") < names.index("respond") < names.index("pair.py") < names.index("optimize")
-    assert [names.count(name) for name in ("finetune", "respond", "optimize", "perplexity.py")] == [1, 3, 1, 2]
+    assert names.index("split.py") < names.index("base.py") < names.index("sft") and names[-1] == "summarize.py"
+    assert names.index("sft") < names.index("generate") < names.index("pair.py") < names.index("align")
+    assert [names.count(name) for name in ("sft", "generate", "align", "perplexity.py")] == [1, 3, 1, 2]
     (tmp_path / "run.sh").write_text(script)
     subprocess.run(["bash", "-n", tmp_path / "run.sh"], check=True)
 
@@ -86,13 +86,13 @@ def test_its_way_of_answering_writes_the_same_file(stage, tmp_path):
     write_records(tmp_path / "rows.json", formatted_rows(small.TALKS[:4]))
     decoding = {"max_new_tokens": 12, "min_new_tokens": 0, "temperature": 0.0, "repetition_penalty": 1.0, "seed": 1}
     settings = {"dtype": "float32", "generation": {**decoding, "max_batch_tokens": None}, "samples": 1}
-    stage("respond", tmp_path / "rows.json", "--output", tmp_path / "ours.csv", **settings)
-    stage("baseline", "respond", tmp_path / "rows.json", "--output", tmp_path / "theirs.csv", **settings)
+    stage("generate", tmp_path / "rows.json", "--output", tmp_path / "ours.csv", **settings)
+    stage("baseline", "generate", tmp_path / "rows.json", "--output", tmp_path / "theirs.csv", **settings)
     assert len(read_csv(tmp_path / "ours.csv")) == 8
     assert (tmp_path / "theirs.csv").read_bytes() == (tmp_path / "ours.csv").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["finetune", "optimize"])
+@pytest.mark.parametrize("method", ["sft", "align"])
 def test_its_ways_of_training_train_and_leave_a_checkpoint_with_its_manifest(stage, tmp_path, method):
     sides = {"user": "human", "assistant": "gpt"}
     talks = [
@@ -110,9 +110,9 @@ def test_its_ways_of_training_train_and_leave_a_checkpoint_with_its_manifest(sta
         "rejected": [[{"role": "assistant", "content": "No."}] for _ in rows],
     }
     write_columns(tmp_path / "pairs.json", pairs)
-    data = tmp_path / ("sft.json" if method == "finetune" else "pairs.json")
+    data = tmp_path / ("sft.json" if method == "sft" else "pairs.json")
     outputs = ["--output", tmp_path / "made", "--manifest", tmp_path / "made.json"]
-    more = {"alignment": {"algorithm": "dpo", "beta": 0.1, "label_noise": 0.0}} if method == "optimize" else {}
+    more = {"alignment": {"algorithm": "dpo", "beta": 0.1, "label_noise": 0.0}} if method == "align" else {}
     training = asdict(small.settings(epochs=1))
     stage("baseline", method, data, *outputs, training=training, **more)
     made, before = (load_model(tmp_path / name, "float32").state_dict() for name in ("made", "model"))

@@ -22,10 +22,10 @@ def theirs(finished, tmp_path):
         "template": "tutor",
         "instruction": "compact",
         "dtype": "float32",
-        "generation": yaml.safe_load((checkout.path / "config.yaml").read_text())["models"]["tiny"]["generation"],
-        "resources": {"generation": {"gpu": 0, "threads": 1, "mem_mb": 1000, "runtime": 10}},
+        "generate": yaml.safe_load((checkout.path / "config.yaml").read_text())["models"]["tiny"]["generate"],
+        "resources": {"generate": {"gpu": 0, "threads": 1, "mem_mb": 1000, "runtime": 10}},
     }
-    entry["generation"]["max_new_tokens"] = 24
+    entry["generate"]["max_new_tokens"] = 24
     quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
     quick["runs"] = [{"model": "theirs", "algorithm": "dpo", "beta": 0.1}]
     quick["models"]["theirs"] = entry
@@ -37,7 +37,7 @@ def test_given_checkpoints_are_evaluated_without_training(theirs):
     checkout, elsewhere = theirs
     assert checkout.planned("--cores", "2", config="theirs.yaml") == {
         "adopt": 2,
-        "respond": 2,
+        "generate": 2,
         "perplexity": 2,
         "score": 2,
         "compare": 1,

@@ -63,7 +63,7 @@ def test_a_target_that_snakemake_takes_for_settings_is_refused(shared, arguments
 
 
 def test_targets_after_two_dashes_are_targets(shared):
-    answer = shared.snakemake("--cores", "1", "--dry-run", "--config", "seed=7", "--", "splits")
+    answer = shared.snakemake("--cores", "1", "--dry-run", "--config", "seed=7", "--", "split")
     assert answer.returncode == 0 and "\nsplit results/data/bio-sft.json (" in answer.stdout + answer.stderr
 
 
@@ -76,37 +76,39 @@ def run(**changes: Any) -> dict[str, Any]:
 
 
 CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "unknown key": ({"splitz": {}}, ["unknown key 'splitz'", "did you mean 'splits'?"]),
+    "unknown key": ({"splitz": {}}, ["unknown key 'splitz'", "did you mean 'split'?"]),
+    "a key of an older version": ({"splits": {"test": 4}}, ["'splits' has another name now", "write 'split'"]),
+    "a stage of an older version": (model(alignment={"epochs": 1}), ["models.tiny: 'alignment'", "write 'align'"]),
     "unknown nested key": (model(sft={"epoch": 3}), ["models.tiny.sft: unknown key 'epoch'", "did you mean 'epochs'?"]),
     "a missing key": ({"models": {"own": {"path": "x"}}}, ["models.own: key 'template' is missing", "add 'template:'"]),
-    "negative split size": ({"splits": {"test": -1}}, ["splits.test: is -1", "minimum 1"]),
-    "a list for a mapping": ({"splits": [1, 2]}, ["splits: is [1, 2] (list)", "object"]),
+    "negative split size": ({"split": {"test": -1}}, ["split.test: is -1", "at least 1"]),
+    "a list for a mapping": ({"split": [1, 2]}, ["split: is [1, 2] (list)", "keys with values"]),
     "text for a number": ({"seed": "x"}, ["seed: is 'x'", "integer"]),
     "a fraction for a count": ({"seed": 1.5}, ["seed: is 1.5 (float)", "integer"]),
-    "a seed that is too large": ({"seed": 2**32}, ["seed: is 4294967296", "maximum 4294967295"]),
-    "no number": ({"evaluation": {"resamples": float("nan")}}, ["evaluation.resamples: is nan", "integer"]),
-    "too few resamples": ({"evaluation": {"resamples": 5}}, ["evaluation.resamples: is 5", "minimum 100"]),
+    "a seed that is too large": ({"seed": 2**32}, ["seed: is 4294967296", "at most 4294967295"]),
+    "no number": ({"score": {"resamples": float("nan")}}, ["score.resamples: is nan", "integer"]),
+    "too few resamples": ({"score": {"resamples": 5}}, ["score.resamples: is 5", "at least 100"]),
     "an unknown size of the benchmark": ({"benchmark": "huge"}, ["benchmark: is 'huge'", "full, quick"]),
     "an unknown template": (
         model(template="mistrl"),
         ["models.tiny.template: is 'mistrl'", "did you mean 'mistral'?", "vicuna_v1.1"],
     ),
     "an unknown wording": (model(instruction="compactt"), ["has no instruction 'compactt'", "mean 'compact'?"]),
-    "an unknown way of drawing": ({"splits": {"method": "leekfree"}}, ["splits.method: is 'leekfree'", "leak_free"]),
-    "no runs": ({"runs": []}, ["runs: is []", "minItems 1"]),
+    "an unknown way of drawing": ({"split": {"method": "leekfree"}}, ["split.method: is 'leekfree'", "leak_free"]),
+    "no runs": ({"runs": []}, ["runs: is []", "list at least 1"]),
     "a model outside the catalogue": (run(model="tyny"), ["model 'tyny' is not in the catalogue", "'tiny'?"]),
-    "beta of nought": (run(beta=0), ["runs[0].beta: is 0", "exclusiveMinimum 0"]),
+    "beta of nought": (run(beta=0), ["runs[0].beta: is 0", "more than 0"]),
     "beta that is no number": (run(beta="high"), ["runs[0].beta: is 'high'", "number"]),
     "one wrong beta in a list": (run(beta=[0.1, -1]), ["runs[0].beta[1]: is -1"]),
     "an unknown algorithm": (run(algorithm="dpoo"), ["runs[0].algorithm: is 'dpoo'", "did you mean 'dpo'?"]),
     "a policy's name of another form": (model(aligned={"dpo_0.1": "x"}), ["policy 'dpo_0.1' is not known", "dpo-b0.1"]),
     "samples that would all be alike": (
-        {"preferences": {"samples": 4}},
-        ["preferences.samples: is 4", "tiny gives the likeliest reply", "preferences.temperature"],
+        {"pair": {"samples": 4}},
+        ["pair.samples: is 4", "tiny gives the likeliest reply", "pair.temperature"],
     ),
     "leak-free splits by the paper's rules": (
-        {"splits": {"method": "leak_free"}, "paper_rules": True},
-        ["splits.method", "paper_rules draw at random"],
+        {"split": {"method": "leak_free"}, "paper_rules": True},
+        ["split.method", "paper_rules draw at random"],
     ),
     "GPUs in words": (model(resources={"sft": {"gpu": "many"}}), ["resources.sft.gpu", "give a number, or 'up to 4'"]),
     "a missing folder": ({"source": "nowhere"}, ["nowhere: no file bio-dataset-<n>.json there", "'source'"]),
@@ -114,17 +116,17 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a path and an architecture": (model(path="x"), ["models.tiny", "give either 'path', or"]),
     "a model's name with a space": (
         {"models": {"ti ny": {}}},
-        ["config: models: key 'ti ny' is not allowed", "use letters, digits"],
+        ["config: models: the key 'ti ny' is not allowed", "use letters, digits"],
     ),
     "a model's name that a shell would run": (
         {"models": {"a;$(touch x)": {}}},
-        ["models: key 'a;$(touch x)' is not allowed", "use letters"],
+        ["models: the key 'a;$(touch x)' is not allowed", "use letters"],
     ),
     "a model's name with a line break": ({"models": {"tiny\n": {}}}, ["config: models", "use letters"]),
     "a dataset's name with a quote": ({"dataset": "a'b"}, ['dataset: is "a\'b"', "use letters, digits"]),
     "braces in a path": ({"results": "out{x}"}, ["results: is 'out{x}'", "without braces"]),
     "a password in an address": ({"published_url": "https://me:secret@host/x"}, ["published_url", "without user and"]),
-    "a share above one": ({"checks": {"valid_format": 2}}, ["checks.valid_format: is 2", "maximum 1"]),
+    "a share above one": ({"checks": {"valid_format": 2}}, ["checks.valid_format: is 2", "at most 1"]),
     "an unknown way with trainings": ({"checks": {"unlearned": "halt"}}, ["checks.unlearned: is 'halt'", "mark, stop"]),
 }
 

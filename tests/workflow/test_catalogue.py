@@ -27,7 +27,7 @@ def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout):
     assert answer.returncode == 0, answer.stdout + answer.stderr
     asked = requests(answer.stdout + answer.stderr)
     assert "base" not in asked  # a pretrained model
-    for rule, gpus in (("finetune", "4"), ("optimize", "4"), ("respond", "1"), ("reference", "1")):
+    for rule, gpus in (("sft", "4"), ("align", "4"), ("generate", "1"), ("reference", "1")):
         assert (asked[rule]["gpu"], asked[rule]["nodes"]) == (gpus, "1"), rule
         assert int(asked[rule]["mem_mb"]) >= 64000 and int(asked[rule]["runtime"]) >= 120
 

@@ -13,7 +13,7 @@ PAPER = {
     "source": "published",
     "published_url": "http://127.0.0.1:9/nowhere",
     "paper_rules": True,
-    "splits": {"sft": 200, "dpo": 200, "test": 150},
+    "split": {"sft": 200, "dpo": 200, "test": 150},
     "runs": [{"model": "mistral-7b", "algorithm": "dpo", "beta": 0.1}],
 }
 
@@ -30,7 +30,7 @@ def write(checkout):
 def test_the_papers_run_is_planned_without_touching_the_net(write):
     jobs = write().planned("--cores", "4", config="paper.yaml")
     assert jobs["download"] == 4
-    assert jobs["perplexity"] == 2 and jobs["optimize"] == 1
+    assert jobs["perplexity"] == 2 and jobs["align"] == 1
     assert "simulate" not in jobs
 
 

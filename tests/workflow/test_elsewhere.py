@@ -38,7 +38,7 @@ def same_data(folder: Path, finished: Checkout) -> None:
 def test_a_call_from_another_folder_writes_there_what_a_call_in_the_checkout_writes(workflow, finished, tmp_path):
     folder = tmp_path / "mein Ordner"
     snakefile = ("--snakefile", str(workflow.path / "Snakefile"))
-    call(folder, "splits", *snakefile, "--configfile", str(workflow.path / QUICK))
+    call(folder, "split", *snakefile, "--configfile", str(workflow.path / QUICK))
     same_data(folder, finished)
     assert not (workflow.path / "results").exists() and not (workflow.path / ".snakemake").exists()
 
@@ -47,7 +47,7 @@ def test_the_settings_of_that_folder_are_read_and_the_others_are_the_workflows(w
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "config.yaml").write_text("results: elsewhere\nsplits: {sft: 4}\n")
-    call(folder, "splits", "--snakefile", str(workflow.path / "Snakefile"))
+    call(folder, "split", "--snakefile", str(workflow.path / "Snakefile"))
     told = (folder / "elsewhere/logs/data/splits.log").read_text()
     assert "sft: 12 conversations" in told and re.search(r"^test: 1\d{3} conversations", told, re.MULTILINE)
 
@@ -64,6 +64,6 @@ def test_as_a_module_of_another_workflow_it_makes_the_same(workflow, finished, t
     )
     planned = call(folder, "--dry-run", "results/summary.csv")
     jobs = re.findall(r"^rule tutor_(\w+):|^localrule tutor_(\w+):", planned.stdout + planned.stderr, re.MULTILINE)
-    assert {"finetune", "optimize", "respond", "summarize"} <= {one or other for one, other in jobs}
+    assert {"sft", "align", "generate", "summarize"} <= {one or other for one, other in jobs}
     call(folder, "results/data/splits.json")
     same_data(folder, finished)

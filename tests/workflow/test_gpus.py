@@ -9,8 +9,8 @@ from checkouts import QUICK, Checkout
 pytestmark = pytest.mark.slow
 
 
-def with_gpus(checkout: Checkout, sft: object, alignment: object, generation: object) -> str:
-    stages = f"{{sft: {{gpu: {sft}}}, alignment: {{gpu: {alignment}}}, generation: {{gpu: {generation}}}}}"
+def with_gpus(checkout: Checkout, sft: object, align: object, generate: object) -> str:
+    stages = f"{{sft: {{gpu: {sft}}}, align: {{gpu: {align}}}, generate: {{gpu: {generate}}}}}"
     runs = "runs: [{model: tiny, algorithm: [dpo, ipo, rso], beta: 0.1}]"
     quick = (checkout.path / QUICK).read_text().rpartition("    resources:")[0]  # else merged with these
     text = f"{quick}    resources: {stages}\n{runs}\n"
@@ -27,7 +27,7 @@ def test_more_gpus_than_the_machine_has_are_refused_before_anything_starts(check
     answer = checkout.snakemake("--cores", "2", config=with_gpus(checkout, 4, 0, 0))
     assert answer.returncode == 1
     *_, problem, remedy = answer.stderr.strip().splitlines()
-    assert problem == "error: finetune asks for 4 GPUs, this machine has 3"
+    assert problem == "error: sft asks for 4 GPUs, this machine has 3"
     assert "snakemake --profile slurm" in remedy and "gpu: up to 4" in remedy
     assert "Traceback" not in answer.stderr and not (checkout.path / "results").exists()
 
@@ -36,7 +36,7 @@ def test_several_nodes_are_refused_where_jobs_run_on_this_machine(checkout, monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     answer = checkout.snakemake("--cores", "2", config=with_gpus(checkout, "4, nodes: 2", 0, 0))
     assert answer.returncode == 1
-    assert "error: finetune asks for 2 nodes, and jobs run on this machine" in answer.stderr
+    assert "error: sft asks for 2 nodes, and jobs run on this machine" in answer.stderr
 
 
 def test_up_to_so_many_is_what_the_machine_has_and_jobs_share_it_one_at_a_time(finished, tmp_path, monkeypatch):
@@ -44,9 +44,9 @@ def test_up_to_so_many_is_what_the_machine_has_and_jobs_share_it_one_at_a_time(f
     shutil.rmtree(checkout.path / "results/tiny/dpo-b0.1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     monkeypatch.setenv("PEDALIGN_LEASES", str(checkout.path / "leases"))
-    answer = checkout.snakemake("--cores", "8", "align", config=with_gpus(checkout, "up to 4", "up to 2", 1))
+    answer = checkout.snakemake("--cores", "8", "--until", "align", config=with_gpus(checkout, "up to 4", "up to 2", 1))
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "finetune results/" not in answer.stderr and "optimize results/" in answer.stderr
+    assert "sft results/" not in answer.stderr and "align results/" in answer.stderr
     trainings = logs(checkout, "*-b0.1/checkpoint.log")
     assert len(trainings) == 3 and all("leased 1 GPU of this machine: 5" in log for log in trainings)
     assert any("waiting for 1 GPU" in log for log in trainings)  # three alignments at a time, and one GPU

@@ -12,7 +12,7 @@ from checkouts import Checkout
 pytestmark = pytest.mark.slow
 
 TRAINED = "results/mine/sft/checkpoint.json"
-MADE_FROM_IT = {"audit": 1, "finetune": 1}
+MADE_FROM_IT = {"audit": 1, "sft": 1}
 
 
 def with_folder(finished: Checkout, path: Path) -> Checkout:
@@ -21,13 +21,13 @@ def with_folder(finished: Checkout, path: Path) -> Checkout:
     shutil.copytree(checkout.path / "results/tiny/base", checkout.path / "model")
     (checkout.path / "model/.snakemake_timestamp").unlink(missing_ok=True)
     config = yaml.safe_load((checkout.path / "config.yaml").read_text())
-    entry = {name: value for name, value in config["models"]["tiny"].items() if name in ("alignment", "generation")}
+    entry = {name: value for name, value in config["models"]["tiny"].items() if name in ("align", "generate")}
     resources = {"gpu": 0, "threads": 1, "mem_mb": 2000, "runtime": 60}
     entry |= {
         "path": "model",
         **{"template": "tutor", "instruction": "compact", "max_length": 4096, "allow_truncation": True},
         **{"dtype": "float32", "sft": {**config["models"]["tiny"]["sft"], "epochs": 0.2}},
-        "resources": dict.fromkeys(("sft", "alignment", "generation"), resources),
+        "resources": dict.fromkeys(("sft", "align", "generate"), resources),
     }
     quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
     quick["models"]["mine"] = entry

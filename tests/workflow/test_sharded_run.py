@@ -17,15 +17,15 @@ def sharded(finished, tmp_path):
     """A finished run whose splits are to be answered anew, by three jobs each."""
     checkout = finished.copy(tmp_path / "checkout")
     config = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
-    config["models"]["tiny"]["generation"]["shards"] = 3
+    config["models"]["tiny"]["generate"]["shards"] = 3
     (checkout.path / "sharded.yaml").write_text(yaml.safe_dump(config))
     return checkout
 
 
 def test_three_shards_leave_the_bytes_of_one(finished, sharded):
     planned = sharded.planned("--cores", "2", config="sharded.yaml")
-    assert (planned["respond_shard"], planned["gather"]) == (9, 3)
-    assert "respond" not in planned and "finetune" not in planned
+    assert (planned["generate_shard"], planned["gather"]) == (9, 3)
+    assert "generate" not in planned and "sft" not in planned
 
     answer = sharded.snakemake("--cores", "2", RESPONSES, config="sharded.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
@@ -43,4 +43,4 @@ def test_three_shards_leave_the_bytes_of_one(finished, sharded):
 def test_shards_are_gathered_for_the_models_that_have_them_and_for_no_other(sharded):
     wanted = "results/mistral-7b/sft/test/responses.csv"
     planned = sharded.planned("--cores", "2", wanted, config="sharded.yaml")
-    assert planned["respond"] == 1 and "gather" not in planned
+    assert planned["generate"] == 1 and "gather" not in planned

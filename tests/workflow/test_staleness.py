@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 SHOWING = {"summarize": 1, "card": 2, "report": 1}
 SCORING = {"score": 2, "compare": 1, **SHOWING}
-ALIGNING = {"optimize": 1, "respond": 1, "perplexity": 1, "score": 1, "compare": 1, **SHOWING, "card": 1}
-FINETUNING = {"finetune": 1, "pair": 1, "reference": 1, "optimize": 1, "respond": 3, "perplexity": 2, **SCORING}
+ALIGNING = {"align": 1, "generate": 1, "perplexity": 1, "score": 1, "compare": 1, **SHOWING, "card": 1}
+FINETUNING = {"sft": 1, "pair": 1, "reference": 1, "align": 1, "generate": 3, "perplexity": 2, **SCORING}
 EVERYTHING = {"split": 1, "base": 1, "audit": 1, **FINETUNING}
 
 
@@ -139,21 +139,21 @@ TABLE = {
         replaced("training/alignment.py", '_pairwise("sigmoid")', '_pairwise("hinge")'),
         ALIGNING,
     ),
-    "resamples of the bootstrap": (setting("evaluation", "resamples", value=300), {"perplexity": 2, **SCORING}),
+    "resamples of the bootstrap": (setting("score", "resamples", value=300), {"perplexity": 2, **SCORING}),
     "most pairs of one prompt": (
-        setting("preferences", value={"per_prompt": 2}),
+        setting("pair", value={"per_prompt": 2}),
         {"pair": 1, "reference": 1, **ALIGNING},
     ),
     "samples of each prompt": (
-        setting("preferences", value={"samples": 2, "temperature": 1.0}),
-        {"respond": 2, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING, "score": 1, "card": 1},
+        setting("pair", value={"samples": 2, "temperature": 1.0}),
+        {"generate": 2, "pair": 1, "reference": 1, "align": 1, "perplexity": 1, **SCORING, "score": 1, "card": 1},
     ),
     "beta": (setting("runs", value=[{"model": "tiny", "algorithm": "dpo", "beta": 0.2}]), ALIGNING),
-    "learning rate of the alignment": (setting("models", "tiny", "alignment", "learning_rate", value=1e-3), ALIGNING),
+    "learning rate of the alignment": (setting("models", "tiny", "align", "learning_rate", value=1e-3), ALIGNING),
     "learning rate of SFT": (setting("models", "tiny", "sft", "learning_rate", value=1e-3), FINETUNING),
     "length of the replies": (
-        setting("models", "tiny", "generation", "max_new_tokens", value=25),
-        {"respond": 3, "pair": 1, "reference": 1, "optimize": 1, "perplexity": 1, **SCORING},
+        setting("models", "tiny", "generate", "max_new_tokens", value=25),
+        {"generate": 3, "pair": 1, "reference": 1, "align": 1, "perplexity": 1, **SCORING},
     ),
     "a larger max_length, where nothing is cut": (setting("models", "tiny", "max_length", value=8000), {"report": 1}),
     "a smaller max_length, where nothing is cut": (setting("models", "tiny", "max_length", value=2000), {"report": 1}),
@@ -169,10 +169,10 @@ TABLE = {
         ),
         FINETUNING,
     ),
-    "a setting of another algorithm": (setting("preferences", "label_noise", value=0.2), {"report": 1}),
+    "a setting of another algorithm": (setting("pair", "label_noise", value=0.2), {"report": 1}),
     "the paper's rules": (setting("paper_rules", value=True), EVERYTHING),
-    "a split size": (setting("splits", "test", value=5), EVERYTHING),
-    "the way of drawing": (setting("splits", "method", value="leak_free"), EVERYTHING),
+    "a split size": (setting("split", "test", value=5), EVERYTHING),
+    "the way of drawing": (setting("split", "method", value="leak_free"), EVERYTHING),
     "a dataset file's bytes": (changed_dataset, EVERYTHING),
     "deleted metrics": (deleted("tiny/sft/test/metrics.json"), {"score": 1, **SHOWING, "card": 1}),
     "a deleted aligned checkpoint": (deleted("tiny/dpo-b0.1/checkpoint"), ALIGNING),

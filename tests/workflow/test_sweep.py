@@ -29,14 +29,14 @@ def leaking(checkout) -> int:
 
 def test_leak_free_splits_share_no_problem(finished, changed):
     checkout = changed(splits={"sft": 30, "dpo": 15, "test": 15, "method": "leak_free"})
-    answer = checkout.snakemake("--cores", "2", "splits")
+    answer = checkout.snakemake("--cores", "2", "split")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert leaking(checkout) == 0 < leaking(finished)
 
 
 def test_several_answers_to_a_prompt_become_several_pairs(changed):
     checkout = changed(preferences={"samples": 3, "temperature": 1.0, "per_prompt": 2})
-    answer = checkout.snakemake("--cores", "2", "preferences")
+    answer = checkout.snakemake("--cores", "2", "--until", "pair")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     model = checkout.path / "results/tiny"
     rows = json.loads((checkout.path / "results/data/bio-dpo_formatted.json").read_text())
@@ -58,10 +58,10 @@ def test_a_sweep_trains_the_tutor_once_and_asks_the_reference_once(checkout):
     runs = [{"model": "tiny", "algorithm": ["dpo", "ipo", "kto", "rso", "cdpo"], "beta": [0.1, 0.5]}]
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"runs": runs}))
     jobs = checkout.planned("--cores", "2")
-    assert {rule: jobs[rule] for rule in ("finetune", "pair", "reference")} == {
-        "finetune": 1,
+    assert {rule: jobs[rule] for rule in ("sft", "pair", "reference")} == {
+        "sft": 1,
         "pair": 1,
         "reference": 1,
     }
-    assert jobs["optimize"] == jobs["compare"] == 10
-    assert jobs["respond"] == 12 and jobs["score"] == jobs["perplexity"] == 11
+    assert jobs["align"] == jobs["compare"] == 10
+    assert jobs["generate"] == 12 and jobs["score"] == jobs["perplexity"] == 11

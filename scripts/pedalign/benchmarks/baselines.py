@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from pedalign.generation.common import GenerationSettings
 from pedalign.models.prompt_format import Renderer
-from pedalign.training.loop import TrainingSettings
+from pedalign.training.settings import TrainingSettings
 
 
 def one_at_a_time(
@@ -60,7 +60,7 @@ def _generate(
     return [reply[: reply.index(end_id)] if end_id in reply else reply for reply in replies]
 
 
-def finetune_padded(
+def sft_padded(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, Any]], settings: TrainingSettings
 ) -> float:
     """Every row (input_ids, labels) padded to `max_length`; transformers' Trainer. Returns the mean loss, as all
@@ -82,7 +82,7 @@ def finetune_padded(
     return Trainer(model=model, args=arguments, train_dataset=Dataset.from_list(padded)).train().training_loss
 
 
-def finetune_trl(
+def sft_trl(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, Any]], settings: TrainingSettings
 ) -> float:
     """TRL's SFTTrainer: rows in random order, a batch padded to its longest."""

@@ -14,7 +14,7 @@ from pedalign.benchmarks.comparison import Way, in_turn, spread
 
 ROOT = Path(__file__).parents[3]
 STAGES = (
-    *("split", "base", "audit", "finetune", "respond", "pair", "reference", "optimize"),
+    *("split", "base", "audit", "sft", "generate", "pair", "reference", "align"),
     *("score", "perplexity", "compare", "summarize"),
 )
 SWEEP = {"model": "tiny", "algorithm": ["dpo", "ipo", "kto", "rso", "cdpo"], "beta": [n / 100 for n in range(1, 101)]}

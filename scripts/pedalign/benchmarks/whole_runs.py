@@ -15,7 +15,7 @@ from pedalign.benchmarks.comparison import OURS, Way, in_turn, spread
 
 ROOT = Path(__file__).parents[3]
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "datasets")
-OTHER_WAYS = ("finetune", "respond", "optimize")  # scripts/baseline.py has them
+OTHER_WAYS = ("sft", "generate", "align")  # scripts/baseline.py has them
 NOT_NEEDED = ("audit", "reference", "card", "report")  # by those ways
 SHELL_SCRIPT = "shell script"
 

@@ -20,8 +20,10 @@ from pedalign.generation.engines import choose_engine
 from pedalign.models.checkpoints import load_model, load_tokenizer
 from pedalign.models.log_probs import log_probabilities
 from pedalign.models.prompt_format import renderer
-from pedalign.training.alignment import AlignmentSettings, Pair, optimize
-from pedalign.training.loop import TrainingSettings, finetune, finetuning_rows
+from pedalign.training.algorithms import AlignmentSettings
+from pedalign.training.alignment import Pair, align
+from pedalign.training.settings import TrainingSettings
+from pedalign.training.sft import sft_rows, train_sft
 
 # Prompts at a time, of which the best number is the baseline.
 BATCHES = {"cpu": (8, 16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
@@ -177,12 +179,12 @@ def _compare_replies(model: Any, prompts: list[list[int]], made: dict[str, list[
     return {"differences": found}
 
 
-def finetuning(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
+def sft(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
     """One epoch over some dialogues."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
     training = subject.training_settings(settings.sft)
     conversations = data.conversations[: SIZES[settings.size].dialogues]
-    rows = finetuning_rows(rendering, conversations, training.max_length)
+    rows = sft_rows(rendering, conversations, training.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
 
     def way(train: Callable[..., Any], *given: Any) -> Callable[[], Callable[[], Any]]:
@@ -193,7 +195,7 @@ def finetuning(subject: Subject, data: Data, settings: WorkloadSettings, say: Ca
     def ours() -> Callable[[], Any]:
         model = subject.base("float32")
         peaks.append(matrix_product_rate(getattr(torch, subject.dtype), model.device))
-        return partial(finetune, model, subject.tokenizer, rendering, conversations, training)
+        return partial(train_sft, model, subject.tokenizer, rendering, conversations, training)
 
     def arithmetic(made: dict[str, Any]) -> dict[str, Any]:
         return {"operations": training_operations(subject.base(subject.dtype), lengths), "peak": median(peaks)}
@@ -204,9 +206,9 @@ def finetuning(subject: Subject, data: Data, settings: WorkloadSettings, say: Ca
         {
             "padded to the maximum": Way(
                 f"transformers' Trainer, every dialogue padded to {training.max_length} tokens",
-                way(baselines.finetune_padded, rows),
+                way(baselines.sft_padded, rows),
             ),
-            "TRL": Way("SFTTrainer, batches in random order", way(baselines.finetune_trl, rows)),
+            "TRL": Way("SFTTrainer, batches in random order", way(baselines.sft_trl, rows)),
             OURS: Way("batches of like length, only trained positions scored", ours),
         },
         arithmetic,
@@ -239,7 +241,7 @@ def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Cal
             Pair(pair["prompt"], pair["chosen"][0]["content"], pair["rejected"][0]["content"], chosen, rejected)
             for pair, chosen, rejected in zip(pairs, totals[: len(pairs)], totals[len(pairs) :], strict=True)
         ]
-        optimize(model, subject.tokenizer, rendering, made, AlignmentSettings("dpo", BETA, 0.0), training)
+        align(model, subject.tokenizer, rendering, made, AlignmentSettings("dpo", BETA, 0.0), training)
 
     def way(train: Callable[..., Any], *given: Any) -> Callable[[], Callable[[], Any]]:
         return lambda: partial(train, subject.tutor("float32"), *given)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import UserError
+from pedalign.core.paths import TutorPaths, tutor_of
 from pedalign.core.provenance import expect_checkpoint, manifest_path, read_record, record_path, verified
 from pedalign.data.conversations import Conversation, Message
 from pedalign.data.rubric import Rubric, load_rubric
@@ -68,7 +69,7 @@ class Tutor:
 
 def tutor_name(checkpoint: Path) -> str:
     """`results/tiny/dpo-b0.1/checkpoint` → `tiny/dpo-b0.1`"""
-    return "/".join(checkpoint.resolve().parts[-3:-1])
+    return "/".join(tutor_of(checkpoint.resolve()))
 
 
 def tutor_names(checkpoints: Sequence[Path]) -> list[str]:
@@ -106,7 +107,7 @@ def precision(settings: Mapping[str, Any]) -> str:
 
 def _record(checkpoint: Path) -> dict[str, Any]:
     expect_checkpoint(checkpoint)
-    manifest, responses = manifest_path(checkpoint), checkpoint.parent / "test/responses.csv"
+    manifest, responses = manifest_path(checkpoint), Path(TutorPaths(str(checkpoint.parent)).responses())
     if record_path(responses).is_file():
         return read_record(responses)
     if "training" not in read_json(manifest)["settings"]:

@@ -120,8 +120,8 @@ def _adapter(model: PreTrainedModel, adapter: dict[str, Any]) -> int:
 
 
 def stage_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, nodes: int = 1) -> Memory:
-    """Of a job of the stage ("sft", "alignment" or "generation") on `gpus` GPUs over all nodes; 0: on the CPU."""
-    if stage == "generation":
+    """Of a job of the stage ("sft", "align" or "generate") on `gpus` GPUs over all nodes; 0: on the CPU."""
+    if stage == "generate":
         return _generation_memory(size, entry, gpus)
     return _training_memory(size, entry, stage, gpus, nodes)
 
@@ -134,7 +134,7 @@ def _training_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, n
     else:
         held = _frozen(size, entry, width) + _trained(size)
         node = ceil(gpus / nodes) * (size.parameters * width + _PROCESS)
-    rows = training["device_batch_size"] * (2 if stage == "alignment" else 1)  # of a pair, both replies at once
+    rows = training["device_batch_size"] * (2 if stage == "align" else 1)  # of a pair, both replies at once
     tokens = rows * entry["max_length"]
     total = held + _activations(size, tokens, width, training["gradient_checkpointing"])
     return Memory(held, total, node) if gpus else Memory(held + _PROCESS, total + _PROCESS, total + _PROCESS)
@@ -188,7 +188,7 @@ def _activations(size: Size, tokens: int, width: int, checkpointing: bool) -> fl
 def _generation_memory(size: Size, entry: dict[str, Any], gpus: int) -> Memory:
     """Weights, keys and values of histories and replies, and one layer's activations while the histories are read;
     where as many are held as fit, of the longest conversation alone."""
-    width, tokens = _WIDTH[entry["dtype"]], entry["generation"]["max_batch_tokens"] or entry["max_length"]
+    width, tokens = _WIDTH[entry["dtype"]], entry["generate"]["max_batch_tokens"] or entry["max_length"]
     held = size.parameters * width + size.cached * tokens * width
     total = held + LAYER_NUMBERS * tokens * size.hidden * width
     node = size.parameters * width + _PROCESS

@@ -43,6 +43,7 @@ from pedalign.cluster.preflight_stages import (
 )
 from pedalign.cluster.resources import check_machine
 from pedalign.core.errors import UserError
+from pedalign.core.paths import Paths
 from pedalign.core.processes import accumulation
 from pedalign.data.rubric import Rubric, instruction_text
 from pedalign.models.adapters import expect_four_bit
@@ -52,7 +53,7 @@ from pedalign.models.limits import model_limits
 from pedalign.models.locations import Found, find
 from pedalign.models.prompt_format import load_template, renderer
 
-_NAMES = {"sft": "fine-tuning", "alignment": "alignment", "generation": "generation"}
+_NAMES = {"sft": "fine-tuning", "align": "alignment", "generate": "generation"}
 _TALK = [{"role": "user", "content": "Q."}, {"role": "assistant", "content": "A."}, {"role": "user", "content": "Why?"}]
 _NVIDIA_SMI = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
 _SMALLER = "smaller batches: device_batch_size, max_length, max_batch_tokens, or gradient_checkpointing: true"
@@ -146,7 +147,7 @@ def model_findings(
     start = found.get("base") or found.get("sft")
     yield template_finding(f"{model} template", entry, start, rubric)
     for stage, job in _stages(settings, model):
-        if stage != "generation":
+        if stage != "generate":
             yield judged(f"{model} {_NAMES[stage]} batch", batch_in_words, entry[stage], job["gpu"])
     if "adapter" in entry and entry["adapter"]["four_bit"]:
         yield four_bit_finding(f"{model} adapter", settings.here)
@@ -226,7 +227,7 @@ def stage_findings(
         forward = judged(f"{model} forward pass", forward_in_words, whole, rendering.encode(_TALK)[0])
         yield forward
         if forward.status == "ok" and splits is not None:
-            engine = entry["generation"].get("engine", "auto")
+            engine = entry["generate"].get("engine", "auto")
             yield judged(f"{model} engine", engine_in_words, whole, rendering, splits["sft"], engine)
 
 
@@ -345,16 +346,17 @@ def _fit(held: float, total: float, there: float | None) -> str:
 def disk_findings(settings: PreflightSettings, sizes: dict[str, Size], download: int) -> Iterator[Finding]:
     """Checkpoints that are not there yet, and training states; the texts come on top."""
     checkpoints: dict[Path, float] = {}
-    states: dict[str, list[float]] = {"sft": [0], "alignment": [0]}
+    states: dict[str, list[float]] = {"sft": [0], "align": [0]}
     for model, size in sizes.items():
-        entry, jobs, folder = settings.models[model], settings.jobs[model], Path(settings.results, model)
+        entry, jobs, paths = settings.models[model], settings.jobs[model], Paths(settings.results).model(model)
         policies = [policy for name, policy in settings.runs if name == model]
         trained = {
             "sft": ["sft"],
-            "alignment": [policy for policy in policies if policy not in entry.get("aligned", {})],
+            "align": [policy for policy in policies if policy not in entry.get("aligned", {})],
         }
-        checkpoints |= {folder / policy / "checkpoint": checkpoint_bytes(size, entry) for policy in ["sft", *policies]}
-        checkpoints |= {folder / "base": base_bytes(size)} if "init" in entry and "sft" in jobs else {}
+        tutors = ["sft", *policies]
+        checkpoints |= {Path(paths.tutor(policy).checkpoint): checkpoint_bytes(size, entry) for policy in tutors}
+        checkpoints |= {Path(paths.base): base_bytes(size)} if "init" in entry and "sft" in jobs else {}
         for stage in states.keys() & jobs.keys():
             states[stage] += len(trained[stage]) * [training_state_bytes(size, entry, jobs[stage]["gpu"])]
     # On one machine trainings come one after the other; on a cluster all of a stage may run at once.

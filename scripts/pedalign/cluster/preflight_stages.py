@@ -48,7 +48,7 @@ def draw_splits(data: DataSettings, rubric: Rubric) -> tuple[Splits | None, list
         return None, [Finding("unknown", "splits", words)]
     size = sum(Path(file).stat().st_size for file in data.files)
     if size > MOST_DATA:
-        words = f"not drawn here, as the files have {size / 1e9:.1f} GB: snakemake --cores 1 splits draws them"
+        words = f"not drawn here, as the files have {size / 1e9:.1f} GB: snakemake --cores 1 split draws them"
         return None, [Finding("unknown", "splits", words)]
     try:
         splits, report = draw([Path(file) for file in data.files], rubric, SplitSettings(**data.splits))
@@ -57,7 +57,7 @@ def draw_splits(data: DataSettings, rubric: Rubric) -> tuple[Splits | None, list
     drawn = ", ".join(f"{name} {found['conversations']:,}" for name, found in report["splits"].items())
     findings = [Finding("ok", "splits", f"conversations: {drawn}; cut before a reply: {len(report['cut']):,}")]
     return splits, findings + [
-        Finding("warning", "splits", words, "look at the conversation files, or change 'splits' in config.yaml")
+        Finding("warning", "splits", words, "look at the conversation files, or change 'split' in config.yaml")
         for words in report.get("warnings", [])
     ]
 

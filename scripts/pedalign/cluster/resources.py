@@ -18,7 +18,7 @@ def gpu_count(entry: dict[str, Any], stage: str, machine: int | None) -> int:
     most = int(asked.removeprefix("up to "))
     if machine is None:
         return most
-    training = entry.get(stage) if stage in ("sft", "alignment") else None
+    training = entry.get(stage) if stage in ("sft", "align") else None
     for count in range(min(most, machine), 0, -1):
         if training is None or training["global_batch_size"] % (training["device_batch_size"] * count) == 0:
             return count

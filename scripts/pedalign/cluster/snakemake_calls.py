@@ -8,11 +8,12 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import yaml
+from snakemake.cli import get_argument_parser
 
 from pedalign.core.errors import UserError
 from pedalign.core.provenance import record_path
@@ -44,10 +45,33 @@ def check_command_line() -> None:
                 fix = _FIX_FILE if file.exists() else _CHECK_PATH
             told = f"{file}: Snakemake reads what follows --configfile as a settings file, and {problem}"
             sys.exit(str(UserError(told, fix)))
+    check_rule_names(sys.argv[1:])
     for entry in known.config:
         if "=" not in entry:
             problem = f"{entry}: Snakemake reads what follows --config as a setting, and this is no name=value"
             sys.exit(str(UserError(problem, _TARGETS_FIRST.format(option="--config seed=7"))))
+
+
+# Rules with a job for each model, tutor or split; and rules and targets of older versions, with what they are now.
+_STAGES = ("sft", "generate", "pair", "align", "score")
+_OLD_TARGETS = {"splits": "split", "preferences": "pair", "evaluate": "score"}
+_OLD_RULES = {"finetune": "sft", "respond": "generate", "respond_shard": "generate_shard", "optimize": "align"}
+
+
+def check_rule_names(arguments: Sequence[str]) -> None:
+    """Ends a call with two lines where it names a rule or target by its old name, or a stage as a target: Snakemake
+    would refuse that, as a stage has a job for each model."""
+    known, _ = get_argument_parser().parse_known_args(arguments)
+    named = [*known.targets, *(known.until or ()), *(known.omit_from or ()), *(known.forcerun or ())]
+    for name in named:
+        if now := (_OLD_RULES | _OLD_TARGETS).get(name):
+            whole = f": snakemake --cores all {f'--until {now}' if now in _STAGES else now}"
+            fix = f"write {now}" + (whole if name in known.targets else "")
+            sys.exit(str(UserError(f"{name}: is called {now} now", fix)))
+    for name in known.targets:
+        if name in _STAGES:
+            fix = f"snakemake --cores all --until {name} makes those of all runs; or name the file that you want"
+            sys.exit(str(UserError(f"{name}: as a target, it does not say of which model or tutor", fix)))
 
 
 def _no_settings(file: Path) -> str:

@@ -65,7 +65,7 @@ def _terminal() -> _Terminal | None:
 class Progress(tqdm):
     """tqdm, whose bar is drawn where a terminal is, and which prints a plain line now and then.
 
-    `with Progress("respond", total, "replies") as progress: progress.update(3)`. `initial`: what was done before, by
+    `with Progress("generate", total, "replies") as progress: progress.update(3)`. `initial`: what was done before, by
     another process; it does not count for the rate.
     """
 
@@ -131,7 +131,7 @@ class Progress(tqdm):
         return {**super().format_dict, "rate": self.rate() or 0}
 
     def line(self) -> str:
-        """`respond: 120 of 480 replies (25%), 12.1 per second, 00:30 left`"""
+        """`generate: 120 of 480 replies (25%), 12.1 per second, 00:30 left`"""
         n, total = (self.format_sizeof(one) if self.unit_scale else one for one in (self.n, self.total))
         said = f"{self.desc}: {n} of {total}{self.unit} ({self.n / max(self.total, 1):.0%})"
         if rate := self.rate():

@@ -28,6 +28,8 @@ PACKAGES = (
     *("numpy", "scikit-learn"),
 )
 Hashes = dict[str, str]  # path → sha256
+_RENAMED = {"scripts/finetune.py": "scripts/sft.py", "scripts/optimize.py": "scripts/align.py"}
+_RENAMED |= {"scripts/respond.py": "scripts/generate.py"}  # on record by their old names
 _LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
 
 
@@ -186,7 +188,7 @@ def accept(artifact: Path, reason: str) -> None:
         return
     _check_file(artifact)
     facts = read_record(artifact)
-    now = {"when": _now(), "reason": reason, "code": code(ROOT / facts["made_by"]), "git_commit": git_commit()}
+    now = {"when": _now(), "reason": reason, "code": code(_script(facts)), "git_commit": git_commit()}
     facts["accepted"] = [*facts.get("accepted", []), now]
     write_json(record_path(artifact), {**facts, "sha256_of_this": _seal(facts)})
 
@@ -194,8 +196,12 @@ def accept(artifact: Path, reason: str) -> None:
 def other_code(facts: Mapping[str, Any]) -> list[str]:
     """Files whose code is other now than when an artifact was made or accepted, by its record."""
     then = facts.get("accepted", [facts])[-1]["code"]
-    script = ROOT / facts["made_by"]
+    script = _script(facts)
     return changed(then, code(script)) if script.is_file() else [f"{facts['made_by']} is gone"]
+
+
+def _script(facts: Mapping[str, Any]) -> Path:
+    return ROOT / _RENAMED.get(facts["made_by"], facts["made_by"])
 
 
 def _now() -> str:

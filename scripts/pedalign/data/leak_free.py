@@ -207,9 +207,9 @@ def _infeasible(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int])
     most = max(max(one.conversations) for one in problems.values())
     remedy = "take more problems or method: random"
     if all(fits.values()):
-        remedy = f"lower 'splits' in config.yaml ({_listed(fits)} fit), or {remedy}"
+        remedy = f"lower 'split' in config.yaml ({_listed(fits)} fit), or {remedy}"
     return UserError(
-        f"splits.method leak_free: {len(problems)} problems, of up to {most} conversations in a file, can't be shared "
+        f"split.method leak_free: {len(problems)} problems, of up to {most} conversations in a file, can't be shared "
         f"out so that each stays whole and every file gives {_listed(sizes)}",
         remedy,
     )

@@ -152,7 +152,7 @@ def _balanced(
 ) -> list[_Mistake]:
     keys = [one.key for one in rubric.label_fields]
     if field not in keys:
-        raise UserError(f"preferences.balance: the rubric {rubric.name} has no label '{field}'", nearest(field, keys))
+        raise UserError(f"pair.balance: the rubric {rubric.name} has no label '{field}'", nearest(field, keys))
     members: dict[str, list[int]] = {}
     for at, one in enumerate(mistakes):
         gold = rubric.parse(rows[one.row]["chosen"][0]["content"]).values

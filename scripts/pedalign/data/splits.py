@@ -149,7 +149,7 @@ def _empty(split: str, settings: SplitSettings, report: dict[str, Any], tally: T
     problem = f"the {split} split is empty: "
     if not dropped or not tally.entries:
         problem += f"the files hold fewer conversations of more than two turns than {settings.sizes} for each"
-        return EmptySplit(problem, "lower the sizes under 'splits' in config.yaml", report)
+        return EmptySplit(problem, "lower the sizes under 'split' in config.yaml", report)
     problem += (
         f"none of {dropped:,} drawn conversations opens with a valid reply; of all splits, the {tally.commonest()}"
     )
@@ -192,7 +192,7 @@ def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
         raise UserError(
             f"{path}: {wanted} conversations wanted ({', '.join(f'{split} {size}' for split, size in sizes.items())}), "
             f"{eligible} have more than two turns: {wanted - eligible} are missing",
-            "lower the sizes under 'splits' in config.yaml, or add conversations",
+            "lower the sizes under 'split' in config.yaml, or add conversations",
         )
 
 

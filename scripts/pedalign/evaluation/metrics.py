@@ -80,7 +80,7 @@ def read_labels(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn:
             scored.gold[field.key].append(sys.intern(gold.values[field.key]))
             scored.predicted[field.key].append(sys.intern(value) if value in field.labels else "")
     if not scored.turns:
-        raise UserError("responses.csv has no row to score", "draw more test conversations ('splits' in config.yaml)")
+        raise UserError("responses.csv has no row to score", "draw more test conversations ('split' in config.yaml)")
     return scored
 
 

@@ -85,7 +85,7 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
         model.train(training)
     raise UserError(
         f"engine '{settings.engine}' does not serve this {model.config.model_type} model: {reasons[-1]}",
-        "set 'engine: auto' under 'generation' in the model's entry of config.yaml",
+        "set 'engine: auto' under 'generate' in the model's entry of config.yaml",
     )
 
 

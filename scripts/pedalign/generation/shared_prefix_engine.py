@@ -328,7 +328,7 @@ class _Answering:
                 raise UserError(
                     f"the GPU's memory does not suffice for one conversation of {len(history.ids)} tokens and its "
                     f"{len(history.prompt_lengths)} replies",
-                    "lower 'max_new_tokens' or 'preferences.samples', or take a GPU with more memory",
+                    "lower 'max_new_tokens' or 'pair.samples', or take a GPU with more memory",
                 ) from None
             self.going = []
         torch.cuda.empty_cache()  # outside of `except`, where the error holds on to what was computed

@@ -60,7 +60,7 @@ def _answers(job: dict[str, Any]) -> list[tuple[list[int], str]]:
 
 def _progress(prompts: Any = None, *, total: int = 0, **_: Any) -> Any:
     """What vLLM tells how far it is: once as it takes the prompts, which is soon done, and once as it answers."""
-    return prompts if prompts is not None else Progress("respond", total, "replies")
+    return prompts if prompts is not None else Progress("generate", total, "replies")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def _expect_positions(audit: Mapping[str, Any], settings: LengthSettings) -> Non
         (
             f"prompts with a reply of max_new_tokens ({settings.max_new_tokens})",
             answered,
-            f"set the model's generation: max_new_tokens to {new} in config.yaml",
+            f"set the model's generate: max_new_tokens to {new} in config.yaml",
         ),
     ):
         longest = max(found, key=lambda text: text.tokens)
@@ -128,7 +128,7 @@ def length_warnings(audit: Mapping[str, Any], settings: LengthSettings) -> Itera
     if cut:
         yield (
             f"{cut:,} of {gold['replies']:,} gold replies ({cut / gold['replies']:.1%}) have more tokens than "
-            f"max_new_tokens {new}, so a tutor that says them is cut off: set the model's generation: max_new_tokens "
+            f"max_new_tokens {new}, so a tutor that says them is cut off: set the model's generate: max_new_tokens "
             f"to {gold['longest']} (longest: {gold['longest_at']})"
         )
     prompt = audit["prompts"]["test"]

@@ -140,7 +140,7 @@ def _cut_off(ended: Mapping[str, Any], audit: Mapping[str, Any]) -> list[str]:
     limit, longest = ended["max_new_tokens"], audit.get("gold_replies", {}).get("longest", 0)
     problem = f"{ended['replies']:,} of {ended['of']:,} replies end at max_new_tokens {limit}"
     if longest > limit:
-        problem += f", and the longest gold reply has {longest}: set generation: max_new_tokens to {longest} or more"
+        problem += f", and the longest gold reply has {longest}: set generate: max_new_tokens to {longest} or more"
     return [problem]
 
 

@@ -9,6 +9,7 @@ import altair as alt
 import vl_convert
 
 from pedalign.core.artifacts import write_text
+from pedalign.core.paths import Paths
 from pedalign.reporting.charts import COLOURS, NEUTRAL
 
 # What a job does, in its order, and its colour. Waiting: for GPUs that others have. Starting: all else before its
@@ -22,13 +23,13 @@ _WAITED = re.compile(r"^launch: waited ([0-9.]+) s for GPUs$", re.MULTILINE)
 _HELD = re.compile(r"^launch: the largest process held ([0-9.]+) GB$", re.MULTILINE)
 
 
-def spent(results: Path) -> dict[tuple[str, str], float]:
+def spent(paths: Paths) -> dict[tuple[str, str], float]:
     """(stage, phase) → seconds of the newest jobs, stages in the order in which they ended.
 
     A job whose log has no account of its phases was working all the time.
     """
     found: dict[tuple[str, str], float] = defaultdict(float)
-    for inside, measured, log in _jobs(results):
+    for inside, measured, log in _jobs(paths):
         seconds = float(measured["s"])
         waited = max(map(float, _WAITED.findall(log)), default=0.0)
         phases = {"waiting": waited} if waited else {}
@@ -48,26 +49,26 @@ def by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
     return dict(seconds)
 
 
-def memory(results: Path) -> dict[str, float]:
+def memory(paths: Paths) -> dict[str, float]:
     """Stage → GB that the largest of its newest jobs held; of jobs too short to be measured, none.
 
     What Snakemake saw, which looks now and then, or the log tells of the largest process.
     """
     found: dict[str, float] = {}
-    for inside, measured, log in _jobs(results):
+    for inside, measured, log in _jobs(paths):
         megabytes = float(measured["max_rss"]) if measured["max_rss"] not in ("-", "NA") else 0.0
         held = [float(gigabytes) for gigabytes in _HELD.findall(log)]
         found[stage(inside)] = max(found.get(stage(inside), 0.0), megabytes / 1000, *held)
     return found
 
 
-def _jobs(results: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
+def _jobs(paths: Paths) -> Iterator[tuple[Path, dict[str, str], str]]:
     """Each job's place among the benchmark files, what Snakemake measured, and its log; in the order of their ends."""
-    folder = results / "benchmarks"
+    folder = Path(paths.benchmarks)
     for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
         header, values, *_ = path.read_text(encoding="utf-8").splitlines()
         inside = path.relative_to(folder)
-        log = results / "logs" / inside.with_suffix(".log")
+        log = Path(paths.logs) / inside.with_suffix(".log")
         told = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
         yield inside, dict(zip(header.split("\t"), values.split("\t"), strict=True)), told
 

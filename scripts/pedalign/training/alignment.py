@@ -1,7 +1,7 @@
 """Preference optimization, by TRL's trainers on rows that the renderer made."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ from pedalign.data.conversations import Message
 from pedalign.models.limits import PairLength, expect_pairs_fit, model_limits
 from pedalign.models.log_probs import log_probabilities, tolerance
 from pedalign.models.prompt_format import Renderer
-from pedalign.training.loop import TrainingSettings, expect_all_rows, run_trainer, telling_batches, training_order
+from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
+from pedalign.training.loop import expect_all_rows, run_trainer, telling_batches, training_order
+from pedalign.training.settings import TrainingSettings
 from pedalign.training.shared_prompt import PromptOnce, can_share_prompts
 from pedalign.training.states import TrainingStates
 from pedalign.training.trl_log_probs import ALONE, computing_dtype, fast_head, prove_head
@@ -54,44 +56,6 @@ def read_pairs(preferences: dict[str, list[Any]], reference: dict[str, list[Any]
     ]
 
 
-@dataclass(frozen=True)
-class AlignmentSettings:
-    """`beta`: weight of staying near the reference model. `label_noise`: share of pairs that may be the wrong way
-    round (cdpo allows for it, the others take every pair at its word)."""
-
-    algorithm: str
-    beta: float
-    label_noise: float
-
-
-def _pairwise(loss_type: str) -> Callable[[AlignmentSettings], dict[str, Any]]:
-    return lambda settings: {"loss_type": loss_type}
-
-
-def _conservative(settings: AlignmentSettings) -> dict[str, Any]:
-    """TRL ignores label_smoothing for its sigmoid loss, but not for its robust one.
-
-    With P and N the losses of a pair as given and turned round, and noise e: robust R = ((1 - e) P - e N) / (1 - 2e).
-    So 2 (1 - e) P - (1 - 2e) R = (1 - e) P + e N, which is wanted.
-    """
-    noise = settings.label_noise
-    return {
-        "loss_type": ["sigmoid", "robust"],
-        "loss_weights": [2 * (1 - noise), -(1 - 2 * noise)],
-        "label_smoothing": noise,
-    }
-
-
-# algorithm → TRL's loss, with the settings that make it exactly what the literature calls by that name
-ALGORITHMS: dict[str, Callable[[AlignmentSettings], dict[str, Any]]] = {
-    "dpo": _pairwise("sigmoid"),  # arXiv 2305.18290, equation 7
-    "ipo": _pairwise("ipo"),  # arXiv 2310.12036, equation 17, on log-probabilities per token
-    "rso": _pairwise("hinge"),  # arXiv 2309.06657, the hinge-norm loss
-    "cdpo": _conservative,  # "A note on DPO with noisy preferences and relationship to IPO" (Mitchell 2023)
-    "kto": _pairwise("kto"),  # arXiv 2402.01306, L_KTO
-}
-
-
 class _RenderedRows:
     """For TRL's trainers: rows hold token ids and reference log-probabilities already, so no second template and no
     second computation has a say.
@@ -125,7 +89,7 @@ class _RenderedKTOTrainer(_RenderedRows, KTOTrainer):
     pass
 
 
-def optimize(
+def align(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     renderer: Renderer,
@@ -179,7 +143,7 @@ def optimize(
     telling = telling_batches(padded, order, settings.device_batch_size, model.config)
     proof = prove(trainer, [[rows[at] for at in batch] for batch in telling])
     facts = {"rows": len(rows), "longest_row": max(lengths), **proof}
-    return {**facts, **run_trainer(trainer, "optimize", states, watchers)}
+    return {**facts, **run_trainer(trainer, "align", states, watchers)}
 
 
 def prove(trainer: Any, batches: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
@@ -205,7 +169,7 @@ def prove(trainer: Any, batches: Sequence[list[dict[str, Any]]]) -> dict[str, An
             facts["prompt_computed_once"] = way != ALONE and can_share_prompts(trainer, forwards)
             trainer.shares_prompts = facts["prompt_computed_once"]
             if not trainer.shares_prompts and trainer.is_world_process_zero():
-                print("optimize: this model computes a pair's prompt for each of its replies", flush=True)
+                print("align: this model computes a pair's prompt for each of its replies", flush=True)
         expected = [
             torch.cat([one[name] for name in ("ref_chosen_logps", "ref_rejected_logps", "ref_logps") if name in one])
             for one in made
@@ -295,7 +259,7 @@ def _single_rows(
     if size < 2:
         raise UserError(
             f"kto needs batches of two replies or more on each device, device_batch_size is {size}",
-            "set device_batch_size to 2 or more under 'alignment' in the model's entry of config.yaml",
+            "set device_batch_size to 2 or more under 'align' in the model's entry of config.yaml",
         )
     rows = []
     for row in pair_rows:
@@ -347,7 +311,7 @@ def spread(prompts: Sequence[str], size: int, seed: int) -> list[int]:
         if free is None:
             raise UserError(
                 f"kto: {len(members)} prompts are too few for batches of {size} replies of different prompts",
-                "lower device_batch_size under 'alignment' in the model's entry of config.yaml",
+                "lower device_batch_size under 'align' in the model's entry of config.yaml",
             )
         order.append(waiting.pop(free))
     return order

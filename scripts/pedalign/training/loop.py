@@ -1,27 +1,21 @@
-"""What trainings share, and supervised fine-tuning, by TRL's trainers on rows that the renderer made."""
+"""What the trainings share: the order of rows, the steps of a trainer, and the script around them."""
 
 import argparse
 import dataclasses
-import json
 import math
 import resource
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from trl import SFTConfig, SFTTrainer
 
 from pedalign.core.artifacts import full_disk_named, whole_directory
 from pedalign.core.errors import UserError
 from pedalign.core.processes import (
-    accumulation,
     die_with_launcher,
     end_interrupted,
     is_first_process,
@@ -31,68 +25,17 @@ from pedalign.core.processes import (
 )
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import verified, write_manifest
-from pedalign.core.settings import read_settings
 from pedalign.core.time_spent import begin
-from pedalign.data.conversations import Conversation
 from pedalign.data.rubric import load_rubric
-from pedalign.models.adapters import AdapterSettings, load_with_adapter, merged
+from pedalign.models.adapters import load_with_adapter, merged
 from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from pedalign.models.log_probs import length_switches
 from pedalign.models.prompt_format import Renderer, renderer
 from pedalign.training.health_checks import unlearned
+from pedalign.training.settings import StageSettings, TrainingSettings
 from pedalign.training.states import TrainingStates, leave_at_exit, origin, wait_for_all
 from pedalign.training.trackers import trackers
-from pedalign.training.trl_log_probs import fast_head, prove_head
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What decides the result of a training; every field stands in config.yaml.
-
-    `warmup` is a share of the steps. `global_batch_size` counts rows (conversations or pairs) per
-    optimizer step over all devices; `device_batch_size` those computed at a time on one device.
-    `max_length` is in tokens; None: nothing is cut.
-    """
-
-    epochs: float
-    learning_rate: float
-    scheduler: str
-    warmup: float
-    weight_decay: float
-    global_batch_size: int
-    device_batch_size: int
-    max_length: int | None
-    dtype: str
-    gradient_checkpointing: bool
-    seed: int
-
-    def trainer_arguments(self) -> dict[str, Any]:
-        """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_rows`."""
-        on_gpu = torch.cuda.is_available()
-        return {
-            "output_dir": tempfile.gettempdir(),  # nothing is saved there; TrainingStates have a folder of their own
-            "num_train_epochs": 1,  # training_rows holds all epochs
-            "learning_rate": self.learning_rate,
-            "lr_scheduler_type": self.scheduler,
-            "warmup_steps": self.warmup,
-            "weight_decay": self.weight_decay,
-            "per_device_train_batch_size": self.device_batch_size,
-            "gradient_accumulation_steps": accumulation(self.global_batch_size, self.device_batch_size, processes()),
-            "max_length": self.max_length,
-            "bf16": self.dtype == "bfloat16",
-            "tf32": True if on_gpu else None,
-            "activation_checkpointing": self.gradient_checkpointing,  # transformers 5 renames it
-            "train_sampling_strategy": "sequential",
-            "seed": self.seed,
-            "use_cpu": not on_gpu and not sharded(),  # with it, DeepSpeed would not be used
-            "dataloader_pin_memory": on_gpu,
-            "ddp_backend": "gloo" if processes() > 1 and not on_gpu else None,
-            "save_strategy": "no",  # TrainingStates ask for it
-            "report_to": "none",
-            "logging_steps": 1,
-            "logging_nan_inf_filter": False,  # a loss that is no number would be logged as the mean of the others
-            "disable_tqdm": True,
-        }
+from pedalign.training.trl_log_probs import fast_head
 
 
 def training_order(lengths: Sequence[int] | int, settings: TrainingSettings) -> list[int]:
@@ -209,73 +152,6 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "num_tokens" and not math.isnan(value)}
 
 
-def finetuning_rows(
-    renderer: Renderer, conversations: Iterable[Conversation], max_length: int | None
-) -> list[dict[str, list[int]]]:
-    """One row per conversation: `input_ids`, and `labels` (-100: not trained); the replies and their end tokens are.
-
-    Raises UserError where `max_length` cuts off every reply of a conversation.
-    """
-    rows = []
-    for conversation in conversations:
-        ids, trained = renderer.encode(conversation.messages)
-        if not any(trained[:max_length]):
-            raise UserError(
-                f"conversation '{conversation.id}': max_length {max_length} cuts off every reply",
-                "raise 'max_length' in the model's entry of config.yaml",
-            )
-        labels = [token if wanted else -100 for token, wanted in zip(ids, trained, strict=True)]
-        rows.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
-    return rows
-
-
-def finetune(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    renderer: Renderer,
-    conversations: Sequence[Conversation],
-    settings: TrainingSettings,
-    states: TrainingStates | None = None,
-    watchers: Iterable[TrainerCallback] = (),
-) -> dict[str, Any]:
-    """Fine-tune `model` in place on the tutor's turns; the facts for the manifest."""
-    rows = finetuning_rows(renderer, conversations, settings.max_length)
-    lengths = [len(row["input_ids"]) for row in rows]
-    order = training_order(lengths, settings)
-    trainer = SFTTrainer(
-        model=model,
-        args=SFTConfig(**settings.trainer_arguments()),
-        train_dataset=Dataset.from_list(rows).select(order),
-        processing_class=tokenizer,
-    )
-    expect_all_rows(len(trainer.train_dataset), len(order))
-    telling = telling_batches([[length] for length in lengths], order, settings.device_batch_size, model.config)
-    with fast_head():
-        way = prove_head(trainer, [trainer.data_collator([rows[at] for at in batch]) for batch in telling])
-    facts = {
-        "rows": len(rows),
-        "longest_row": max(lengths),
-        "truncated": truncated(renderer, conversations, settings),
-        "log_probabilities": way,
-    }
-    return {**facts, **run_trainer(trainer, "finetune", states, watchers)}
-
-
-def truncated(
-    renderer: Renderer, conversations: Iterable[Conversation], settings: TrainingSettings
-) -> list[dict[str, Any]]:
-    """The conversations that `max_length` cuts, with the trained tokens that it takes of them."""
-    found: list[dict[str, Any]] = []
-    limit = settings.max_length
-    if limit is None:
-        return found
-    for conversation in conversations:
-        ids, trained = renderer.encode(conversation.messages)
-        if len(ids) > limit:
-            found.append({"id": conversation.id, "tokens": len(ids), "trained_tokens_lost": sum(trained[limit:])})
-    return found
-
-
 def telling_batches(
     lengths: Sequence[Sequence[int]], order: Sequence[int], size: int, config: Any
 ) -> list[Sequence[int]]:
@@ -297,45 +173,6 @@ def telling_batches(
 def expect_all_rows(kept: int, given: int) -> None:
     if kept != given:
         raise AssertionError(f"the trainer dropped {given - kept} of {given} rows")
-
-
-@dataclass(frozen=True)
-class StageSettings:
-    """All that a training script is told."""
-
-    rendering: dict[str, str]  # template and instruction
-    training: TrainingSettings
-    adapter: AdapterSettings | None = None  # None: all weights are trained
-    alignment: dict[str, Any] | None = None  # AlignmentSettings, of preference optimization alone
-
-    @classmethod
-    def read(cls, given: str) -> "StageSettings":
-        settings = read_settings(cls, given)
-        training = read_settings(TrainingSettings, json.dumps(settings.training))
-        adapter = read_settings(AdapterSettings, json.dumps(settings.adapter)) if settings.adapter else None
-        return dataclasses.replace(settings, training=training, adapter=adapter)
-
-
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="folder or hub id of the model to start from")
-    parser.add_argument("--rubric", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the checkpoint folder")
-    parser.add_argument("--manifest", type=Path, required=True, help="the checkpoint's manifest, written last")
-    parser.add_argument(
-        "--settings",
-        required=True,
-        help="a file (YAML, JSON) or JSON: rendering, training, and for preference optimization alignment",
-    )
-    parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
-    parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
-    parser.add_argument("--trackers", default="none", help="of the curves, as a list: tensorboard,wandb")
-    parser.add_argument("--tensorboard", type=Path, default=Path("runs"), help="the folder for TensorBoard's files")
-    parser.add_argument(
-        "--unlearned",
-        choices=("mark", "stop"),
-        default="mark",
-        help="where the loss did not fall or the margin not rise",
-    )
 
 
 def _without_shared_memory() -> None:

@@ -3,9 +3,9 @@
 Reads   the SFT split, the base model's folder or hub id, the rubric, the audit (its being there is the proof)
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last
 
-    python scripts/finetune.py results/data/bio-sft.json --model results/tiny/base \
+    python scripts/sft.py results/data/bio-sft.json --model results/tiny/base \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/checkpoint \
-        --manifest results/tiny/sft/checkpoint.json --settings finetune.yaml
+        --manifest results/tiny/sft/checkpoint.json --settings sft.yaml
 """
 
 from pathlib import Path
@@ -15,7 +15,9 @@ from pedalign.core.errors import argument_parser, run
 from pedalign.core.processes import is_first_process
 from pedalign.data.conversations import split_conversations
 from pedalign.generation.engines import engine_for
-from pedalign.training.loop import StageSettings, add_training_arguments, finetune, train_and_save
+from pedalign.training.loop import train_and_save
+from pedalign.training.settings import StageSettings, add_training_arguments
+from pedalign.training.sft import train_sft
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
         engine = engine_for(model, renderer, conversations, args.engine)
         if is_first_process():
             print(f"replies will be given by the {engine}", flush=True)
-        facts = finetune(model, tokenizer, renderer, conversations, settings.training, states, watchers)
+        facts = train_sft(model, tokenizer, renderer, conversations, settings.training, states, watchers)
         return {"engine": str(engine), **facts}
 
     train_and_save(Path(__file__), args, settings, [args.conversations], train)

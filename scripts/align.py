@@ -3,10 +3,10 @@
 Reads   the preference dataset, the SFT checkpoint and the log-probabilities that it gives to the pairs, the rubric
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last
 
-    python scripts/optimize.py results/tiny/preferences.json --reference results/tiny/sft/reference.json \
+    python scripts/align.py results/tiny/preferences.json --reference results/tiny/sft/reference.json \
         --model results/tiny/sft/checkpoint --rubric datasets/rubrics/class.yaml \
         --output results/tiny/dpo-b0.1/checkpoint --manifest results/tiny/dpo-b0.1/checkpoint.json \
-        --settings optimize.yaml
+        --settings align.yaml
 """
 
 import json
@@ -16,8 +16,10 @@ from pathlib import Path
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.settings import read_settings
-from pedalign.training.alignment import AlignmentSettings, optimize, read_pairs
-from pedalign.training.loop import StageSettings, add_training_arguments, train_and_save
+from pedalign.training.algorithms import AlignmentSettings
+from pedalign.training.alignment import align, read_pairs
+from pedalign.training.loop import train_and_save
+from pedalign.training.settings import StageSettings, add_training_arguments
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
     settings = StageSettings.read(args.settings)
     alignment = read_settings(AlignmentSettings, json.dumps(settings.alignment))
     pairs = read_pairs(read_json(args.preferences), read_json(args.reference))
-    train = partial(optimize, pairs=pairs, alignment=alignment, settings=settings.training)
+    train = partial(align, pairs=pairs, alignment=alignment, settings=settings.training)
     train_and_save(Path(__file__), args, settings, [args.preferences, args.reference], train)
 
 

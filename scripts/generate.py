@@ -6,9 +6,9 @@ Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gol
         prompt and response as the paper's generate_responses.py writes them, so that its scripts read this file;
         with --shard, the rows that this shard answers
 
-    python scripts/respond.py results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint \
+    python scripts/generate.py results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/responses.csv \
-        --settings respond.yaml
+        --settings generate.yaml
 """
 
 import time
@@ -89,7 +89,7 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
         print(engine, flush=True)
         started = time.monotonic()
         begin("generating")
-        with Progress(f"respond {args.output.parent}", _prompts(histories, selection), "replies") as progress:
+        with Progress(f"generate {args.output.parent}", _prompts(histories, selection), "replies") as progress:
             completions = engine.generate(model, histories, rendering.end_id, generation, progress.update_to, selection)
 
     begin("saving")

@@ -1,0 +1,108 @@
+"""What a training script is told: the settings that decide its result, and its arguments."""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pedalign.core.processes import (
+    accumulation,
+    processes,
+    sharded,
+)
+from pedalign.core.settings import read_settings
+from pedalign.models.adapters import AdapterSettings
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What decides the result of a training; every field stands in config.yaml.
+
+    `warmup` is a share of the steps. `global_batch_size` counts rows (conversations or pairs) per
+    optimizer step over all devices; `device_batch_size` those computed at a time on one device.
+    `max_length` is in tokens; None: nothing is cut.
+    """
+
+    epochs: float
+    learning_rate: float
+    scheduler: str
+    warmup: float
+    weight_decay: float
+    global_batch_size: int
+    device_batch_size: int
+    max_length: int | None
+    dtype: str
+    gradient_checkpointing: bool
+    seed: int
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_rows`."""
+        on_gpu = torch.cuda.is_available()
+        return {
+            "output_dir": tempfile.gettempdir(),  # nothing is saved there; TrainingStates have a folder of their own
+            "num_train_epochs": 1,  # training_rows holds all epochs
+            "learning_rate": self.learning_rate,
+            "lr_scheduler_type": self.scheduler,
+            "warmup_steps": self.warmup,
+            "weight_decay": self.weight_decay,
+            "per_device_train_batch_size": self.device_batch_size,
+            "gradient_accumulation_steps": accumulation(self.global_batch_size, self.device_batch_size, processes()),
+            "max_length": self.max_length,
+            "bf16": self.dtype == "bfloat16",
+            "tf32": True if on_gpu else None,
+            "activation_checkpointing": self.gradient_checkpointing,  # transformers 5 renames it
+            "train_sampling_strategy": "sequential",
+            "seed": self.seed,
+            "use_cpu": not on_gpu and not sharded(),  # with it, DeepSpeed would not be used
+            "dataloader_pin_memory": on_gpu,
+            "ddp_backend": "gloo" if processes() > 1 and not on_gpu else None,
+            "save_strategy": "no",  # TrainingStates ask for it
+            "report_to": "none",
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # a loss that is no number would be logged as the mean of the others
+            "disable_tqdm": True,
+        }
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """All that a training script is told."""
+
+    rendering: dict[str, str]  # template and instruction
+    training: TrainingSettings
+    adapter: AdapterSettings | None = None  # None: all weights are trained
+    alignment: dict[str, Any] | None = None  # AlignmentSettings, of preference optimization alone
+
+    @classmethod
+    def read(cls, given: str) -> "StageSettings":
+        settings = read_settings(cls, given)
+        training = read_settings(TrainingSettings, json.dumps(settings.training))
+        adapter = read_settings(AdapterSettings, json.dumps(settings.adapter)) if settings.adapter else None
+        return dataclasses.replace(settings, training=training, adapter=adapter)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="folder or hub id of the model to start from")
+    parser.add_argument("--rubric", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="the checkpoint folder")
+    parser.add_argument("--manifest", type=Path, required=True, help="the checkpoint's manifest, written last")
+    parser.add_argument(
+        "--settings",
+        required=True,
+        help="a file (YAML, JSON) or JSON: rendering, training, and for preference optimization alignment",
+    )
+    parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
+    parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
+    parser.add_argument("--trackers", default="none", help="of the curves, as a list: tensorboard,wandb")
+    parser.add_argument("--tensorboard", type=Path, default=Path("runs"), help="the folder for TensorBoard's files")
+    parser.add_argument(
+        "--unlearned",
+        choices=("mark", "stop"),
+        default="mark",
+        help="where the loss did not fall or the margin not rise",
+    )

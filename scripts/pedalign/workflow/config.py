@@ -1,0 +1,390 @@
+"""The settings of config.yaml: their names, types, meanings, defaults and limits, declared once.
+
+From this come the check of a config, its messages and docs/reference/config.md.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from pedalign.core.errors import nearest
+from pedalign.training.algorithms import ALGORITHMS
+from pedalign.workflow.section import Number, Section, Text, mistake, one_or_list, text_or
+
+_NAME = "use letters, digits, '.', '_' and '-'"
+
+
+def _name(text: str) -> str:
+    if not text[:1].isalnum() or not text.isascii() or not set(text.translate(_MARKS)) <= set(_LETTERS):
+        raise mistake(f"is {text!r}", _NAME)
+    return text
+
+
+_MARKS = str.maketrans("", "", "._-")
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def _path(text: str) -> str:
+    if not text or not text.isprintable() or set(text) & {"{", "}"}:
+        raise mistake(f"is {text!r}", "name a path without braces and control characters")
+    return text
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")) or "@" in text or text.split() != [text]:
+        shown = f"{text.partition('//')[0]}//…@{text.rpartition('@')[2]}" if "@" in text else text
+        remedy = "give an http(s) URL without user and password, which logs would show; ~/.netrc is read for them"
+        raise mistake(f"is {shown!r}", remedy)
+    return text
+
+
+def _algorithm(text: str) -> str:
+    if text not in ALGORITHMS:
+        raise mistake(f"is {text!r}", nearest(text, ALGORITHMS))
+    return text
+
+
+def _up_to(text: str) -> str:
+    number = text.removeprefix("up to ")
+    if number == text or not number.isdecimal() or int(number) == 0:
+        raise mistake(f"is {text!r}", "give a number, or 'up to 4'")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Path = Annotated[str, AfterValidator(_path)]
+Count = Annotated[int, Field(ge=1)]
+Number0 = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Shares = Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+Above0 = Annotated[Number, Field(gt=0)]
+Beta = Above0
+UpTo = Annotated[str, AfterValidator(_up_to)]
+Algorithm = Annotated[str, AfterValidator(_algorithm)]
+
+
+class Simulation(Section):
+    """The simulated conversation files, made where they are missing."""
+
+    problems: Path = "datasets/bio-problems.yaml"
+    """The problem bank."""
+    files: Count = 3
+    """Number of files."""
+    conversations: Count = 1250
+    """Conversations per file."""
+    pairs: Count = 240
+    """Perplexity pairs."""
+    malformed: Share = 0.02
+    """Share of replies that are broken on purpose, so that cleaning has something to do."""
+    seed: Seed = 43
+    """Of the simulation."""
+
+
+class Split(Section):
+    """Conversations drawn from each file."""
+
+    sft: Count = 500
+    """For supervised fine-tuning."""
+    dpo: Count = 350
+    """Answered by the fine-tuned tutor, whose mistakes become preference pairs."""
+    test: Count = 400
+    """For the metrics."""
+    method: Literal["random", "leak_free"] = "random"
+    """`random` as the paper draws; `leak_free`: all conversations about a problem are in one split (docs/splits.md)."""
+
+
+class Balance(Section):
+    """No gold label of a field has many more pairs than the others."""
+
+    field: str
+    """Key of a label field of the rubric."""
+    most: Annotated[Number, Field(ge=1)]
+    """Most pairs of a label, in multiples of the mean."""
+
+
+class Pair(Section):
+    """Preference pairs of a gold reply and a mistake of the fine-tuned tutor (docs/preferences.md)."""
+
+    samples: Count = 1
+    """Replies of the tutor to each prompt of the DPO split."""
+    temperature: Annotated[Number, Field(ge=0)] | None = None
+    """Of these replies; null: the model's. More samples than one need one above 0."""
+    per_prompt: Count = 1
+    """Most pairs of one prompt."""
+    reject: Literal["first", "worst", "nearest"] = "first"
+    """The mistakes of a prompt that go first: `first` as sampled, `worst` or `nearest` by wrong labels."""
+    balance: Balance | None = None
+    """At most so many pairs of each gold label; null: no limit."""
+    most: Count | None = None
+    """Pairs in all, drawn by chance; null: no limit."""
+    label_noise: Annotated[Number, Field(ge=0, lt=0.5)] = 0.1
+    """Share of pairs that may be the wrong way round, for which cdpo allows."""
+
+
+class Score(Section):
+    """How replies are scored."""
+
+    first_turn: bool = False
+    """Also score a conversation's first reply, where there is nothing to judge yet."""
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    """Draws of the bootstrap (95% intervals) and of the permutation test."""
+
+
+class Checks(Section):
+    """What is taken for a training that went wrong."""
+
+    trained_share: Shares = Field(default=[0.02, 0.98])
+    """Least and most share of the SFT split's tokens that are trained; another share ends the run before training."""
+    unlearned: Literal["mark", "stop"] = "mark"
+    """What follows where a loss did not fall or a margin of rewards did not rise."""
+    valid_format: Annotated[Number, Field(ge=0, le=1)] = 0.9
+    """Share of valid test replies below which a tutor is marked and no difference of it is tested."""
+
+
+class TrainingState(Section):
+    """States from which a training that was ended goes on."""
+
+    minutes: Number0 = 15
+    """Between two states; 0: not by time."""
+    steps: Number0 = 0
+    """Optimizer steps between two states; 0: not by steps."""
+
+
+class Run(Section):
+    """An aligned tutor, with the fine-tuned one that it came from. Lists stand for all their combinations."""
+
+    model: one_or_list(str)  # type: ignore[valid-type]
+    """A name of the catalogue."""
+    algorithm: one_or_list(Algorithm)  # type: ignore[valid-type]
+    """The alignment algorithm (docs/algorithms.md)."""
+    beta: one_or_list(Beta)  # type: ignore[valid-type]
+    """Weight of staying near the reference model."""
+    seed: one_or_list(Seed) | None = None  # type: ignore[valid-type]
+    """For a repetition with another training seed; left out: the config's."""
+
+
+class Architecture(Section):
+    """Arguments of the transformers config of a `model_type`."""
+
+    model_config = Section.model_config | {"extra": "allow"}
+    open: ClassVar[bool] = True
+
+    model_type: str
+    """As transformers names the architecture, such as llama."""
+
+
+class Training(Section):
+    """Settings of a training."""
+
+    epochs: Above0
+    """Passes over the split."""
+    learning_rate: Above0
+    """The largest of the schedule."""
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"]
+    """How the learning rate changes."""
+    warmup: Share
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: Annotated[Number, Field(ge=0)]
+    """AdamW's."""
+    global_batch_size: Count
+    """Conversations or pairs per step over all devices; accumulation follows from it."""
+    device_batch_size: Count
+    """Conversations or pairs at a time on one device."""
+    gradient_checkpointing: bool
+    """Computes activations twice and holds fewer."""
+
+
+class Adapter(Section):
+    """A LoRA adapter that is trained in place of all weights, in both stages (docs/adapters.md)."""
+
+    rank: Count
+    """LoRA's r."""
+    alpha: Count
+    """LoRA's alpha."""
+    dropout: Share
+    """In front of the adapter."""
+    targets: one_or_list(str)  # type: ignore[valid-type]
+    """Names of layers, or all-linear."""
+    four_bit: bool
+    """Holds the other weights in 4 bits (QLoRA)."""
+
+
+class Generate(Section):
+    """How a tutor answers."""
+
+    max_new_tokens: Count
+    """Most tokens of a reply."""
+    min_new_tokens: Number0
+    """Fewest tokens of a reply."""
+    temperature: Annotated[Number, Field(ge=0)]
+    """0: always the likeliest token."""
+    repetition_penalty: Above0
+    """1: none."""
+    engine: Literal["auto", "shared_prefix", "plain", "vllm"] = "auto"
+    """`auto`: the fastest that is proved to give this model's own replies (docs/engines.md)."""
+    max_batch_tokens: Count | None = None
+    """Held at a time: tokens of histories, and of replies of full length; null: as many as fit."""
+    shards: Count = 1
+    """Jobs that answer a split side by side."""
+
+    @model_validator(mode="after")
+    def _batches(self) -> "Generate":
+        if self.shards > 1 and self.max_batch_tokens is None:
+            remedy = "give max_batch_tokens a number, for example 65536, so that all jobs have the same batches"
+            raise mistake(f"is {self.shards}", remedy, "shards")
+        return self
+
+
+class Job(Section):
+    """What a job asks for."""
+
+    gpu: text_or(Number0, UpTo)  # type: ignore[valid-type]
+    """Over all nodes: a number, or `up to 4` of what a machine has."""
+    nodes: Count | None = None
+    """Left out: 1."""
+    threads: Count
+    """Per node."""
+    mem_mb: Count
+    """Memory per node."""
+    runtime: Count
+    """Minutes; of a second attempt twice as many."""
+    max_runtime: Count | None = None
+    """Most minutes of a further attempt; left out: as of the first."""
+
+
+class Resources(Section):
+    """What a model's jobs ask for. They do not decide results: other resources rerun nothing."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"alignment": "align", "generation": "generate"}
+
+    sft: Job | None = None
+    """Of the fine-tuning."""
+    align: Job | None = None
+    """Of an alignment."""
+    generate: Job
+    """Of answering a split, of perplexity and of the reference; one GPU at most."""
+
+    @model_validator(mode="after")
+    def _one_gpu(self) -> "Resources":
+        if self.generate.gpu not in (0, 1, "up to 1"):
+            raise mistake(f"is {self.generate.gpu!r}", "more GPUs answer a split by 'shards'", "generate.gpu")
+        return self
+
+
+class Model(Section):
+    """An entry of the catalogue."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"alignment": "align", "generation": "generate"}
+
+    path: Text | None = None
+    """Folder or hub id of a pretrained model."""
+    init: Literal["scratch"] | None = None
+    """In place of `path`: random weights, and a tokenizer trained on the SFT split alone."""
+    vocab_size: Annotated[int, Field(ge=300)] | None = None
+    """Of a model from scratch."""
+    architecture: Architecture | None = None
+    """Of a model from scratch."""
+    template: Literal["tutor", "mistral", "zephyr", "vicuna_v1.1", "llama-3"]
+    """Wording around the turns: ours, or one of FastChat's."""
+    instruction: str
+    """Which wording of the rubric's instructions."""
+    max_length: Annotated[int, Field(ge=16)] | None = None
+    """Most tokens of a conversation, or of a preference pair, that is trained on at a time."""
+    allow_truncation: bool = False
+    """Trains on conversations that max_length cuts; else such a run stops before training."""
+    dtype: Literal["float32", "bfloat16"]
+    """Precision of the computations; bfloat16 on GPUs."""
+    sft: text_or(Training)  # type: ignore[valid-type]
+    """Settings of the fine-tuning; or, in their place, folder or hub id of a tutor that is fine-tuned already."""
+    adapter: Adapter | None = None
+    """Trains a LoRA adapter in place of all weights."""
+    aligned: Annotated[dict[str, Text], Field(min_length=1)] | None = None
+    """Tutors that are aligned already: policy (dpo-b0.1) and folder or hub id; the others are trained by `align`."""
+    align: Training | None = None
+    """Settings of the alignments."""
+    generate: Generate
+    """How the tutors answer."""
+    resources: Resources
+    """What the jobs ask for."""
+
+    @model_validator(mode="after")
+    def _parts(self) -> "Model":
+        scratch = [name for name in ("init", "architecture", "vocab_size") if getattr(self, name) is not None]
+        if not isinstance(self.sft, str):
+            if self.path is not None if len(scratch) == 3 else (scratch or self.path is None):
+                given = [*(["path"] if self.path is not None else []), *scratch]
+                remedy = "give either 'path', or 'init', 'architecture' and 'vocab_size' together"
+                raise mistake(f"has {' and '.join(map(repr, given)) or 'no model to start from'}", remedy)
+            self._needs("resources.sft", self.resources.sft)
+        if self.aligned is None:
+            self._needs("align", self.align)
+        if self.align is not None:
+            self._needs("resources.align", self.resources.align)
+        if self.align is not None or not isinstance(self.sft, str):
+            self._needs("max_length", self.max_length)
+        return self
+
+    @staticmethod
+    def _needs(name: str, value: object) -> None:
+        if value is None:
+            place, _, key = name.rpartition(".")
+            raise mistake(f"key '{key}' is missing", f"add '{key}:'", place)
+
+    @property
+    def origin(self) -> str | None:
+        """What the first training begins with; None for random weights."""
+        return self.sft if isinstance(self.sft, str) else self.path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Without the parts that it does not have."""
+        found = {name: value for name, value in self.model_dump().items() if value is not None}
+        jobs = {name: job for name, job in found["resources"].items() if job is not None}
+        dropped = {name: {key: value for key, value in job.items() if value is not None} for name, job in jobs.items()}
+        return {**found, "resources": dropped}
+
+
+class Config(Section):
+    """config.yaml."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"splits": "split", "preferences": "pair", "evaluation": "score"}
+
+    dataset: Name = "bio"
+    """Name of the conversation files: <dataset>-dataset-1.json, -2.json, ..."""
+    source: Path = "simulated"
+    """Where they lie: simulated (datasets/simulated), published (downloaded; dataset: bio), or a folder."""
+    published_url: Annotated[str, AfterValidator(_url)] = (
+        "https://raw.githubusercontent.com/luffycodes/Tutorbot-Spock/main/datasets"
+    )
+    """Where the published files are downloaded from; a mirror serves too, as files are checked."""
+    rubric: Path = "datasets/rubrics/class.yaml"
+    """The fields and labels of a tutor's reply (docs/rubrics.md)."""
+    results: Path = "results"
+    """The folder of all artifacts."""
+    seed: Seed = 42
+    """Of drawing, training, sampling and resampling."""
+    simulation: Simulation = Simulation()
+    split: Split = Split()
+    paper_rules: bool = False
+    """Draws, cleans and pairs to the letter of the paper's published scripts (docs/paper-numbers.md)."""
+    pair: Pair = Pair()
+    score: Score = Score()
+    checks: Checks = Checks()
+    benchmark: Literal["quick", "full"] = "quick"
+    """Size of `snakemake benchmark`."""
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(default=["tensorboard"])
+    """Where the curves of a training can be watched while it runs."""
+    training_state: TrainingState = TrainingState()
+    runs: Annotated[list[Run], Field(min_length=1)]
+    """What `all` builds."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    """The catalogue. Any entry is built by asking for its path: results/<model>/<policy>/test/metrics.json"""
+
+    @model_validator(mode="after")
+    def _together(self) -> "Config":
+        if self.paper_rules and self.split.method != "random":
+            raise mistake("paper_rules draw at random", "set one of the two back", "split.method")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise mistake(f"is {list(self.trackers)}", "name each tracker once", "trackers")
+        return self

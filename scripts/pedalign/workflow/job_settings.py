@@ -1,0 +1,206 @@
+"""The settings of each stage's jobs: exactly what can change the stage's result, out of the config.
+
+Each is one JSON text with sorted keys, so that equal settings are equal texts: Snakemake compares it with that of the
+artifact's last run.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pedalign.core.artifacts import read_json
+from pedalign.core.errors import UserError
+from pedalign.workflow.config import Config
+
+if TYPE_CHECKING:
+    from pedalign.workflow.plan import Plan
+
+_SIDE_SETTINGS = {"benchmark", "trackers", "training_state", "resources"}  # which decide no result
+
+
+def as_text(**values: Any) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def answering(config: Config, model: str, split: str) -> dict[str, Any]:
+    """How a model answers a split: several times per prompt where mistakes are looked for, once where it is measured.
+
+    Raises UserError where several answers would be the same.
+    """
+    generation, samples = {**config.models[model].generate.model_dump(), "seed": config.seed}, 1
+    del generation["shards"]  # the replies do not depend on it
+    if split == "dpo":
+        samples = config.pair.samples
+        if config.pair.temperature is not None:
+            generation["temperature"] = config.pair.temperature
+    if samples > 1 and generation["temperature"] == 0:
+        raise UserError(
+            f"config: pair.samples: is {samples}, but {model} gives the likeliest reply each time",
+            "set pair.temperature, for example to 1.0, or samples to 1",
+        )
+    return {"generation": generation, "samples": samples}
+
+
+class JobSettings:
+    """One method per stage; those that take `wildcards` are called by Snakemake for a job."""
+
+    def __init__(self, plan: "Plan") -> None:
+        self.plan, self.config = plan, plan.config
+
+    def split(self) -> str:
+        return as_text(**self._split())
+
+    def _split(self) -> dict[str, Any]:
+        return {**self.config.split.model_dump(), "seed": self.config.seed, "paper_rules": self.config.paper_rules}
+
+    def base(self, wildcards: Any) -> str:
+        entry = self.plan.entry(wildcards.model)
+        made = {"architecture": entry.architecture and entry.architecture.model_dump(), "vocab_size": entry.vocab_size}
+        return as_text(**self._rendering(wildcards.model), **made, seed=self.config.seed)
+
+    def audit(self, wildcards: Any) -> str:
+        return as_text(**self._rendering(wildcards.model))
+
+    def sft(self, wildcards: Any) -> str:
+        model = wildcards.model
+        training = self._training(model, "sft", self.config.seed, self._cut_length(model))
+        return as_text(rendering=self._rendering(model), training=training, **self._adapter(model))
+
+    def generate(self, wildcards: Any) -> str:
+        model = wildcards.model
+        how = answering(self.config, model, wildcards.split)
+        return as_text(rendering=self._rendering(model), dtype=self.plan.entry(model).dtype, **how)
+
+    def samples(self, wildcards: Any) -> int:
+        """Responses per prompt of a split."""
+        return answering(self.config, wildcards.model, wildcards.split)["samples"]
+
+    def pair(self) -> str:
+        """PreferenceSettings; what else stands under `pair` belongs to other stages."""
+        chosen = self.config.pair.model_dump(exclude={"temperature", "label_noise"})
+        return as_text(**chosen, paper_rules=self.config.paper_rules, seed=self.config.seed)
+
+    def reference(self, wildcards: Any) -> str:
+        return as_text(**self._forward(wildcards.model))
+
+    def align(self, wildcards: Any) -> str:
+        model, policy = wildcards.model, self.plan.policy(wildcards)
+        noise = self.config.pair.label_noise if policy.algorithm == "cdpo" else 0.0  # which alone looks at it
+        return as_text(
+            rendering=self._rendering(model),
+            training=self._training(model, "align", policy.seed, None),
+            alignment={"algorithm": policy.algorithm, "beta": policy.beta, "label_noise": noise},
+            **self._adapter(model),
+        )
+
+    def score(self) -> str:
+        return as_text(**self.config.score.model_dump(), seed=self.config.seed)
+
+    def perplexity(self, wildcards: Any) -> str:
+        rules = {"paper_rules": self.config.paper_rules, "resamples": self.config.score.resamples}
+        return as_text(**self._forward(wildcards.model), **rules, seed=self.config.seed)
+
+    def report(self) -> str:
+        """What the report shows of the config: what decides results, of the models that have a run."""
+        shown = self.config.model_dump(exclude=_SIDE_SETTINGS, exclude_none=True)
+        models = {name: self.config.models[name].as_dict() for name in self.plan.models}
+        decisive = {
+            name: {key: value for key, value in entry.items() if key not in _SIDE_SETTINGS}
+            for name, entry in models.items()
+        }
+        return as_text(**{**shown, "models": decisive})
+
+    def benchmark(self, wildcards: Any) -> str:
+        """How a model of the catalogue is rendered, trained and asked, to measure with."""
+        model = wildcards.model
+        if model not in self.plan.fine_tuned or model not in self.plan.aligned_here:
+            problem = f"benchmark: {model} is not trained here"
+            raise UserError(problem, "put a model first under 'runs' that is")
+        entry = self.plan.entry(model)
+        return as_text(
+            size=self.config.benchmark,
+            model=model,
+            dtype=entry.dtype,
+            sft=self._training(model, "sft", self.config.seed, entry.max_length),
+            alignment=self._training(model, "align", self.config.seed, entry.max_length),
+            generation=answering(self.config, model, "test")["generation"],
+            **self._rendering(model),
+        )
+
+    def preflight(self, request: Callable[..., dict[str, Any]], here: bool, status_command: str | None) -> str:
+        """PreflightSettings. `request(rule, **wildcards)`: what a job of the rule asks for."""
+        plan = self.plan
+        pairs = plan.source_file("ppl") if plan.has_perplexity_pairs() else None
+        return as_text(
+            results=plan.paths.results,
+            here=here,
+            status_command=status_command,
+            models={name: self.config.models[name].as_dict() for name in plan.models},
+            runs=plan.runs,
+            jobs={name: self._stage_requests(name, request) for name in plan.models},
+            data_job=request("split"),
+            data={"files": plan.conversation_files(), "perplexity": pairs, "splits": self._split()},
+            lengths={name: self.limits(name) for name in plan.models},
+            seed=self.config.seed,
+        )
+
+    def _stage_requests(self, model: str, request: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Stage → what its jobs ask for, of the stages that run for a model."""
+        runs_here = {"sft": model in self.plan.fine_tuned, "align": model in self.plan.aligned_here, "generate": True}
+        policy = next(name for owner, name in self.plan.runs if owner == model)
+        return {
+            stage: {
+                **self.config.models[model].as_dict()["resources"][stage],
+                **request(stage, model=model, policy=policy, split="test"),
+            }
+            for stage, does in runs_here.items()
+            if does
+        }
+
+    def limits(self, model: str) -> dict[str, Any]:
+        """LengthSettings."""
+        entry = self.plan.entry(model)
+        return {
+            "max_length": entry.max_length,
+            "allow_truncation": entry.allow_truncation,
+            "fine_tuned": f"{model}/sft" not in self.plan.adopted,
+            "max_new_tokens": entry.generate.max_new_tokens,
+            "trained_share": self.config.checks.trained_share,
+            "pairs": entry.align is not None,
+        }
+
+    def _rendering(self, model: str) -> dict[str, str]:
+        """Of the one renderer, for every stage that uses it."""
+        entry = self.plan.entry(model)
+        return {"template": entry.template, "instruction": entry.instruction}
+
+    def _training(self, model: str, stage: str, seed: int, cut: int | None) -> dict[str, Any]:
+        """TrainingSettings. `cut`: where conversations are cut off; pairs never are."""
+        entry = self.plan.entry(model)
+        return {**getattr(entry, stage).model_dump(), "max_length": cut, "dtype": entry.dtype, "seed": seed}
+
+    def _cut_length(self, model: str) -> int | None:
+        """Where a model's SFT conversations are cut off, by the audit of them; None where none is.
+
+        So another `max_length` that cuts nothing is no other training. Before the audit is there, all may be cut:
+        Snakemake asks again once it is.
+        """
+        entry = self.plan.entry(model)
+        if not entry.allow_truncation or entry.max_length is None:  # then the audit lets nothing pass that would be cut
+            return None
+        try:
+            longest = read_json(Path(self.plan.paths.model(model).audit))["tokens"]["max"]
+        except (UserError, KeyError, TypeError):
+            return entry.max_length
+        return entry.max_length if longest > entry.max_length else None
+
+    def _adapter(self, model: str) -> dict[str, Any]:
+        """AdapterSettings; nothing where all weights are trained."""
+        adapter = self.plan.entry(model).adapter
+        return {"adapter": adapter.model_dump()} if adapter else {}
+
+    def _forward(self, model: str) -> dict[str, Any]:
+        entry = self.plan.entry(model)
+        batch = entry.generate.max_batch_tokens
+        return {"rendering": self._rendering(model), "dtype": entry.dtype, "max_batch_tokens": batch}

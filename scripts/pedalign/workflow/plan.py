@@ -1,0 +1,228 @@
+"""Answers what the rules ask of the config: which artifacts there are, and the inputs and resources of each job.
+
+Methods that take `wildcards` are called by Snakemake for a job.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pedalign.cluster.resources import gpu_count, runtime
+from pedalign.core.checkpoint_folders import checkpoint_state
+from pedalign.core.code_digest import digest
+from pedalign.core.paths import ModelPaths, Paths, TutorPaths
+from pedalign.data.rubric import instruction_text, load_rubric
+from pedalign.data.sources.published import PUBLISHED, check_published
+from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
+from pedalign.generation.vllm_environment import vllm_python
+from pedalign.workflow.config import Config, Model
+from pedalign.workflow.job_settings import answering, as_text
+from pedalign.workflow.policies import Policy, adopted, parse_policy, runs, unknown_model
+
+PUBLISHED_FOLDER = "datasets/published"
+NO_NAME = "(?!)"  # a wildcard constraint that nothing meets
+
+
+class Plan:
+    """What the config means for each job.
+
+    `root`: the folder of the Snakefile. `here`: whether this is the call that a person started, and no job of it.
+    `machine` tells the number of GPUs of this machine, None where jobs run elsewhere.
+    Raises UserError where the config, the rubric and the runs do not fit together.
+    """
+
+    def __init__(self, config: Config, root: Path, here: bool, machine: Callable[[], int | None]) -> None:
+        self.config, self.root, self.here, self.machine = config, root, here, machine
+        self.paths = Paths(config.results.rstrip("/"), config.dataset)
+        self.rubric = self.beside(config.rubric)
+        self.simulated = self.beside("datasets/simulated")
+        folders = {"simulated": self.simulated, "published": PUBLISHED_FOLDER}
+        self.source = folders.get(config.source, config.source)
+        self.published_flag = "--published" if config.source == "published" else ""
+        self.runs = runs(config)
+        self.models = list(dict.fromkeys(model for model, _ in self.runs))
+        self.adopted = adopted(config)
+        self.tutors = [f"{model}/sft" for model in self.models] + [f"{model}/{policy}" for model, policy in self.runs]
+        # Models that are fine-tuned here, and those of which a run trains an aligned tutor, and so needs pairs.
+        self.fine_tuned = [model for model in self.models if f"{model}/sft" not in self.adopted]
+        aligned = [model for model, policy in self.runs if f"{model}/{policy}" not in self.adopted]
+        self.aligned_here = list(dict.fromkeys(aligned))
+        rubric = load_rubric(Path(self.rubric))
+        for model in self.models:
+            instruction_text(rubric, config.models[model].instruction)
+            answering(config, model, "dpo")
+        if any(config.models[model].generate.engine == "vllm" for model in self.models):
+            vllm_python()
+
+    def beside(self, path: str) -> str:
+        """A file or folder that comes with the workflow, where the folder it is called from has none of its name."""
+        own = os.path.relpath(self.root / path)
+        return own if os.path.exists(own) and not os.path.exists(path) else path
+
+    def code(self, script: str, *files: str) -> str:
+        """A digest of what a script computes, all modules that it imports included, and of other files it reads."""
+        scripts = self.root / "scripts"
+        return digest(scripts / f"{script}.py", *(scripts / file for file in files))
+
+    # Artifacts
+
+    def tutor(self, wildcards: Any) -> TutorPaths:
+        return self.paths.model(wildcards.model).tutor(wildcards.policy)
+
+    def model_paths(self, models: list[str] | None = None) -> list[ModelPaths]:
+        return [self.paths.model(model) for model in (self.models if models is None else models)]
+
+    def tutor_paths(self) -> list[TutorPaths]:
+        return [self.paths.tutor(tutor) for tutor in self.tutors]
+
+    def aligned_paths(self) -> list[TutorPaths]:
+        return [self.paths.tutor(f"{model}/{policy}") for model, policy in self.runs]
+
+    def split_files(self) -> list[str]:
+        return [self.paths.split(split) for split in SPLITS]
+
+    def artifacts(self) -> list[str]:
+        """Every artifact of the config's runs. `all` names each, so that one that was deleted is made again."""
+        paths = [*self.split_files(), *map(self.paths.formatted, SPLITS[1:]), self.paths.splits_report]
+        for model in self.fine_tuned:
+            found = self.paths.model(model)
+            paths += [found.audit] if self.config.models[model].path else [found.base, found.base_manifest, found.audit]
+        for found in self.model_paths(self.aligned_here):
+            paths += [found.sft.responses("dpo"), found.reference, found.preferences, found.preferences_counts]
+        for tutor in self.tutor_paths():
+            paths += [tutor.checkpoint, tutor.manifest, tutor.responses(), tutor.metrics, tutor.card]
+        paths += [tutor.comparison for tutor in self.aligned_paths()]
+        return [*paths, *self.perplexities(), self.paths.summary, self.paths.report]
+
+    def perplexities(self) -> list[str]:
+        return [tutor.perplexity for tutor in self.tutor_paths()] if self.has_perplexity_pairs() else []
+
+    def audits(self) -> list[str]:
+        return [found.audit for found in self.model_paths(self.fine_tuned)]
+
+    # Conversation files
+
+    def source_file(self, part: object) -> str:
+        return f"{self.source}/{self.config.dataset}-dataset-{part}.json"
+
+    def conversation_files(self) -> list[str]:
+        """The conversation files to read; those that a rule makes or downloads need not be there yet."""
+        if self.config.source == "simulated":
+            return [self.source_file(number) for number in range(1, self.config.simulation.files + 1)]
+        if self.config.source == "published":
+            files = [self.source_file(number) for number in (1, 2, 3)]
+            if self.here:
+                check_published(map(Path, [*files, self.source_file("ppl")]))
+            return files
+        return [str(path) for path in dataset_files(Path(self.source), self.config.dataset)]
+
+    def published_files(self) -> list[str]:
+        """The paper's conversation files. Those that are there already are checked."""
+        files = [f"{PUBLISHED_FOLDER}/{name}" for name in PUBLISHED]
+        check_published(map(Path, files))
+        return files
+
+    def has_perplexity_pairs(self) -> bool:
+        """Whether there are pairs to compute the perplexity on; the summary says so where there are none."""
+        return self.config.source in ("simulated", "published") or Path(self.source_file("ppl")).is_file()
+
+    def perplexity_pairs(self, _: Any = None) -> str:
+        if self.has_perplexity_pairs():
+            return self.source_file("ppl")
+        return str(perplexity_file(Path(self.source), self.config.dataset))
+
+    def simulation_arguments(self) -> str:
+        """Numbers only, so nothing in them needs quoting."""
+        numbers = {name: value for name, value in self.config.simulation.model_dump().items() if name != "problems"}
+        return " ".join(f"--{name} {value}" for name, value in sorted(numbers.items()))
+
+    # Inputs of a job
+
+    def entry(self, name: str) -> Model:
+        """A model's entry. Raises UserError with the nearest name where the catalogue has none of this name."""
+        if name not in self.config.models:
+            raise unknown_model(name, self.config, "target")
+        return self.config.models[name]
+
+    def policy(self, wildcards: Any) -> Policy:
+        return parse_policy(wildcards.policy, self.config.seed)
+
+    def base_model(self, wildcards: Any) -> str:
+        """What the fine-tuning begins with."""
+        return self.entry(wildcards.model).path or self.paths.model(wildcards.model).base
+
+    def base_state(self, wildcards: Any) -> str:
+        return _state(self.entry(wildcards.model).path)
+
+    def adopted_source(self, wildcards: Any) -> str:
+        return self.adopted[wildcards.tutor]
+
+    def adopted_state(self, wildcards: Any) -> str:
+        return _state(self.adopted_source(wildcards))
+
+    def adopted_tutors(self) -> str:
+        """A pattern of their names."""
+        return "|".join(map(re.escape, self.adopted)) or NO_NAME
+
+    def sharded_models(self) -> str:
+        """A pattern of the names of models whose replies to a split are made by several jobs."""
+        names = [name for name, model in self.config.models.items() if model.generate.shards > 1]
+        return "|".join(map(re.escape, names)) or NO_NAME
+
+    def shards(self, wildcards: Any) -> list[str]:
+        """The parts of a split's responses that jobs side by side make."""
+        number = self.entry(wildcards.model).generate.shards
+        return [self.tutor(wildcards).shard(wildcards.split, shard, number) for shard in range(1, number + 1)]
+
+    def card_inputs(self, wildcards: Any) -> dict[str, str]:
+        """What a model card tells of besides, as far as it is there."""
+        tutor, sft = self.tutor(wildcards), self.paths.model(wildcards.model).sft
+        aligned, pairs = wildcards.policy != "sft", self.has_perplexity_pairs()
+        found = {
+            "comparison": tutor.comparison if aligned else None,
+            "perplexity": tutor.perplexity if pairs else None,
+            "before": sft.perplexity if pairs and aligned else None,
+            "audit": None if f"{wildcards.model}/sft" in self.adopted else self.paths.model(wildcards.model).audit,
+        }
+        return {name: path for name, path in found.items() if path is not None}
+
+    def origin(self, wildcards: Any) -> str:
+        """The model that a tutor's training began with, in words."""
+        return self.entry(wildcards.model).origin or "random weights"
+
+    # Resources of a job: functions that Snakemake calls
+
+    def _job(self, model: str, stage: str) -> dict[str, Any]:
+        return self.entry(model).as_dict()["resources"][stage]
+
+    def resource(self, stage: str, name: str) -> Callable[..., Any]:
+        """What a model's entry asks for one of its stages."""
+        return lambda wildcards: self._job(wildcards.model, stage)[name]
+
+    def minutes(self, stage: str) -> Callable[..., int]:
+        """The runtime; each further attempt gets more."""
+        return lambda wildcards, attempt: runtime(self._job(wildcards.model, stage), attempt)
+
+    def gpus(self, stage: str) -> Callable[..., int]:
+        """Over all nodes."""
+        return lambda wildcards: gpu_count(self.entry(wildcards.model).as_dict(), stage, self.machine())
+
+    def nodes(self, stage: str) -> Callable[..., int]:
+        return lambda wildcards: self._job(wildcards.model, stage).get("nodes", 1)
+
+    def mpi(self, stage: str) -> Callable[..., str | None]:
+        """For jobs over several nodes alone: the launcher starts itself on each of them."""
+        return lambda wildcards: "srun" if self.nodes(stage)(wildcards) > 1 else None
+
+    def tasks(self, stage: str) -> Callable[..., int | None]:
+        return lambda wildcards: nodes if (nodes := self.nodes(stage)(wildcards)) > 1 else None
+
+
+def _state(source: str | None) -> str:
+    """What tells whether a checkpoint's folder was changed, as a parameter: Snakemake compares no checksums of large
+    files, and takes a folder that was put in another's place for unchanged where its files are older than the results.
+    Of a model that a rule makes (None), the manifest tells it.
+    """
+    return as_text(**(checkpoint_state(source) if source else {}))

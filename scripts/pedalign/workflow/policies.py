@@ -1,0 +1,78 @@
+"""The names of aligned tutors, and the tutors that the config's runs ask for."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import product
+from typing import Any
+
+from pedalign.core.errors import UserError, nearest
+from pedalign.training.algorithms import ALGORITHMS
+from pedalign.workflow.config import Config, Run
+
+_POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s(?P<seed>[0-9]+))?")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An aligned tutor: what its name says."""
+
+    algorithm: str
+    beta: float
+    seed: int
+
+
+def policy_name(algorithm: str, beta: float, seed: int, usual_seed: int) -> str:
+    """`<algorithm>-b<beta>`, with `-s<seed>` behind it where the seed is not the config's."""
+    suffix = f"-s{seed}" if seed != usual_seed else ""
+    return f"{algorithm}-b{format(Decimal(str(beta)).normalize(), 'f')}{suffix}"
+
+
+def parse_policy(name: str, seed: int) -> Policy:
+    """What a policy's name says; `seed` is the config's. Raises UserError for a name of another form."""
+    match = _POLICY.fullmatch(name)
+    if not match or float(match["beta"]) <= 0:
+        raise UserError(f"target: policy '{name}' is not known", "name it sft or <algorithm>-b<beta>, such as dpo-b0.1")
+    if match["algorithm"] not in ALGORITHMS:
+        raise UserError(
+            f"target: algorithm '{match['algorithm']}' of policy '{name}' is not known",
+            nearest(match["algorithm"], ALGORITHMS),
+        )
+    return Policy(match["algorithm"], float(match["beta"]), int(match["seed"] or seed))
+
+
+def runs(config: Config) -> list[tuple[str, str]]:
+    """(model, policy) of everything that `all` builds, each once.
+
+    Raises UserError where a model is not in the catalogue.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for number, run in enumerate(config.runs):
+        for model, algorithm, beta, seed in _combinations(run, config.seed):
+            if model not in config.models:
+                raise unknown_model(model, config, f"runs[{number}]")
+            found[model, policy_name(algorithm, beta, seed, config.seed)] = None
+    return list(found)
+
+
+def unknown_model(name: str, config: Config, place: str) -> UserError:
+    return UserError(f"{place}: model '{name}' is not in the catalogue", nearest(name, config.models))
+
+
+def _combinations(run: Run, seed: int) -> Iterator[tuple[Any, ...]]:
+    """A run's lists stand for all their combinations."""
+    values = (run.model, run.algorithm, run.beta, seed if run.seed is None else run.seed)
+    yield from product(*(value if isinstance(value, list) else [value] for value in values))
+
+
+def adopted(config: Config) -> dict[str, str]:
+    """`<model>/<policy>` → folder or hub id, of the tutors that the config gives in place of training them."""
+    found = {}
+    for model, entry in config.models.items():
+        if isinstance(entry.sft, str):
+            found[f"{model}/sft"] = entry.sft
+        for policy, source in (entry.aligned or {}).items():
+            parse_policy(policy, config.seed)
+            found[f"{model}/{policy}"] = source
+    return found

@@ -1,0 +1,155 @@
+"""Declares a part of the config by its fields (pydantic), and words what is wrong with the values given."""
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from pedalign.core.errors import UserError, nearest
+
+S = TypeVar("S", bound="Section")
+T = TypeVar("T")
+
+_SHOWN = 100  # characters of a wrong value
+# Snakemake's --config reads values within braces or brackets as text, and `true`.
+_TEXT_HINT = "; to --config give True or False with a capital, and what is nested in a file: --configfile FILE"
+
+
+class Section(BaseModel):
+    """Names and values of the config. What a field means is the text below it."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, ignored_types=(dict,)
+    )
+
+    renamed: ClassVar[Mapping[str, str]] = {}  # old name of a field → its name now
+    open: ClassVar[bool] = False  # takes fields that it does not declare
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for name in values:
+            if name in cls.renamed:
+                raise mistake(f"'{name}' has another name now", f"write '{cls.renamed[name]}' for '{name}'")
+            if name not in cls.model_fields and not cls.open:
+                raise mistake(f"unknown key '{name}'", nearest(name, cls.model_fields))
+        for name, field in cls.model_fields.items():
+            if field.is_required() and name not in values:
+                meaning = f" ({field.description.rstrip('.')})" if field.description else ""
+                raise mistake(f"key '{name}' is missing", f"add '{name}:'{meaning}")
+        return values
+
+
+def mistake(problem: str, remedy: str, place: str = "") -> PydanticCustomError:
+    """What a validator raises: the value at `place`, from where the validator stands, is wrong in this way."""
+    told = {"problem": _braceless(problem), "remedy": _braceless(remedy), "place": place}
+    return PydanticCustomError("mistake", "{problem}", told)
+
+
+def _braceless(text: str) -> str:
+    return text.replace("{", "(").replace("}", ")")
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+def one_or_list(kind: Any) -> Any:
+    """The type of a value of `kind`, or of a list of such values."""
+    tags = Annotated[kind, Tag("()")] | Annotated[list[kind], Field(min_length=1), Tag("(list)")]
+    return Annotated[tags, Discriminator(lambda value: "(list)" if isinstance(value, list) else "()")]
+
+
+def text_or(kind: Any, text: Any = Text) -> Any:
+    """The type of a `text`, or of a value of `kind`."""
+    tags = Annotated[text, Tag("(text)")] | Annotated[kind, Tag("()")]
+    return Annotated[tags, Discriminator(lambda value: "(text)" if isinstance(value, str) else "()")]
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise PydanticCustomError("float_type", "no number")
+    return value
+
+
+Number = Annotated[float, PlainValidator(_number)]  # an integer stays one, and nan is none
+
+
+def read(kind: type[S], values: Any, where: str) -> S:
+    """The section that `values` make. Raises UserError with the first mistake: its key and place, what was found, what
+    would be right."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        found = min(error.errors(include_url=False), key=_place)
+    problem, remedy, place = _explained(found)
+    parts = [part for part in found["loc"] if not str(part).startswith("(")]
+    if parts[-1:] == ["[key]"]:
+        problem, parts = f"the key {parts[-2]!r} is not allowed", parts[:-2]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts) + (place and f".{place}")
+    raise UserError(f"{where}: {path.lstrip('.') or 'top level'}: {problem}", remedy)
+
+
+def _place(error: Any) -> tuple[list[str], bool]:
+    """By which mistakes are ordered: a name before the value that has it."""
+    return [str(part) for part in error["loc"] if part != "[key]"], "[key]" not in error["loc"]
+
+
+def _explained(error: Any) -> tuple[str, str, str]:
+    """What is wrong, how to fix it, and where below the error's own place it stands."""
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind == "mistake":
+        return context["problem"], context["remedy"], context["place"]
+    if kind == "literal_error":
+        return f"is {value!r}", nearest(str(value), re.findall(r"'([^']*)'", context["expected"])), ""
+    if kind in _LIMITS:
+        words, name = _LIMITS[kind]
+        return f"is {_shown(value)}", f"give {words} {context[name]}", ""
+    if kind in _LENGTHS:
+        return f"is {_shown(value)}", _LENGTHS[kind].format(**context), ""
+    if kind in _TYPES:
+        hint = _TEXT_HINT if isinstance(value, str) else ""
+        if kind == "float_type" and (number := _as_number(value)) is not None:
+            hint = f": {number}, as YAML takes {value} for a text"
+        return f"is {_shown(value)} ({type(value).__name__})", f"give {_TYPES[kind]}{hint}", ""
+    return f"is {_shown(value)}: {error['msg']}", "see the comments in config.yaml", ""
+
+
+def _as_number(text: Any) -> str | None:
+    """As YAML has it, of a text that is a number: `1e-5` has no point."""
+    try:
+        return f"{float(text):.1e}" if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    text = re.sub(r"//[^/@]*@", "//…@", repr(value))  # a URL's password
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_LIMITS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
+_LENGTHS = {
+    "too_short": "list at least {min_length}",
+    "too_long": "list at most {max_length}",
+    "string_too_short": "write a text there",
+}
+_TYPES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "dict_type": "keys with values",
+    "model_type": "keys with values",
+    "model_attributes_type": "keys with values",
+}
