@@ -62,6 +62,20 @@ def test_a_target_that_snakemake_takes_for_settings_is_refused(shared, arguments
     refused_with(shared.snakemake("--cores", "1", *arguments), [*words, "put targets first"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["splits"], ["splits: is called split now", "snakemake --cores all split"]),
+        (["preferences"], ["preferences: is called pair now", "snakemake --cores all --until pair"]),
+        (["--until", "finetune"], ["finetune: is called sft now", "write sft"]),
+        (["--forcerun", "respond", "optimize"], ["respond: is called generate now"]),
+        (["sft"], ["sft: as a target, it does not say of which model", "--until sft"]),
+    ],
+)
+def test_a_rule_or_target_by_an_old_name_and_a_stage_as_a_target_are_told_what_to_write(shared, arguments, words):
+    refused_with(shared.snakemake("--cores", "1", "--dry-run", *arguments), words)
+
+
 def test_targets_after_two_dashes_are_targets(shared):
     answer = shared.snakemake("--cores", "1", "--dry-run", "--config", "seed=7", "--", "split")
     assert answer.returncode == 0 and "\nsplit results/data/bio-sft.json (" in answer.stdout + answer.stderr
