@@ -391,7 +391,7 @@ def leaks(splits: Mapping[str, Any]) -> list[str]:
         return warnings
     return [
         f"test conversations about a problem that is in another split too: {', '.join(shared)}. So the figures do not "
-        "tell how the tutors do on new problems; 'splits: method: leak_free' in config.yaml keeps problems apart.",
+        "tell how the tutors do on new problems; 'split: method: leak_free' in config.yaml keeps problems apart.",
         *warnings,
     ]
 
