@@ -18,8 +18,9 @@ from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.conversations import split_conversations
 from pedalign.data.rubric import instruction_text, load_rubric
-from pedalign.models.checkpoints import save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.prompt_format import renderer
+from pedalign.models.scratch import scratch_model, scratch_tokenizer
 
 
 @dataclass(frozen=True)

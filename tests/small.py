@@ -3,9 +3,9 @@
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pedalign.data.conversations import Conversation
-from pedalign.models.checkpoints import scratch_model, scratch_tokenizer
 from pedalign.models.log_probs import log_probabilities
 from pedalign.models.prompt_format import Renderer
+from pedalign.models.scratch import scratch_model, scratch_tokenizer
 from pedalign.training.alignment import Pair
 from pedalign.training.settings import TrainingSettings
 

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from pedalign.core.artifacts import write_json
 from pedalign.data.conversations import Conversation, formatted_rows
 from pedalign.data.rubric import load_rubric
-from pedalign.models.checkpoints import save_checkpoint, scratch_model
+from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.log_probs import log_probabilities
 from pedalign.models.prompt_format import renderer
+from pedalign.models.scratch import scratch_model
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "scripts/launch.py"

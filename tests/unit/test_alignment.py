@@ -11,8 +11,8 @@ from small import TALKS, settings, small_model
 from trl import DPOConfig, KTOConfig
 
 from pedalign.core.errors import UserError
-from pedalign.models.checkpoints import scratch_model
 from pedalign.models.log_probs import log_probabilities
+from pedalign.models.scratch import scratch_model
 from pedalign.training import alignment
 from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
 from pedalign.training.alignment import Pair, align, read_pairs, spread

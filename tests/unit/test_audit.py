@@ -10,10 +10,10 @@ from trl import SFTTrainer
 
 from pedalign.core.errors import UserError
 from pedalign.data.conversations import Conversation
-from pedalign.models.checkpoints import scratch_model, scratch_tokenizer
 from pedalign.models.length_limits import LengthSettings, cut_off_replies, expect_lengths_fit, length_warnings
 from pedalign.models.limits import ModelLimits
 from pedalign.models.prompt_format import Renderer
+from pedalign.models.scratch import scratch_model, scratch_tokenizer
 from pedalign.training.audit import audit
 from pedalign.training.settings import TrainingSettings
 from pedalign.training.sft import train_sft, truncated

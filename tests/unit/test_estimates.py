@@ -11,8 +11,9 @@ from transformers import LlamaConfig, MistralConfig
 
 from pedalign.cluster.estimates import base_bytes, checkpoint_bytes, model_size, stage_memory, training_state_bytes
 from pedalign.data.rubric import load_rubric
-from pedalign.models.checkpoints import save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.prompt_format import renderer
+from pedalign.models.scratch import scratch_model, scratch_tokenizer
 
 MODELS = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
 MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are

@@ -253,7 +253,8 @@ def nvidia_smi(folder, tmp_path, monkeypatch):
 
 def test_without_the_variable_nvidia_smi_lists_the_gpus(nvidia_smi, capfd):
     assert visible_devices() == []  # none is installed
-    nvidia_smi('[ "$*" = "--query-gpu=index --format=csv,noheader" ] && echo 0 && echo 1')
+    cards = "echo '0, GPU-a, H100, 81559' && echo '1, MIG-b, H100 MIG, [N/A]'"
+    nvidia_smi(f'[ "$*" = "--query-gpu=index,uuid,name,memory.total --format=csv,noheader,nounits" ] && {cards}')
     assert visible_devices() == ["0", "1"]
     nvidia_smi("echo No devices were found")
     assert visible_devices() == []

@@ -14,15 +14,9 @@ from local_server import COMMIT, Hub, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pedalign.data.conversations import Conversation
-from pedalign.models.checkpoints import (
-    batch_tokens,
-    load_model,
-    load_tokenizer,
-    save_checkpoint,
-    scratch_model,
-    scratch_tokenizer,
-)
+from pedalign.models.checkpoints import batch_tokens, load_model, load_tokenizer, save_checkpoint
 from pedalign.models.prompt_format import Renderer
+from pedalign.models.scratch import scratch_model, scratch_tokenizer
 
 TALK = (
     {"role": "user", "content": "Q. Why is the sky blue? Größe, 空."},

@@ -22,7 +22,8 @@ from transformers import AutoTokenizer, MistralConfig
 
 from pedalign.cluster.estimates import Memory, model_size, stage_memory
 from pedalign.cluster.findings import Finding, report
-from pedalign.cluster.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight, read_cards
+from pedalign.cluster.gpu_locks import Card, read_cards
+from pedalign.cluster.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight
 from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.locations import find
 
@@ -38,14 +39,16 @@ SMI = """0, GPU-aa, NVIDIA A100-SXM4-80GB, 81920
 """
 
 
-def test_the_cards_are_those_that_are_visible():
-    assert [card.memory / 2**30 for card in read_cards(SMI, ["1", "GPU-cc"])] == [40, 80]
-    assert read_cards("", ["0"]) == read_cards("No devices were found\n", ["0"]) == []
+def test_the_cards_and_their_memory_are_read_from_nvidia_smis_lines():
+    assert [card.memory / 2**30 for card in read_cards(SMI)] == [80, 40, 80]
+    assert [card.index for card in read_cards(SMI)] == ["0", "1", "2"]
+    assert read_cards("") == read_cards("No devices were found\n") == []
+    assert read_cards("0, MIG-a, H100 MIG, [N/A]") == [Card("0", "MIG-a", "H100 MIG", None)]
 
 
 def test_a_job_that_asks_for_more_gpus_than_are_visible_is_a_problem():
     jobs = [("one", {"gpu": 1, "nodes": 1}), ("four", {"gpu": 4, "nodes": 1}), ("two nodes", {"gpu": 2, "nodes": 2})]
-    found = list(gpu_findings(jobs, ["0", "2"], read_cards(SMI, ["0", "2"])))
+    found = list(gpu_findings(jobs, ["0", "2"], read_cards(SMI)[::2]))
     assert [(finding.status, finding.about) for finding in found] == [
         ("ok", "GPUs"),
         ("problem", "four"),

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pedalign.core.errors import UserError
 from pedalign.data.conversations import Conversation
-from pedalign.models.checkpoints import scratch_tokenizer
 from pedalign.models.prompt_format import END_TOKENS, Renderer, load_template
+from pedalign.models.scratch import scratch_tokenizer
 
 INSTRUCTION = "You are a tutor. Reply with one JSON object."
 SAMPLE = Conversation(

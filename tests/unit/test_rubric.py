@@ -110,6 +110,15 @@ def test_a_mistake_in_a_rubric_is_named_with_its_place_and_what_would_be_right(o
         load_rubric(path)
 
 
+def test_two_fields_of_a_rubric_may_share_their_labels_by_an_alias(tmp_path) -> None:
+    path = tmp_path / "shared.yaml"
+    path.write_text(
+        "name: A\nfields:\n- {name: A, key: a, labels: &yes-no {yes: right, no: wrong}}\n"
+        "- {name: B, key: b, labels: *yes-no}\n- {name: C, key: c}\nspoken: c\ninstructions: {compact: Hm.}\n"
+    )
+    assert [list(field.labels) for field in load_rubric(path).label_fields] == [["yes", "no"]] * 2
+
+
 def test_a_rubric_without_labels_is_refused(own, refused, tmp_path) -> None:
     path = tmp_path / "texts.yaml"
     path.write_text(

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors, tra
 from transformers import PreTrainedTokenizerFast
 
 from pedalign.data.conversations import Conversation
-from pedalign.models.checkpoints import scratch_tokenizer
 from pedalign.models.prompt_format import END_TOKENS, Renderer
+from pedalign.models.scratch import scratch_tokenizer
 
 INSTRUCTION = "You are a tutor. Reply with one JSON object."
 TEXTS = [

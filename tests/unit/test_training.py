@@ -15,7 +15,8 @@ from transformers import TrainerState
 from pedalign.core.errors import UserError
 from pedalign.core.processes import accumulation
 from pedalign.data.conversations import Conversation
-from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint, scratch_model
+from pedalign.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from pedalign.models.scratch import scratch_model
 from pedalign.training.loop import Steps, expect_better, train_and_save
 from pedalign.training.settings import StageSettings
 from pedalign.training.sft import train_sft

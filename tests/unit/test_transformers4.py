@@ -15,8 +15,9 @@ from test_tokenizers import llama_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer
 
 from pedalign.core.artifacts import read_json
-from pedalign.models.checkpoints import save_checkpoint, scratch_model, scratch_tokenizer
+from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.prompt_format import Renderer
+from pedalign.models.scratch import scratch_model, scratch_tokenizer
 from pedalign.models.transformers4 import which_transformers
 
 VERSIONS = ("4.57.6", "4.50.3")  # as in the Makefile

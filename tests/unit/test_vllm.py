@@ -10,7 +10,8 @@ from pedalign.generation import vllm_engine, vllm_environment
 from pedalign.generation.common import GenerationSettings, History
 from pedalign.generation.shared_prefix_engine import generate
 from pedalign.generation.vllm_environment import vllm_python
-from pedalign.models.checkpoints import load_model, save_checkpoint, scratch_model
+from pedalign.models.checkpoints import load_model, save_checkpoint
+from pedalign.models.scratch import scratch_model
 from pedalign.training.sft import train_sft
 
 GREEDY = {"max_new_tokens": 12, "min_new_tokens": 2, "temperature": 0.0, "repetition_penalty": 1.0}

@@ -18,7 +18,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pedalign.core.errors import UserError
-from pedalign.models.checkpoints import LAYER_NUMBERS, cached_numbers, scratch_model
+from pedalign.models.checkpoints import LAYER_NUMBERS, cached_numbers
+from pedalign.models.scratch import scratch_model
 from pedalign.training.states import KEPT
 
 GB = 10**9

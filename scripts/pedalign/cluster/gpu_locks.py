@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 from urllib.parse import quote
@@ -28,6 +29,16 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True)
+class Card:
+    """A GPU as nvidia-smi lists it; `memory` in bytes, None where it is not told."""
+
+    index: str
+    uuid: str
+    name: str
+    memory: int | None
+
+
 def visible_devices() -> list[str]:
     """The GPUs that a process of this machine may use, as CUDA_VISIBLE_DEVICES names them.
 
@@ -36,13 +47,14 @@ def visible_devices() -> list[str]:
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
-        return _listed_devices()
+        return [card.index for card in listed_cards()]
     valid = takewhile(re.compile(r"\d+|(GPU|MIG)-.+").fullmatch, (entry.strip() for entry in named.split(",")))
     return list(dict.fromkeys(valid))
 
 
-def _listed_devices() -> list[str]:
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+def listed_cards() -> list[Card]:
+    """All GPUs of this machine by nvidia-smi; none where it fails. Raises UserError where it hangs."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_NVIDIA_SMI_TIMEOUT)
     except (FileNotFoundError, PermissionError):
@@ -55,7 +67,16 @@ def _listed_devices() -> list[str]:
     if answer.returncode != 0:
         _say(f"nvidia-smi failed: {' '.join((answer.stdout + answer.stderr).split())}")
         return []
-    return [line for line in answer.stdout.split() if line.isdecimal()]  # some say "No devices were found" and exit 0
+    return read_cards(answer.stdout)
+
+
+def read_cards(text: str) -> list[Card]:
+    """The GPUs in lines of nvidia-smi: index, uuid, name, MiB. Some say "No devices were found" and exit with 0."""
+    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
+    return [
+        Card(index, uuid, name, int(memory) * 2**20 if memory.isdecimal() else None)
+        for index, uuid, name, memory in (row for row in rows if len(row) == 4)
+    ]
 
 
 @contextmanager

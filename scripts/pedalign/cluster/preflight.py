@@ -5,7 +5,6 @@ No job is submitted. Of the net only the hub is asked, about models that are not
 
 import os
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from pedalign.cluster.estimates import (
     training_state_bytes,
 )
 from pedalign.cluster.findings import Finding, judged, problem
-from pedalign.cluster.gpu_locks import visible_devices
+from pedalign.cluster.gpu_locks import Card, listed_cards, visible_devices
 from pedalign.cluster.partitions import slurm_findings
 from pedalign.cluster.preflight_stages import (
     DataSettings,
@@ -55,7 +54,6 @@ from pedalign.models.prompt_format import load_template, renderer
 
 _NAMES = {"sft": "fine-tuning", "align": "alignment", "generate": "generation"}
 _TALK = [{"role": "user", "content": "Q."}, {"role": "assistant", "content": "A."}, {"role": "user", "content": "Why?"}]
-_NVIDIA_SMI = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
 _SMALLER = "smaller batches: device_batch_size, max_length, max_batch_tokens, or gradient_checkpointing: true"
 
 Job = dict[str, Any]  # resource → what the job asks of it
@@ -81,12 +79,6 @@ class PreflightSettings:
 
 
 @dataclass(frozen=True)
-class Card:
-    name: str
-    memory: float  # bytes
-
-
-@dataclass(frozen=True)
 class Machine:
     """Where jobs run, as far as it is known: its smallest GPU and its own memory, in bytes."""
 
@@ -102,11 +94,11 @@ def preflight(settings: PreflightSettings, rubric: Rubric) -> Iterator[Finding]:
     if settings.here:
         try:
             devices = visible_devices()
+            cards = [card for card in listed_cards() if {card.index, card.uuid} & set(devices)] if devices else []
         except UserError as error:
-            devices = []
+            devices, cards = [], []
             yield problem("GPUs", error)
-        cards = read_cards(_nvidia_smi(), devices) if devices else []
-        machine = Machine(min((card.memory for card in cards), default=None), _memory_of_machine())
+        machine = Machine(min((card.memory for card in cards if card.memory), default=None), _memory_of_machine())
         yield from gpu_findings(named, devices, cards)
     splits, findings = draw_splits(DataSettings(**settings.data), rubric)
     yield from findings
@@ -239,22 +231,8 @@ def _memory_of_machine() -> float:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _nvidia_smi() -> str:
-    try:
-        return subprocess.run(_NVIDIA_SMI, capture_output=True, text=True, timeout=60).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""  # CUDA_VISIBLE_DEVICES may name devices that are no NVIDIA cards
-
-
-def read_cards(text: str, devices: Sequence[str]) -> list[Card]:
-    """Those of nvidia-smi's lines (index, uuid, name, MiB) that are among the visible devices."""
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
-    visible = [row for row in rows if len(row) == 4 and set(row[:2]) & set(devices) and row[3].isdecimal()]
-    return [Card(name, int(memory) * 2**20) for _, _, name, memory in visible]
-
-
 def gpu_findings(jobs: Sequence[tuple[str, Job]], devices: Sequence[str], cards: Sequence[Card]) -> Iterator[Finding]:
-    kinds = Counter(f"{card.name} ({_gb(card.memory)})" for card in cards)
+    kinds = Counter(card.name + (f" ({_gb(card.memory)})" if card.memory else "") for card in cards)
     named = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     yield Finding("ok", "GPUs", f"{len(devices)} visible{': ' * bool(named)}{named}" if devices else "none visible")
     for name, job in jobs:

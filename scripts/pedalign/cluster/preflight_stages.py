@@ -16,10 +16,11 @@ from pedalign.data.rubric import Rubric
 from pedalign.data.splits import SplitSettings, draw
 from pedalign.evaluation.perplexity import read_reply_pairs
 from pedalign.generation.engines import engine_for
-from pedalign.models.checkpoints import free_memory, scratch_model, scratch_tokenizer
+from pedalign.models.checkpoints import free_memory
 from pedalign.models.length_limits import LengthSettings, expect_lengths_fit, length_warnings
 from pedalign.models.limits import ModelLimits, expect_positions
 from pedalign.models.prompt_format import Renderer
+from pedalign.models.scratch import scratch_model, scratch_tokenizer
 from pedalign.training.audit import audit
 
 MOST_DATA = 200 * 10**6  # bytes of conversation files that are read: some seconds for each ten million

@@ -71,7 +71,19 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-class _Bounded(yaml.SafeLoader):
+class _UniqueKeys(yaml.SafeLoader):
+    """A key that stands twice in a mapping is refused: YAML would keep the last one without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"key '{key.value}' stands there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
+
+
+class _Data(_UniqueKeys):
     """Without aliases, a few lines of which can stand for more than a machine holds, and without deep nesting."""
 
     def fetch_flow_collection_start(self, kind: Any) -> None:
@@ -84,34 +96,32 @@ class _Bounded(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases (*) are not read", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:  # YAML would keep the last one without a word
-                raise yaml.composer.ComposerError(None, None, f"key '{key.value}' stands there twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return node
 
-
-class _Text(_Bounded):
+class _Text(_UniqueKeys):
     """Every scalar is the text that stands there: `yes`, `1`, `010` and `null` are no other values."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         return self.DEFAULT_SCALAR_TAG if kind is yaml.ScalarNode else super().resolve(kind, value, implicit)
 
 
-def read_yaml(path: Path, as_text: bool = False) -> Any:
-    """The file as YAML, plain values without aliases; `as_text`: every scalar is text, as it is written.
+def read_yaml(path: Path) -> Any:
+    """A file of data as YAML: plain values without aliases.
 
     Raises UserError where it is not YAML, or a key is twice in a mapping.
     """
-    return parse_yaml(read_text(path), str(path), as_text)
+    return parse_yaml(read_text(path), str(path))
 
 
-def parse_yaml(text: str, where: str, as_text: bool = False) -> Any:
-    """`text` as YAML, like `read_yaml`; `where` is named in errors."""
+def read_settings_file(path: Path, as_text: bool = False) -> Any:
+    """A person's own YAML, such as settings or a rubric, with aliases; `as_text`: every scalar is text, as it is
+    written. Raises UserError as `read_yaml`."""
+    return parse_yaml(read_text(path), str(path), _Text if as_text else _UniqueKeys)
+
+
+def parse_yaml(text: str, where: str, loader: type = _Data) -> Any:
+    """`text` as YAML; `where` is named in errors."""
     try:
-        return yaml.load(text, _Text if as_text else _Bounded)
+        return yaml.load(text, loader)
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise UserError(f"{where}: not YAML: {error}", "fix the file at that place") from None
     except RecursionError:

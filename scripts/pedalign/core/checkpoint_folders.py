@@ -1,6 +1,7 @@
 """The files of a checkpoint's folder, and where this machine keeps a model of the hub."""
 
 import functools
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,16 @@ def checkpoint_files(folder: Path) -> list[Path]:
     """The files of a folder that transformers loads."""
     found = {file for kind in CHECKPOINT_FILES for file in folder.glob(kind) if file.is_file()}
     return sorted(file for file in found if not file.name.startswith("."))
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """What a checkpoint's folder lacks of its weights: all of them, or files that its index names."""
+    weights = {file.name for file in folder.glob(WEIGHTS)}
+    if not weights:
+        return [f"weights ({WEIGHTS})"]
+    index = folder / "model.safetensors.index.json"
+    listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+    return sorted(set(listed) - weights)
 
 
 @functools.cache

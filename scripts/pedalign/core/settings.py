@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pedalign.core.artifacts import read_json, read_yaml
+from pedalign.core.artifacts import read_json, read_settings_file
 from pedalign.core.errors import UserError
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def settings_values(given: str, remedy: str = "give a YAML or JSON file, or one 
         except ValueError as error:
             raise UserError(f"--settings: {error}", remedy) from None
     else:
-        values = (read_json if given.endswith(".json") else read_yaml)(Path(given))
+        values = (read_json if given.endswith(".json") else read_settings_file)(Path(given))
         for name, text in _numbers_as_text(values):
             raise UserError(f"{given}: {name}: '{text}' is text to YAML", f"write {float(text):.1e} as a number has it")
     if not isinstance(values, dict):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pedalign.core.artifacts import read_yaml
+from pedalign.core.artifacts import read_settings_file
 from pedalign.core.errors import UserError, nearest
 from pedalign.core.schema import check
 from pedalign.data.literal import CutOff, NotALiteral, kind, scan_mapping
@@ -135,7 +135,7 @@ def load_rubric(path: Path) -> Rubric:
 
     Labels are text as it stands in the file: YAML's own reading makes other values of `yes`, `1` and `010`.
     """
-    data = read_yaml(path, as_text=True)
+    data = read_settings_file(path, as_text=True)
     check(data, SCHEMA, str(path), _REFERENCE)
     fields = tuple(_field(entry, f"{path}: fields[{at}] ({entry['name']})") for at, entry in enumerate(data["fields"]))
     for what, names in (("key", [field.key for field in fields]), ("name", [field.name for field in fields])):

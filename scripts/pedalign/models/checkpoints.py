@@ -1,16 +1,14 @@
-"""Models and tokenizers: made from scratch, loaded, and saved so that plain transformers loads them."""
+"""Loads models and tokenizers, and saves them so that plain transformers loads them."""
 
 import os
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError, IncompleteSnapshotError, StrictDataclassError
+from huggingface_hub.errors import HTTPError, IncompleteSnapshotError
 from safetensors import SafetensorError, safe_open
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,72 +18,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pedalign.core.checkpoint_folders import CARD, CHECKPOINT_FILES, WEIGHTS, checkpoint_files
-from pedalign.core.errors import UserError, nearest
+from pedalign.core.checkpoint_folders import CARD, CHECKPOINT_FILES, checkpoint_files, missing_weights
+from pedalign.core.errors import UserError
 from pedalign.core.progress import download_bar
-from pedalign.data.conversations import Conversation
-from pedalign.models.prompt_format import Renderer, load_template
+from pedalign.models.prompt_format import Renderer
 from pedalign.models.transformers4 import add_names_of_4
 
 MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
 LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
 _PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
 
-PAD = "<|pad|>"
 _PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
-
-# Merges may run over words, up to the next punctuation mark (superwords, arXiv 2503.13423), and a JSON key with its
-# quotes is one piece: replies are JSON with few, fixed keys and a problem's sentences come again and again, so a
-# conversation has little more than half the tokens that merges within words would give it. Punctuation and the space
-# behind it are pieces of their own, so that a sentence is the same tokens wherever it stands.
-_PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[.,?!:;]+ ?|[^.,?!:;"{}]+'
-
-
-def scratch_tokenizer(
-    conversations: Iterable[Conversation], template: str, instruction: str, vocab_size: int
-) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on the conversations' texts; equal texts give equal tokenizers."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    pieces = load_template(template)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, *pieces.markers()],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    texts = (message["content"] for conversation in conversations for message in conversation.messages)
-    tokenizer.train_from_iterator(chain([instruction], texts), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=pieces.end)
-
-
-def scratch_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A model with random weights of the `architecture` (arguments of a transformers config, `model_type` included)."""
-    try:
-        known = AutoConfig.for_model(architecture["model_type"])
-        for name in architecture:
-            if not hasattr(known, name):
-                raise UserError(f"config.yaml: 'architecture': unknown argument '{name}'", nearest(name, vars(known)))
-        config = AutoConfig.for_model(
-            **architecture,
-            vocab_size=len(tokenizer),
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
-        raise UserError(
-            f"config.yaml: 'architecture': {error}",
-            "see transformers' config class of this model_type for the arguments",
-        ) from None
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
@@ -189,9 +132,9 @@ def find_checkpoint(source: str | Path) -> list[Path]:
             f"{source}: an adapter alone, not a whole model",
             "merge it: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)",
         )
-    if not any(file.suffix == ".safetensors" for file in files):
+    if missing := missing_weights(folder):
         raise UserError(
-            f"{source}: a checkpoint folder without weights ({WEIGHTS})",
+            f"{source}: a checkpoint folder without {', '.join(missing)}",
             "save it by model.save_pretrained(folder), which writes them; older formats can run code and are not read",
         )
     config = _load(AutoConfig, folder)

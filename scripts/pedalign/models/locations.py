@@ -1,7 +1,6 @@
 """Finds a checkpoint: in a folder, in this machine's cache of the hub, or on the hub. No weights are fetched."""
 
 import functools
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -18,12 +17,11 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
 
-from pedalign.core.checkpoint_folders import WEIGHTS
+from pedalign.core.checkpoint_folders import WEIGHTS, missing_weights
 from pedalign.core.errors import UserError
 
 _TIMEOUT = 5.0  # seconds that the hub gets
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "sentencepiece.bpe.model")
-_INDEX = "model.safetensors.index.json"
 _ENTRY = "in the model's entry of config.yaml"
 
 
@@ -52,7 +50,7 @@ def find(source: str) -> Found:
     """Raises UserError where there is no such folder or hub id, or it can't be reached, and says why."""
     folder = Path(source)
     if folder.is_dir():
-        return Found(folder, "a folder", 0, _lacking(_names(folder), folder))
+        return Found(folder, "a folder", 0, _lacking_here(folder))
     if source.startswith(("/", ".", "~")) or source.count("/") > 1:
         raise UserError(f"{source}: no such folder", f"check the path {_ENTRY}")
     return _cached(source) or _on_hub(source)
@@ -62,19 +60,14 @@ def _names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir() if file.is_file()}
 
 
-def _lacking(names: Collection[str], folder: Path | None = None) -> list[str]:
-    """Parts of a checkpoint that are not among the file names."""
-    weights = {name for name in names if fnmatch(name, WEIGHTS)}
-    parts = {
-        "a configuration (config.json)": "config.json" in names,
-        "a tokenizer": any(name in names for name in _TOKENIZERS),
-        f"weights ({WEIGHTS})": bool(weights),
-    }
-    missing = [part for part, there in parts.items() if not there]
-    if folder and weights and _INDEX in names:
-        listed = set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        missing += sorted(listed - weights)
-    return missing
+def _lacking(names: Collection[str]) -> list[str]:
+    """Parts of a checkpoint other than weights that are not among the file names."""
+    parts = {"a configuration (config.json)": ("config.json",), "a tokenizer": _TOKENIZERS}
+    return [part for part, files in parts.items() if not any(name in names for name in files)]
+
+
+def _lacking_here(folder: Path) -> list[str]:
+    return _lacking(_names(folder)) + missing_weights(folder)
 
 
 def _cached(source: str) -> Found | None:
@@ -82,7 +75,7 @@ def _cached(source: str) -> Found | None:
         folder = Path(snapshot_download(source, local_files_only=True))
     except (OSError, HFValidationError):
         return None
-    return None if _lacking(_names(folder), folder) else Found(folder, "in this machine's cache", 0, [])
+    return None if _lacking_here(folder) else Found(folder, "in this machine's cache", 0, [])
 
 
 def _on_hub(source: str) -> Found:
@@ -109,8 +102,9 @@ def _on_hub(source: str) -> Found:
         ) from None
     except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         raise UserError(f"{source}: {str(error).splitlines()[0]}", f"check the name {_ENTRY}, and try again") from None
-    weights = sum(file.size or 0 for file in files if fnmatch(file.rfilename, WEIGHTS))
-    return Found(folder, "on the hub", weights, _lacking([file.rfilename for file in files]))
+    weights = [file.size or 0 for file in files if fnmatch(file.rfilename, WEIGHTS)]
+    lacks = _lacking([file.rfilename for file in files]) + ([] if weights else [f"weights ({WEIGHTS})"])
+    return Found(folder, "on the hub", sum(weights), lacks)
 
 
 @functools.cache
