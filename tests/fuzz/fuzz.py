@@ -35,6 +35,7 @@ with atheris.instrument_imports(include=["pedalign"]):
     sys.path.insert(0, str(ROOT / "scripts"))
     from pedalign.core.artifacts import write_records
     from pedalign.core.errors import UserError
+    from pedalign.core.section import read
     from pedalign.data import paper_rules
     from pedalign.data.conversations import Reader, clean, formatted_rows, read_conversations
     from pedalign.data.rubric import load_rubric
@@ -42,7 +43,6 @@ with atheris.instrument_imports(include=["pedalign"]):
     from pedalign.data.sources.problem_bank import read_problems
     from pedalign.workflow.config import Config
     from pedalign.workflow.policies import adopted, runs
-    from pedalign.workflow.section import read
 
 CLASS = load_rubric(ROOT / "datasets/rubrics/class.yaml")
 MATHDIAL = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")

@@ -184,7 +184,6 @@ WITHOUT_INFLUENCE = {
         *("folder_hashes", "git_commit", "read_record", "record", "verified", "versions", "write_manifest"),
     },
     "core.code_digest": {"digest"},  # training states of other code are not gone on with
-    "core.schema": {"check"},
     "training.trackers": {"trackers"},
     "generation.vllm_environment": {"vllm_python"},
 }

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pedalign.core.section import Section, read
 from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow.config import Config
 from pedalign.workflow.policies import Policy, parse_policy, policy_name, runs
-from pedalign.workflow.section import Section, read
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))

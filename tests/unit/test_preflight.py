@@ -282,8 +282,8 @@ def test_a_window_is_told_and_no_problem(tmp_path, rubric, data):
 
 
 def test_gold_replies_that_would_be_cut_off_are_a_warning_with_the_number(tmp_path, rubric, data):
-    generation = {**MODELS["tiny"]["generate"], "max_new_tokens": 20}
-    found = list(preflight(settings(tmp_path, data=data, generation=generation), rubric))
+    decoding = {**MODELS["tiny"]["generate"], "max_new_tokens": 20}
+    found = list(preflight(settings(tmp_path, data=data, generate=decoding), rubric))
     assert "max_new_tokens 20, so a tutor that says them is cut off" in of(found, "warning")["tiny lengths"]
 
 

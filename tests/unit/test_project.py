@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_columns, write_csv, write_text
+from pedalign.core.section import read
 from pedalign.workflow.config import Config, Generate, Model
 from pedalign.workflow.policies import Policy, parse_policy, policy_name
-from pedalign.workflow.section import read
 
 ROOT = Path(__file__).parents[2]
 

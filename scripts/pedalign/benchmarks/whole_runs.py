@@ -14,7 +14,6 @@ import yaml
 from pedalign.benchmarks.comparison import OURS, Way, in_turn, spread
 
 ROOT = Path(__file__).parents[3]
-PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "datasets")
 OTHER_WAYS = ("sft", "generate", "align")  # scripts/baseline.py has them
 NOT_NEEDED = ("audit", "reference", "card", "report")  # by those ways
 SHELL_SCRIPT = "shell script"
@@ -44,37 +43,36 @@ def shell_script(plan: str) -> str:
     """The commands that a dry run with --printshellcmds prints, in a row, with today's ways in place of ours."""
     commands = re.findall(r"^Shell command: (?:exec )?(.* .*)$", plan, re.MULTILINE)
     commands = [line for line in commands if not re.search(rf"scripts/({'|'.join(NOT_NEEDED)})\.py", line)]
-    ways = re.compile(rf"scripts/launch\.py .*? -- scripts/({'|'.join(OTHER_WAYS)})\.py")
-    launched = re.compile(r"scripts/launch\.py .*? -- ")
-    commands = [launched.sub("", ways.sub(r"scripts/baseline.py \1", line)) for line in commands]
+    ways = re.compile(rf"(\S*)scripts/launch\.py .*? -- \S*scripts/({'|'.join(OTHER_WAYS)})\.py")
+    launched = re.compile(r"\S*scripts/launch\.py .*? -- ")
+    commands = [launched.sub("", ways.sub(r"\1scripts/baseline.py \2", line)) for line in commands]
     made = re.findall(r"^    (?:output|log): (.*)$", plan, re.MULTILINE)
     folders = sorted({str(Path(file).parent) for files in made for file in files.split(", ")})
     return "\n".join(["set -euo pipefail", f"mkdir --parents {' '.join(folders)}", *commands, ""])
 
 
 def _workflow(changes: dict[str, Any]) -> Callable[[], None]:
-    folder = _checkout(changes)
+    folder = _folder(changes)
     return partial(_call, folder, *_snakemake("--quiet", "all"))
 
 
 def _script(changes: dict[str, Any]) -> Callable[[], None]:
-    folder = _checkout(changes)
+    folder = _folder(changes)
     command = _snakemake("--dry-run", "--printshellcmds", "--verbose")
     plan = subprocess.run(command, cwd=folder.name, check=True, capture_output=True, text=True)
     Path(folder.name, "run.sh").write_text(shell_script(plan.stdout + plan.stderr), encoding="utf-8")
     return partial(_call, folder, "bash", "run.sh")
 
 
-def _checkout(changes: dict[str, Any]) -> tempfile.TemporaryDirectory:
+def _folder(changes: dict[str, Any]) -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory()
-    for part in PARTS:
-        Path(folder.name, part).symlink_to(ROOT / part)
     Path(folder.name, "changes.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")
     return folder
 
 
 def _snakemake(*options: str) -> list[str]:
-    return [sys.executable, "-m", "snakemake", "--cores", "all", "--configfile", "changes.yaml", *options]
+    workflow = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "changes.yaml"]
+    return [sys.executable, "-m", "snakemake", "--cores", "all", *workflow, *options]
 
 
 def _call(folder: tempfile.TemporaryDirectory, *command: str) -> None:

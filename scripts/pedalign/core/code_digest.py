@@ -24,7 +24,6 @@ NO_INFLUENCE = {
     "core.provenance": "writes the records beside artifacts, and refuses inputs that are not as they were made",
     "core.code_digest": "decides what reruns",
     "core.staleness": "says why something reruns",
-    "core.schema": "says what is wrong with a settings file or a rubric, and ends the stage",
     "training.trackers": "writes curves to look at, beside the checkpoint",
     "generation.vllm_environment": "says where vLLM is installed",
 }

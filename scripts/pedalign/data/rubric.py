@@ -6,18 +6,21 @@ that the rubric does not name are dropped.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+from pydantic import Field as FieldInfo
 
 from pedalign.core.artifacts import read_settings_file
 from pedalign.core.errors import UserError, nearest
-from pedalign.core.schema import check
+from pedalign.core.section import Section, mistake, read
 from pedalign.data.literal import CutOff, NotALiteral, kind, scan_mapping
 
-SCHEMA = Path(__file__).parents[3] / "rules" / "rubric.schema.yaml"
-_REFERENCE = "docs/rubrics.md says what a rubric holds"
+_REFERENCE = "a rubric has the keys name, fields, spoken and instructions (docs/rubrics.md)"
 
 Defect = Literal["unparseable", "incomplete", "unknown_label"]
 
@@ -130,14 +133,82 @@ def instruction_text(rubric: Rubric, wording: str) -> str:
     return rubric.instructions[wording]
 
 
+def _one_line(text: str) -> str:
+    if not text or text != text.strip() or "\n" in text:
+        raise mistake(f"is {text!r}", "write a name of one line there, without spaces at its ends")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise mistake(f"is {text!r}", "write a text there")
+    return text
+
+
+def _key(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text):
+        raise mistake(f"is {text!r}")
+    return text
+
+
+_Name = Annotated[str, AfterValidator(_one_line)]
+_Text = Annotated[str, AfterValidator(_not_blank)]
+_Label = Annotated[str, AfterValidator(_one_line)]
+
+
+class _NotApplicable(Section):
+    """The label of a field that stands for 'not applicable'."""
+
+    label: str
+    """The label that stands for 'not applicable'."""
+    written_as: list[str] = FieldInfo(default=[])
+    """Other ways in which replies write that label."""
+
+
+class _FieldEntry(Section):
+    """A field of a reply: a label field has labels, a text field has none."""
+
+    name: _Name
+    """The field's name as it stands in the replies."""
+    key: Annotated[str, AfterValidator(_key)]
+    """A short name for metrics and tables, of letters, digits and underscores, such as 'action'."""
+    labels: Annotated[dict[_Label, _Text], FieldInfo(min_length=2)] | None = None
+    """Each label with its meaning, such as `a: incorrect`; leave the key out for a field of free text."""
+    not_applicable: _NotApplicable | None = None
+    """Which label stands for 'not applicable', and how else it is written: (label: g, written_as: [n/a])."""
+
+
+class _ScaffoldTell(Section):
+    """Pairs of labels for one situation."""
+
+    field: str
+    """The key of the label field."""
+    pairs: Annotated[list[Annotated[list[str], FieldInfo(min_length=2, max_length=2)]], FieldInfo(min_length=1)]
+    """Pairs of labels, the one that scaffolds and the one that tells, such as [['1', '2']]."""
+
+
+class _File(Section):
+    """A rubric's file. Every scalar is read as text."""
+
+    name: _Name
+    """The name of the label scheme, as reports show it."""
+    fields: Annotated[list[_FieldEntry], FieldInfo(min_length=2)]
+    """The fields of a reply, in the order in which they are written, each with a name and a key."""
+    spoken: str
+    """The key of the text field that the student reads."""
+    scaffold_tell: _ScaffoldTell | None = None
+    """Pairs of labels for one situation, one scaffolds and one tells: (field: action, pairs: [['1', '2']])."""
+    instructions: Annotated[dict[str, _Text], FieldInfo(min_length=1)]
+    """The instruction that opens each conversation, in one or more wordings, such as `compact: You are a tutor.`"""
+
+
 def load_rubric(path: Path) -> Rubric:
     """Read a rubric (docs/rubrics.md). Raises UserError with the place and what is wrong there.
 
     Labels are text as it stands in the file: YAML's own reading makes other values of `yes`, `1` and `010`.
     """
-    data = read_settings_file(path, as_text=True)
-    check(data, SCHEMA, str(path), _REFERENCE)
-    fields = tuple(_field(entry, f"{path}: fields[{at}] ({entry['name']})") for at, entry in enumerate(data["fields"]))
+    data = read(_File, read_settings_file(path, as_text=True), str(path), _REFERENCE)
+    fields = tuple(_field(entry, f"{path}: fields[{at}] ({entry.name})") for at, entry in enumerate(data.fields))
     for what, names in (("key", [field.key for field in fields]), ("name", [field.name for field in fields])):
         if twice := _equal(names):
             raise UserError(
@@ -149,32 +220,32 @@ def load_rubric(path: Path) -> Rubric:
             f"{path}: fields: none of them has labels, so there is nothing to score",
             "add 'labels:' to a field, each label with its meaning",
         )
-    spoken = data["spoken"]
+    spoken, scaffold = data.spoken, data.scaffold_tell
     if spoken not in [field.key for field in fields if not field.is_label]:
         remedy = nearest(spoken, (field.key for field in fields if not field.is_label))
         raise UserError(f"{path}: spoken: '{spoken}' is not the key of a text field (one without labels)", remedy)
-    scaffold = data.get("scaffold_tell") or {"field": None, "pairs": []}
-    if scaffold["field"] is not None:
+    if scaffold is not None:
         _check_pairs(scaffold, label_fields, f"{path}: scaffold_tell")
     return Rubric(
-        name=data["name"],
+        name=data.name,
         fields=fields,
         spoken=spoken,
-        instructions={wording: " ".join(text.split()) for wording, text in data["instructions"].items()},
-        scaffold_field=scaffold["field"],
-        scaffold_tell=tuple((scaffolds, tells) for scaffolds, tells in scaffold["pairs"]),
+        instructions={wording: " ".join(text.split()) for wording, text in data.instructions.items()},
+        scaffold_field=scaffold.field if scaffold else None,
+        scaffold_tell=tuple((scaffolds, tells) for scaffolds, tells in scaffold.pairs) if scaffold else (),
     )
 
 
-def _field(entry: dict[str, Any], place: str) -> Field:
-    labels = entry.get("labels", {})
+def _field(entry: _FieldEntry, place: str) -> Field:
+    labels = entry.labels or {}
     if twice := _equal(labels):
         raise UserError(f"{place}: labels {_pair(twice)} differ in case alone", "rename one of them")
-    stands_for = entry.get("not_applicable", {"label": None})
-    label = stands_for["label"]
+    label = entry.not_applicable.label if entry.not_applicable else None
     if label is not None and label not in labels:
         raise UserError(f"{place}: not_applicable: '{label}' is no label of the field", nearest(label, labels))
-    written = {value.strip().casefold(): value for value in stands_for.get("written_as", [])}
+    written = {
+        value.strip().casefold(): value for value in (entry.not_applicable.written_as if entry.not_applicable else ())
+    }
     for other in labels:
         if other != label and other.casefold() in written:
             raise UserError(
@@ -182,18 +253,18 @@ def _field(entry: dict[str, Any], place: str) -> Field:
                 f"which would be read as '{label}'",
                 "take it out of the list, or rename the label",
             )
-    return Field(entry["name"], entry["key"], labels, label, frozenset(written))
+    return Field(entry.name, entry.key, labels, label, frozenset(written))
 
 
-def _check_pairs(scaffold: dict[str, Any], label_fields: Mapping[str, Field], place: str) -> None:
-    if scaffold["field"] not in label_fields:
-        remedy = nearest(scaffold["field"], label_fields)
-        raise UserError(f"{place}.field: '{scaffold['field']}' is not the key of a field with labels", remedy)
-    labels = label_fields[scaffold["field"]].labels
-    for label in (label for pair in scaffold["pairs"] for label in pair):
+def _check_pairs(scaffold: _ScaffoldTell, label_fields: Mapping[str, Field], place: str) -> None:
+    if scaffold.field not in label_fields:
+        remedy = nearest(scaffold.field, label_fields)
+        raise UserError(f"{place}.field: '{scaffold.field}' is not the key of a field with labels", remedy)
+    labels = label_fields[scaffold.field].labels
+    for label in (label for pair in scaffold.pairs for label in pair):
         if label not in labels:
-            raise UserError(f"{place}.pairs: '{label}' is no label of '{scaffold['field']}'", nearest(label, labels))
-    both = {scaffolds for scaffolds, _ in scaffold["pairs"]} & {tells for _, tells in scaffold["pairs"]}
+            raise UserError(f"{place}.pairs: '{label}' is no label of '{scaffold.field}'", nearest(label, labels))
+    both = {scaffolds for scaffolds, _ in scaffold.pairs} & {tells for _, tells in scaffold.pairs}
     if both:
         raise UserError(
             f"{place}.pairs: '{min(both)}' stands in both places of the pairs",

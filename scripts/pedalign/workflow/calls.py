@@ -21,13 +21,13 @@ from pedalign.core.artifacts import read_csv, read_json
 from pedalign.core.errors import UserError
 from pedalign.core.progress import TERMINAL
 from pedalign.core.provenance import accept, check_recorded
+from pedalign.core.section import read
 from pedalign.core.staleness import in_words
 from pedalign.models.length_limits import LengthSettings, expect_lengths_fit
 from pedalign.reporting.table import table
 from pedalign.workflow.config import Config
 from pedalign.workflow.job_settings import JobSettings
 from pedalign.workflow.plan import Plan
-from pedalign.workflow.section import read
 
 _LENGTH_LIMITED = ("sft", "generate", "generate_shard", "reference", "align")  # fail where a text is too long
 

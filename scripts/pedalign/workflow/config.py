@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pedalign.core.errors import nearest
+from pedalign.core.section import Number, Section, Text, mistake, one_or_list, text_or
 from pedalign.training.algorithms import ALGORITHMS
-from pedalign.workflow.section import Number, Section, Text, mistake, one_or_list, text_or
 
 _NAME = "use letters, digits, '.', '_' and '-'"
 

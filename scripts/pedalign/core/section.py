@@ -1,8 +1,9 @@
-"""Declares a part of the config by its fields (pydantic), and words what is wrong with the values given."""
+"""Declares what a settings file or a rubric holds, by fields (pydantic), and words what is wrong with a given one."""
 
 import re
 import sys
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationError, model_validator
@@ -19,7 +20,7 @@ _TEXT_HINT = "; to --config give True or False with a capital, and what is neste
 
 
 class Section(BaseModel):
-    """Names and values of the config. What a field means is the text below it."""
+    """Names and values. What a field means is the text below it."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, ignored_types=(dict,)
@@ -40,15 +41,25 @@ class Section(BaseModel):
                 raise mistake(f"unknown key '{name}'", nearest(name, cls.model_fields))
         for name, field in cls.model_fields.items():
             if field.is_required() and name not in values:
-                meaning = f" ({field.description.rstrip('.')})" if field.description else ""
+                meaning = f" ({as_part(field.description)})" if field.description else ""
                 raise mistake(f"key '{name}' is missing", f"add '{name}:'{meaning}")
         return values
 
 
-def mistake(problem: str, remedy: str, place: str = "") -> PydanticCustomError:
-    """What a validator raises: the value at `place`, from where the validator stands, is wrong in this way."""
+def mistake(problem: str, remedy: str = "", place: str = "") -> PydanticCustomError:
+    """What a validator raises: the value at `place`, from where the validator stands, is wrong in this way.
+
+    The remedy is the field's meaning where none is given.
+    """
     told = {"problem": _braceless(problem), "remedy": _braceless(remedy), "place": place}
     return PydanticCustomError("mistake", "{problem}", told)
+
+
+def as_part(sentence: str) -> str:
+    """For the middle of another sentence."""
+    first = sentence.partition(" ")[0]
+    start = sentence[:1].lower() if first[1:].islower() else sentence[:1]
+    return (start + sentence[1:]).rstrip(".")
 
 
 def _braceless(text: str) -> str:
@@ -79,44 +90,80 @@ def _number(value: Any) -> int | float:
 Number = Annotated[float, PlainValidator(_number)]  # an integer stays one, and nan is none
 
 
-def read(kind: type[S], values: Any, where: str) -> S:
-    """The section that `values` make. Raises UserError with the first mistake: its key and place, what was found, what
-    would be right."""
+def read(kind: type[S], values: Any, where: str, reference: str = "see the comments in config.yaml") -> S:
+    """The section that `values` make.
+
+    Raises UserError with the first mistake: its key and place (after `where`), what was found, what would be right.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        found = min(error.errors(include_url=False), key=_place)
-    problem, remedy, place = _explained(found)
+        found = min(error.errors(include_url=False), key=_order)
+    problem, remedy, below = _explained(found, _meaning(kind, found["loc"]) or reference)
     parts = [part for part in found["loc"] if not str(part).startswith("(")]
     if parts[-1:] == ["[key]"]:
         problem, parts = f"the key {parts[-2]!r} is not allowed", parts[:-2]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts) + (place and f".{place}")
-    raise UserError(f"{where}: {path.lstrip('.') or 'top level'}: {problem}", remedy)
+    place = _place(values, [*parts, *filter(None, below.split("."))])
+    raise UserError(f"{where}: {place}: {problem}", remedy)
 
 
-def _place(error: Any) -> tuple[list[str], bool]:
-    """By which mistakes are ordered: a name before the value that has it."""
+def _order(error: Any) -> tuple[list[str], bool]:
+    """By which the first mistake is found: a name before the value that has it."""
     return [str(part) for part in error["loc"] if part != "[key]"], "[key]" not in error["loc"]
 
 
-def _explained(error: Any) -> tuple[str, str, str]:
+def _place(values: Any, parts: Sequence[Any]) -> str:
+    """The path of a value, such as `fields[1] (Action).labels`: a member of a list has its name behind its number."""
+    path = ""
+    for part in parts:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            values = None
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        if isinstance(part, int) and isinstance(values, dict) and isinstance(values.get("name"), str):
+            path += f" ({values['name']})"
+    return path.lstrip(".") or "top level"
+
+
+def _meaning(kind: Any, parts: Iterable[Any]) -> str:
+    """What is declared of the innermost field on the way to a value."""
+    told = ""
+    for part in parts:
+        sections = [one for one in _sections(kind) if part in one.model_fields]
+        if sections:
+            field = sections[0].model_fields[part]
+            kind, told = field.annotation, field.description or ""
+    return as_part(told)
+
+
+def _sections(kind: Any) -> Iterator[type[Section]]:
+    if isinstance(kind, type) and issubclass(kind, Section):
+        yield kind
+    for part in typing.get_args(kind):
+        yield from _sections(part)
+
+
+def _explained(error: Any, meaning: str) -> tuple[str, str, str]:
     """What is wrong, how to fix it, and where below the error's own place it stands."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "mistake":
-        return context["problem"], context["remedy"], context["place"]
+        return context["problem"], context["remedy"] or meaning, context["place"]
     if kind == "literal_error":
         return f"is {value!r}", nearest(str(value), re.findall(r"'([^']*)'", context["expected"])), ""
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
-        return f"is {_shown(value)}", f"give {words} {context[name]}", ""
+        return f"is {_shown(value)}", f"give {words} {context[name]}: {meaning}", ""
     if kind in _LENGTHS:
-        return f"is {_shown(value)}", _LENGTHS[kind].format(**context), ""
+        return f"is {_shown(value)}", f"{_LENGTHS[kind].format(**context)}: {meaning}", ""
     if kind in _TYPES:
-        hint = _TEXT_HINT if isinstance(value, str) else ""
+        remedy = f"give {_TYPES[kind]}: {meaning}"
         if kind == "float_type" and (number := _as_number(value)) is not None:
-            hint = f": {number}, as YAML takes {value} for a text"
-        return f"is {_shown(value)} ({type(value).__name__})", f"give {_TYPES[kind]}{hint}", ""
-    return f"is {_shown(value)}: {error['msg']}", "see the comments in config.yaml", ""
+            remedy = f"write {number}, as YAML takes {value} for a text"
+        elif isinstance(value, str) and kind != "string_type":
+            remedy += _TEXT_HINT
+        return f"is {_shown(value)} ({type(value).__name__})", remedy, ""
+    return f"is {_shown(value)}: {error['msg']}", meaning, ""
 
 
 def _as_number(text: Any) -> str | None:
