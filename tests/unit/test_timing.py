@@ -7,6 +7,7 @@ import xml.etree.ElementTree as xml
 
 import pytest
 
+from pedalign.core.paths import Paths
 from pedalign.reporting import timing
 
 
@@ -42,13 +43,13 @@ def results(tmp_path):
 
 
 def test_seconds_are_those_of_the_last_try_and_what_no_phase_has_is_starting(results):
-    spent = timing.spent(results)
+    spent = timing.spent(Paths(str(results)))
     checkpoint = {phase: seconds for (stage, phase), seconds in spent.items() if stage == "sft/checkpoint"}
     assert checkpoint == {"starting": 9.5, "loading": 1.0, "training": 120.0, "saving": 0.5}
 
 
 def test_jobs_of_a_stage_are_added_up_over_shards_and_tutors_and_stages_stand_in_the_order_of_the_run(results):
-    spent = timing.spent(results)
+    spent = timing.spent(Paths(str(results)))
     stages = ["data/splits", "sft/checkpoint", "sft/test/responses", "aligned/checkpoint", "summary"]
     assert list(dict.fromkeys(stage for stage, _ in spent)) == stages
     assert spent["sft/test/responses", "generating"] == 11.0
@@ -64,10 +65,10 @@ def test_jobs_of_a_stage_are_added_up_over_shards_and_tutors_and_stages_stand_in
 def test_memory_is_that_of_the_largest_job_also_where_it_was_over_before_snakemake_looked(results):
     table = results / "benchmarks/tiny/dpo-b0.1/checkpoint.tsv"
     table.write_text("s\th:m:s\tmax_rss\n40.0\t0:00:40\t18.5\n")
-    assert timing.memory(results)["aligned/checkpoint"] == 2.25
+    assert timing.memory(Paths(str(results)))["aligned/checkpoint"] == 2.25
     table.write_text("s\th:m:s\tmax_rss\n40.0\t0:00:40\t3500\n")
-    assert timing.memory(results)["aligned/checkpoint"] == 3.5
-    assert timing.memory(results)["summary"] == 0
+    assert timing.memory(Paths(str(results)))["aligned/checkpoint"] == 3.5
+    assert timing.memory(Paths(str(results)))["summary"] == 0
 
 
 def test_the_picture_names_every_stage_and_its_bars_are_as_long_as_the_times(results, root):
@@ -77,7 +78,7 @@ def test_the_picture_names_every_stage_and_its_bars_are_as_long_as_the_times(res
     assert "time.svg: 4 min 4 s of jobs: training 78%, " in answer.stdout
     picture = xml.fromstring((results / "time.svg").read_text())
     texts = [element.text for element in picture.iter() if element.tag.endswith("text")]
-    for (stage, phase), seconds in timing.spent(results).items():
+    for (stage, phase), seconds in timing.spent(Paths(str(results))).items():
         assert stage in texts and phase in texts
         labels = [element.get("aria-label", "") for element in picture.iter()]
         assert any(f"seconds: {seconds:g}" in one and stage in one and f"phase: {phase}" in one for one in labels)

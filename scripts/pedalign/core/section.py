@@ -51,8 +51,7 @@ def mistake(problem: str, remedy: str = "", place: str = "") -> PydanticCustomEr
 
     The remedy is the field's meaning where none is given.
     """
-    told = {"problem": _braceless(problem), "remedy": _braceless(remedy), "place": place}
-    return PydanticCustomError("mistake", "{problem}", told)
+    return PydanticCustomError("mistake", "{problem}", {"problem": problem, "remedy": remedy, "place": place})
 
 
 def as_part(sentence: str) -> str:
@@ -60,10 +59,6 @@ def as_part(sentence: str) -> str:
     first = sentence.partition(" ")[0]
     start = sentence[:1].lower() if first[1:].islower() else sentence[:1]
     return (start + sentence[1:]).rstrip(".")
-
-
-def _braceless(text: str) -> str:
-    return text.replace("{", "(").replace("}", ")")
 
 
 Text = Annotated[str, Field(min_length=1)]

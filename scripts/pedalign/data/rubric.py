@@ -175,7 +175,7 @@ class _FieldEntry(Section):
     labels: Annotated[dict[_Label, _Text], FieldInfo(min_length=2)] | None = None
     """Each label with its meaning, such as `a: incorrect`; leave the key out for a field of free text."""
     not_applicable: _NotApplicable | None = None
-    """Which label stands for 'not applicable', and how else it is written: (label: g, written_as: [n/a])."""
+    """Which label stands for 'not applicable', and how else it is written: {label: g, written_as: [n/a]}."""
 
 
 class _ScaffoldTell(Section):
@@ -197,7 +197,7 @@ class _File(Section):
     spoken: str
     """The key of the text field that the student reads."""
     scaffold_tell: _ScaffoldTell | None = None
-    """Pairs of labels for one situation, one scaffolds and one tells: (field: action, pairs: [['1', '2']])."""
+    """Pairs of labels for one situation, one scaffolds and one tells: {field: action, pairs: [['1', '2']]}."""
     instructions: Annotated[dict[str, _Text], FieldInfo(min_length=1)]
     """The instruction that opens each conversation, in one or more wordings, such as `compact: You are a tutor.`"""
 
