@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import forked
 from checkouts import ROOT, made_once
 from small import TALKS, settings, small_model
 
@@ -19,6 +20,8 @@ EPOCHS = {"sft": 1, "dpo-b0.1": 40}
 
 
 def script(name: str, *arguments: object, given: str | None = None, **environment: str) -> subprocess.CompletedProcess:
+    if not environment:
+        return forked.script(name, *arguments, given=given or "")
     command = [sys.executable, f"scripts/{name}.py", *map(str, arguments)]
     environment = {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=given, env=environment)

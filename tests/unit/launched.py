@@ -39,7 +39,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
+def until(condition: Callable[[], object], seconds: float = 240.0) -> bool:
     """With the time that a training takes."""
     return waiting.until(condition, seconds)
 
@@ -93,7 +93,7 @@ class Launched:
         return ended and words in self.said
 
     def ends(self) -> int:
-        return self.process.wait(120)
+        return self.process.wait(600)
 
 
 class Inputs:

@@ -1,5 +1,6 @@
 """What a model's stages take, against figures by hand and against what is really written."""
 
+import runpy
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pedalign.data.rubric import load_rubric
 from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.prompt_format import renderer
 from pedalign.models.scratch import scratch_model, scratch_tokenizer
+from pedalign.training.states import TrainingStates
 
 MODELS = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
 MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are
@@ -117,12 +119,11 @@ def bytes_of(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("gpus", "dtype"), [(0, "float32"), (2, "float32"), (0, "bfloat16")])
-def test_what_is_written_takes_the_disk_that_was_estimated_within_a_fifth(gpus, dtype, inputs, tmp_path):
+def test_what_is_written_takes_the_disk_that_was_estimated_within_a_fifth(gpus, dtype, inputs, tmp_path, monkeypatch):
     entry = {"dtype": dtype}
     size = model_size(entry, LlamaConfig.from_pretrained(inputs.folder / "base"))
     checkpoint = tmp_path / "checkpoint"
     script = inputs.script("sft", checkpoint, "--save-steps", "1", epochs=0.5, device_batch_size=2, dtype=dtype)
-    training = Launched(tmp_path, *script, gpu=gpus, log=tmp_path / "log")
     folders = set()
 
     def states() -> list[Path]:
@@ -130,8 +131,20 @@ def test_what_is_written_takes_the_disk_that_was_estimated_within_a_fifth(gpus, 
         folders.update((folder, bytes_of(folder)) for folder in found)
         return found
 
-    assert until(lambda: states() or training.process.poll() is not None, 120)
-    assert training.ends() == 0, training.said
+    if gpus:
+        training = Launched(tmp_path, *script, gpu=gpus, log=tmp_path / "log")
+        assert until(lambda: states() or training.process.poll() is not None, 120)
+        assert training.ends() == 0, training.said
+    else:
+        on_save = TrainingStates.on_save
+
+        def noted(*arguments, **more):
+            on_save(*arguments, **more)
+            states()
+
+        monkeypatch.setattr(TrainingStates, "on_save", noted)
+        monkeypatch.setattr("sys.argv", script)
+        runpy.run_path(script[0], run_name="__main__")
     state = max(written for _, written in folders)
     assert training_state_bytes(size, entry, gpus) / 3 == pytest.approx(state, rel=0.2)
     assert checkpoint_bytes(size, entry) == pytest.approx(bytes_of(checkpoint), rel=0.2)

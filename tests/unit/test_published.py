@@ -1,13 +1,12 @@
 """The paper's files are fetched through bad connections, and nothing but their bytes is believed."""
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -200,13 +199,12 @@ def test_a_file_that_is_not_the_papers_is_refused_with_its_name_and_what_to_do(t
 
 
 @pytest.mark.parametrize("script", ["split", "perplexity"])
-def test_a_stage_reads_no_file_that_only_has_the_papers_name(tmp_path, root, script):
+def test_a_stage_reads_no_file_that_only_has_the_papers_name(tmp_path, script):
     file = tmp_path / "bio-dataset-ppl.json"
     file.write_text("[]")
     arguments = {"split": ["--dataset", "bio"], "perplexity": ["--model", "nowhere"]}[script]
-    command = [sys.executable, f"scripts/{script}.py", str(file), *arguments, "--published", "--settings", "{}"]
-    command += ["--rubric", "datasets/rubrics/class.yaml", "--output", str(tmp_path / "out")]
-    answer = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    command = [script, file, *arguments, "--published", "--settings", "{}"]
+    answer = forked.script(*command, "--rubric", "datasets/rubrics/class.yaml", "--output", tmp_path / "out")
     assert answer.returncode == 1
     assert answer.stderr.startswith(f"error: {file}: is not the published file: git blob ")
     assert len(answer.stderr.strip().splitlines()) == 2

@@ -42,9 +42,13 @@ def inputs(tmp_path_factory) -> Inputs:
 def train(inputs, tmp_path, monkeypatch):
     """Trains by the algorithms, one after the other, in so many ranks; the checkpoints, and what the launcher said."""
 
-    def trainer(ranks: int, *algorithms: str, **how) -> tuple[list[Path], str]:
-        checkpoints = [tmp_path / f"{algorithm}-{ranks}x{how['device_batch_size']}" for algorithm in algorithms]
-        scripts = [inputs.script(*what, **BATCH | how) for what in zip(algorithms, checkpoints, strict=True)]
+    def trainer(ranks: int, *algorithms: str | tuple[str, dict], **how) -> tuple[list[Path], str]:
+        asked = [(one, {}) if isinstance(one, str) else one for one in algorithms]
+        checkpoints = [tmp_path / f"{algorithm}-{ranks}" for algorithm, _ in asked]
+        scripts = [
+            inputs.script(algorithm, checkpoint, **BATCH | how | own)
+            for (algorithm, own), checkpoint in zip(asked, checkpoints, strict=True)
+        ]
         if ranks == 1:
             for script in scripts:
                 monkeypatch.setattr("sys.argv", script)
@@ -73,19 +77,23 @@ def check_equal(one: Path, other: Path, base: Path) -> None:
     assert max(float((ones[name] - before[name]).abs().max()) for name in ones) > 100 * WEIGHT
 
 
-def test_training_all_weights_in_two_ranks_is_training_them_in_one(train, inputs):
-    ones, _ = train(1, "sft", *PAIRWISE, device_batch_size=2)
-    others, _ = train(2, "sft", *PAIRWISE, device_batch_size=1)
+def test_training_all_weights_in_two_ranks_is_training_them_in_one(train, inputs, tmp_path, monkeypatch):
+    """KTO with as many replies at a time: its estimate of how far the policy has moved is that of the replies that all
+    ranks compute at a time. No rank waits for a compilation that was killed, DeepSpeed's for shared memory: it leaves a
+    lock that is waited for without end."""
+    faster = {"learning_rate": 1e-3}
+    ones, _ = train(1, "sft", *PAIRWISE, ("kto", {"device_batch_size": 4, **faster}), device_batch_size=2)
+    lock = tmp_path / "extensions/deepspeed_shm_comm/lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    checkpointing = ("sft", {"gradient_checkpointing": True})
+    others, said = train(2, checkpointing, *PAIRWISE, ("kto", {"device_batch_size": 2, **faster}), device_batch_size=1)
     for one, other in zip(ones, others, strict=True):
         check_equal(one, other, inputs.folder / "base")
         assert [read_json(Path(f"{made}.json"))["processes"] for made in (one, other)] == [1, 2]
-
-
-def test_training_in_four_ranks_is_training_in_one_and_its_log_is_short(train, inputs):
-    (one,), _ = train(1, "sft", device_batch_size=4)
-    (other,), said = train(4, "sft", device_batch_size=1, gradient_checkpointing=True)
-    check_equal(one, other, inputs.folder / "base")
-    assert said.count("\n") < 30 and "FutureWarning" not in said and "pin_memory" not in said
+    assert said.count("\n") < 30 * len(others) and "FutureWarning" not in said and "pin_memory" not in said
+    assert history(others[-1], "kl") == pytest.approx(history(ones[-1], "kl"), rel=1e-3, abs=1e-5)
 
 
 def test_an_adapter_is_trained_in_two_ranks_as_in_one_and_they_say_little(train, inputs):
@@ -93,21 +101,3 @@ def test_an_adapter_is_trained_in_two_ranks_as_in_one_and_they_say_little(train,
     (other,), said = train(2, "sft", device_batch_size=1, adapter=LORA, learning_rate=1e-3, gradient_checkpointing=True)
     check_equal(one, other, inputs.folder / "base")
     assert said.count("\n") < 30 and "FutureWarning: `torch" not in said
-
-
-def test_kto_with_as_many_replies_at_a_time_is_the_same_in_two_ranks(train, inputs):
-    """Its estimate of how far the policy has moved is that of the replies that all ranks compute at a time."""
-    (one,), _ = train(1, "kto", device_batch_size=4, learning_rate=1e-3)
-    (other,), _ = train(2, "kto", device_batch_size=2, learning_rate=1e-3)
-    assert history(other, "kl") == pytest.approx(history(one, "kl"), rel=1e-3, abs=1e-5)
-    check_equal(one, other, inputs.folder / "base")
-
-
-def test_a_compilation_that_was_killed_holds_no_ranks_up(train, tmp_path, monkeypatch):
-    """DeepSpeed's, for shared memory: it leaves a lock that is waited for without end."""
-    lock = tmp_path / "extensions/deepspeed_shm_comm/lock"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
-    (made,), _ = train(2, "sft", device_batch_size=1)
-    assert (made / "model.safetensors").is_file()

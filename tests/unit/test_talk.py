@@ -80,13 +80,14 @@ def test_what_is_saved_is_a_conversation_file_that_goes_on_with_the_reply_that_w
     assert clean(raw, Reader(load_rubric(RUBRIC)))[1].turn == 0  # the reply of the other, which can't be read
 
 
-def test_a_conversation_that_cannot_be_saved_goes_on(checkpoints, tmp_path):
+def test_a_conversation_that_cannot_be_saved_goes_on(checkpoints, tmp_path, monkeypatch):
     taken, home = tmp_path / "taken", tmp_path / "home"
     taken.write_text("mine")
     home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
     names = (taken / "talk.json", "/proc/talk.json", "x" * 300, "~/talk.json")
     lines = (QUESTION, ":save", *(f":save {name}" for name in names), "  :quit ")
-    answer = script("chat", checkpoints[1], given=said(*lines), HOME=str(home))
+    answer = script("chat", checkpoints[1], given=said(*lines))
     assert answer.returncode == 0 and answer.stderr == ""
     assert answer.stdout.count(": not saved: ") == 3 and "':save' needs the name of a file" in answer.stdout
     assert f"{home}/talk.json: 2 turns" in answer.stdout and (home / "talk.json").is_file()

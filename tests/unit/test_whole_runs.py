@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
+import forked
 import pytest
 import small
 import torch
@@ -52,8 +53,9 @@ def test_the_script_has_the_stages_in_a_row_by_other_ways_and_without_what_those
 
 
 def test_it_is_made_of_the_workflows_own_plan(root, tmp_path):
-    plan = ["snakemake", "--dry-run", "--printshellcmds", "--verbose", "--forceall", "--cores", "1"]
-    planned = subprocess.run(plan, cwd=root, capture_output=True, text=True, check=True)
+    plan = ("--dry-run", "--printshellcmds", "--verbose", "--forceall", "--cores", "1")
+    planned = forked.snakemake(root, *plan)
+    assert planned.returncode == 0, planned.stderr
     script = shell_script(planned.stdout + planned.stderr)
     stages = [line.split()[1:3] for line in script.splitlines()[2:]]
     names = [first.removeprefix("scripts/") if "baseline" not in first else second for first, second in stages]

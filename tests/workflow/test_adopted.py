@@ -58,31 +58,23 @@ def test_given_checkpoints_are_evaluated_without_training(theirs):
     assert checkout.planned("--cores", "2", config="theirs.yaml")["adopt"] == 1  # other weights, other answers
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda folder: (folder / "model.safetensors").unlink(), ["without weights", "save_pretrained"]),
-        (lambda folder: (folder / "config.json").unlink(), ["no usable checkpoint"]),
-        (shutil.rmtree, ["neither a folder nor a checkpoint"]),
-    ],
-)
-def test_a_checkpoint_that_is_not_whole_is_refused_in_two_lines(theirs, spoil, words):
+def test_a_checkpoint_that_is_not_whole_is_refused_in_two_lines(theirs):
+    """As by the script, which test_bad_input.py gives many that can't be used."""
     checkout, elsewhere = theirs
-    spoil(elsewhere / "sft")
-    answer = checkout.snakemake("--cores", "2", "--", "results/theirs/sft/checkpoint.json", config="theirs.yaml")
+    (elsewhere / "sft/model.safetensors").unlink()
+    answer = checkout.forked("--cores", "2", "--", "results/theirs/sft/checkpoint.json", config="theirs.yaml")
     assert answer.returncode != 0
     said = answer.stdout + answer.stderr
     assert "Traceback" not in said
     (error,) = {line for line in said.splitlines() if line.startswith("error:")}
     assert str(elsewhere / "sft") in error
-    for word in words:
-        assert word in said
+    assert "without weights" in error and "save_pretrained" in said
     assert not (checkout.path / "results/theirs/sft/checkpoint.json").exists()
 
 
 def test_the_benchmark_of_a_tutor_that_is_not_trained_here_is_refused_in_two_lines(theirs):
     checkout, _ = theirs
-    answer = checkout.snakemake("--cores", "2", "--", "benchmark", config="theirs.yaml")
+    answer = checkout.forked("--cores", "2", "--", "benchmark", config="theirs.yaml")
     assert answer.returncode != 0 and "Traceback" not in answer.stderr
     said = (answer.stdout + answer.stderr).splitlines()
     at = next(at for at, line in enumerate(said) if line.startswith("error:"))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import small
 import yaml
@@ -59,7 +60,7 @@ def shared(tmp_path_factory) -> Checkout:
     ],
 )
 def test_a_target_that_snakemake_takes_for_settings_is_refused(shared, arguments, words):
-    refused_with(shared.snakemake("--cores", "1", *arguments), [*words, "put targets first"])
+    refused_with(shared.forked("--cores", "1", *arguments), [*words, "put targets first"])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_bad_config_is_refused_before_anything_starts(what, shared):
     config, words = CONFIGS[what]
     file = shared.path / f"{list(CONFIGS).index(what)}.yaml"
     file.write_text(yaml.safe_dump(config))
-    refused_with(shared.snakemake("--cores", "1", config=file.name), words)
+    refused_with(shared.forked("--cores", "1", config=file.name), words)
     assert not (shared.path / "results").exists()
 
 
@@ -234,19 +235,14 @@ def split(folder: Path, file: Path) -> subprocess.CompletedProcess:
     (folder / "data").mkdir()
     (folder / "data/splits.json").write_text(OLD)
     settings = {"sft": 2, "dpo": 2, "test": 2, "seed": 1}
-    return script(
+    return forked.script(
         *("split", file, "--dataset", "own", "--rubric", CLASS, "--output", folder / "data"),
         *("--settings", json.dumps(settings)),
     )
 
 
-def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / f"scripts/{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 def script_here(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    """As `script`, in this process, which has loaded already what takes some seconds each time."""
+    """As `forked.script`, in this process, which has loaded already what takes some seconds each time."""
     command = [f"scripts/{name}.py", *map(str, arguments)]
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
@@ -279,7 +275,9 @@ def test_a_bad_problem_bank_is_refused(what, tmp_path):
     name, content, words = BANKS[what]
     (tmp_path / name).write_text(content)
     (tmp_path / "own-dataset-1.json").write_text(OLD)
-    refused_with(script("simulate", tmp_path / name, "--dataset", "own", "--output", tmp_path), [str(tmp_path), *words])
+    refused_with(
+        forked.script("simulate", tmp_path / name, "--dataset", "own", "--output", tmp_path), [str(tmp_path), *words]
+    )
     assert (tmp_path / "own-dataset-1.json").read_text() == OLD
 
 
@@ -294,7 +292,9 @@ def test_a_bad_file_for_the_importer_is_refused(lines, rubric, words, tmp_path):
     (tmp_path / "lines.jsonl").write_text(lines)
     (tmp_path / "out.json").write_text(OLD)
     rubric = f"datasets/rubrics/{rubric}.yaml"
-    answer = script("import_mathdial", tmp_path / "lines.jsonl", "--rubric", rubric, "--output", tmp_path / "out.json")
+    answer = forked.script(
+        "import_mathdial", tmp_path / "lines.jsonl", "--rubric", rubric, "--output", tmp_path / "out.json"
+    )
     refused_with(answer, words)
     assert (tmp_path / "out.json").read_text() == OLD
 
@@ -438,7 +438,7 @@ def test_a_bad_command_line_is_refused_and_nothing_is_written(what, tmp_path):
     (tmp_path / "out").write_text(OLD)
     before = {path.name for path in tmp_path.iterdir()}
     name, *rest = (one.replace("HERE", str(tmp_path)) for one in arguments)
-    answer = script(name, *rest)
+    answer = forked.script(name, *rest)
     if name == "launch":  # it says all on stdout, as the log has it
         answer.stderr = answer.stdout
     refused_with(answer, words)
@@ -455,7 +455,7 @@ def test_a_bad_command_line_is_refused_and_nothing_is_written(what, tmp_path):
     ],
 )
 def test_a_target_that_names_no_model_or_policy_is_refused(target, words, shared):
-    refused_with(shared.snakemake("--cores", "1", target), words)
+    refused_with(shared.forked("--cores", "1", target), words)
 
 
 ANSWERED = (GOLD_REPLY, GOLD_REPLY, "a", 0, 9, "stop", 0)
@@ -494,7 +494,7 @@ def test_perplexity_without_a_file_of_pairs_is_refused(checkout):
     (checkout.path / "own/bio-dataset-1.json").write_text(json.dumps([RECORD]))
     (checkout.path / "own.yaml").write_text(yaml.safe_dump({"source": "own"}))
     assert "perplexity" not in checkout.planned("--cores", "1", config="own.yaml")
-    answer = checkout.snakemake("--cores", "1", "--", "results/tiny/sft/test/perplexity.json", config="own.yaml")
+    answer = checkout.forked("--cores", "1", "--", "results/tiny/sft/test/perplexity.json", config="own.yaml")
     refused_with(answer, ["own/bio-dataset-ppl.json: no such file"])
 
 
@@ -503,7 +503,7 @@ def test_perplexity_with_a_rubric_that_has_no_scaffolding_labels_is_refused(tmp_
     del rubric["scaffold_tell"]
     (tmp_path / "rubric.yaml").write_text(yaml.safe_dump(rubric))
     settings = {"rendering": {}, "dtype": "float32", "max_batch_tokens": 1, "resamples": 100, "seed": 1}
-    answer = script(
+    answer = forked.script(
         "perplexity",
         "datasets/simulated/bio-dataset-ppl.json",
         *("--model", "none", "--rubric", tmp_path / "rubric.yaml", "--output", tmp_path / "perplexity.json"),

@@ -1,9 +1,8 @@
 """What is planned: the paper's models on any machine, as jobs for a cluster; the benchmark."""
 
-import os
 import re
-import subprocess
 
+import forked
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -20,10 +19,11 @@ def requests(plan):
 
 
 @pytest.mark.parametrize("model", ["mistral-7b", "zephyr-7b", "vicuna-7b", "mistral-7b-v3", "llama-3.1-8b"])
-def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout):
-    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-    command = ["snakemake", "--dry-run", "--verbose", "--cores", "16", f"results/{model}/dpo-b0.1/test/metrics.json"]
-    answer = subprocess.run(command, cwd=checkout.path, env=os.environ | nowhere, capture_output=True, text=True)
+def test_a_model_of_the_paper_is_planned_without_the_net(model, checkout, monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    wanted = f"results/{model}/dpo-b0.1/test/metrics.json"
+    answer = forked.snakemake(checkout.path, "--dry-run", "--verbose", "--cores", "16", wanted)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     asked = requests(answer.stdout + answer.stderr)
     assert "base" not in asked  # a pretrained model

@@ -43,7 +43,7 @@ def test_files_that_are_not_the_papers_are_refused_and_named(write, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     checkout = write(published_url=f"http://127.0.0.1:{server.server_port}")
-    answer = checkout.snakemake("--cores", "1", "published_datasets", config="paper.yaml")
+    answer = checkout.forked("--cores", "1", "published_datasets", config="paper.yaml")
     server.shutdown()
     assert answer.returncode != 0
     said = answer.stdout + answer.stderr
@@ -68,7 +68,7 @@ def test_files_placed_by_hand_that_are_not_the_papers_are_refused_before_anythin
         ("simulated", ["published_datasets"]),
     ):
         write(source=source)
-        answer = checkout.snakemake("--cores", "1", *wanted, config="paper.yaml")
+        answer = checkout.forked("--cores", "1", *wanted, config="paper.yaml")
         assert answer.returncode != 0
         said = answer.stdout + answer.stderr
         assert f"error: {file}: is not the published file: git blob " in said and "fix: move it away" in said
@@ -76,11 +76,11 @@ def test_files_placed_by_hand_that_are_not_the_papers_are_refused_before_anythin
     assert (checkout.path / file).read_text() == "[]"
     (checkout.path / file).unlink()
     (checkout.path / file).mkdir()
-    answer = checkout.snakemake("--cores", "1", "published_datasets", config="paper.yaml")
+    answer = checkout.forked("--cores", "1", "published_datasets", config="paper.yaml")
     assert f"error: {file}: is not the published file: git blob none, as it is no file" in answer.stderr
 
 
 def test_other_datasets_are_not_published(write):
-    answer = write(dataset="chemistry").snakemake("--cores", "1", config="paper.yaml")
+    answer = write(dataset="chemistry").forked("--cores", "1", config="paper.yaml")
     assert answer.returncode != 0
     assert "the paper published no file chemistry-dataset-1.json" in answer.stderr

@@ -38,7 +38,7 @@ def with_folder(finished: Checkout, path: Path) -> Checkout:
 def test_a_changed_model_folder_makes_stale_what_was_made_from_it(finished, tmp_path):
     checkout = with_folder(finished, tmp_path / "checkout")
     model, aside = checkout.path / "model", tmp_path / "aside"
-    answer = checkout.snakemake("--cores", "1", "--", TRAINED, config="mine.yaml")
+    answer = checkout.forked("--cores", "1", "--", TRAINED, config="mine.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     shutil.copytree(model, aside)
 
@@ -83,7 +83,7 @@ def test_limits_that_texts_exceed_are_refused_before_a_job_starts_and_before_any
     change(longest - 1, 0.2)
     before = sorted(checkout.path.glob("results/tiny/**/*"))
     target = "results/tiny/dpo-b0.2/checkpoint.json"
-    answer = checkout.snakemake("--cores", "1", "--", target, config="changed.yaml")
+    answer = checkout.forked("--cores", "1", "--", target, config="changed.yaml")
     said = answer.stdout + answer.stderr
     assert answer.returncode != 0 and "Traceback" not in said
     assert (

@@ -30,7 +30,7 @@ def metrics(checkout, policy: str) -> dict:
     return json.loads((checkout.path / "results/tiny" / policy / "test/metrics.json").read_text())
 
 
-def test_published_problems_are_simulated_and_go_through_the_whole_workflow(checkout):
+def test_published_problems_are_simulated_and_train_a_tutor_that_is_measured_and_makes_pairs(checkout):
     bank = real("class-biology-problems.csv")
     command = ["python", "scripts/simulate.py", str(bank), "--dataset", "class", "--output", "my-data"]
     run(checkout, *command, "--conversations", "40", "--report", "my-data/report.json")
@@ -40,11 +40,12 @@ def test_published_problems_are_simulated_and_go_through_the_whole_workflow(chec
     assert report["usable"] + sum(report["rejected"].values()) == rows
     assert report["rejected"]["not JSON"] > 0
 
-    answer = checkout.snakemake("--cores", "2", "--config", "source=my-data", "dataset=class")
+    wanted = ("results/tiny/sft/test/metrics.json", "results/tiny/sft/test/perplexity.json", "preferences")
+    answer = checkout.snakemake("--cores", "2", "--config", "source=my-data", "dataset=class", "--", *wanted)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "class (simulated)" in answer.stdout + answer.stderr
-    for policy in ("sft", "dpo-b0.1"):
-        assert set(metrics(checkout, policy)) > {"evaluation", "action", "state"}
+    assert json.loads((checkout.path / "results/data/splits.json").read_text())["simulated"]
+    assert set(metrics(checkout, "sft")) > {"evaluation", "action", "state"}
+    assert json.loads((checkout.path / "results/tiny/preferences.json").read_text())["prompt"]
 
 
 def test_mathdial_is_imported_and_goes_through_the_whole_workflow_with_its_rubric(checkout):

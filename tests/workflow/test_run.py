@@ -145,7 +145,7 @@ def test_a_run_ends_with_where_its_time_went(finished):
 
 def test_snakemakes_own_report_has_the_page_and_each_chart_and_table(finished, tmp_path):
     page = tmp_path / "report.html"
-    answer = finished.snakemake("--report", str(page))
+    answer = finished.forked("--report", str(page))
     assert answer.returncode == 0, answer.stdout + answer.stderr
     said = answer.stdout + answer.stderr
     drawn = sorted(path.name for path in (finished.path / "results/charts").rglob("[!.]*.*"))
@@ -160,13 +160,13 @@ def test_one_artifact_can_be_named_and_made(finished, tmp_path):
     artifact = checkout.path / "results/tiny/sft/test/metrics.json"
     before = artifact.read_bytes()
     artifact.unlink()
-    answer = checkout.snakemake("--cores", "2", "results/tiny/sft/test/metrics.json")
+    answer = checkout.forked("--cores", "2", "results/tiny/sft/test/metrics.json")
     assert answer.returncode == 0, answer.stderr
     assert artifact.read_bytes() == before
 
 
 def test_every_named_target_is_listed_with_its_meaning(checkout):
-    answer = checkout.snakemake("--list-target-rules")
+    answer = checkout.forked("--list-target-rules")
     for target in ("all", "published_datasets", "split", "report"):
         line = next(line for line in answer.stdout.splitlines() if line.split()[:1] == [target])
         assert len(line.split()) > 3, f"no meaning: {line}"

@@ -27,7 +27,7 @@ def test_three_shards_leave_the_bytes_of_one(finished, sharded):
     assert (planned["generate_shard"], planned["gather"]) == (9, 3)
     assert "generate" not in planned and "sft" not in planned
 
-    answer = sharded.snakemake("--cores", "2", RESPONSES, config="sharded.yaml")
+    answer = sharded.forked("--cores", "2", RESPONSES, config="sharded.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     one, three = (where.path / RESPONSES for where in (finished, sharded))
     assert one.read_bytes() == three.read_bytes()

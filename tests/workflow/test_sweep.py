@@ -28,14 +28,14 @@ def leaking(checkout) -> int:
 
 
 def test_leak_free_splits_share_no_problem(finished, changed):
-    checkout = changed(splits={"sft": 30, "dpo": 15, "test": 15, "method": "leak_free"})
-    answer = checkout.snakemake("--cores", "2", "split")
+    checkout = changed(split={"sft": 30, "dpo": 15, "test": 15, "method": "leak_free"})
+    answer = checkout.forked("--cores", "2", "split")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert leaking(checkout) == 0 < leaking(finished)
 
 
 def test_several_answers_to_a_prompt_become_several_pairs(changed):
-    checkout = changed(preferences={"samples": 3, "temperature": 1.0, "per_prompt": 2})
+    checkout = changed(pair={"samples": 3, "temperature": 1.0, "per_prompt": 2})
     answer = checkout.snakemake("--cores", "2", "--until", "pair")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     model = checkout.path / "results/tiny"
