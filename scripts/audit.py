@@ -55,12 +55,12 @@ def main() -> None:
     record([args.output], inputs, vars(settings))
     tokens = report["tokens"]
     print(
-        f"{report['conversations']} SFT conversations of {tokens['mean']:.0f} tokens (longest {tokens['max']}); "
+        f"- {report['conversations']} SFT conversations of {tokens['mean']:.0f} tokens (longest {tokens['max']}); "
         f"{report['trained_share']:.0%} of the tokens are trained; gold replies of up to "
         f"{report['gold_replies']['longest']} tokens"
     )
     if report["model"]["window"] is not None:
-        print(f"layers with a sliding window look {report['model']['window']} tokens back")
+        print(f"- layers with a sliding window look {report['model']['window']} tokens back")
     for warning in length_warnings(report, limits):
         print(f"warning: {warning}")
 

@@ -35,12 +35,13 @@ def main() -> None:
     parser.add_argument("script", nargs="+", help="the script and its arguments")
     args = parser.parse_args()
 
-    output = Output(args.log)
+    output = Output(args.log, args.script[args.script.index("--output") + 1] if "--output" in args.script else None)
     try:
         status = _launch(args, output)
     except UserError as error:
         output.write(f"{error}\n".encode())
         status = 1
+    output.end()
     sys.exit(status)
 
 

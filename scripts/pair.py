@@ -39,7 +39,7 @@ def main() -> None:
     write_columns(args.output, pairs)
     record([args.output, args.counts], inputs, vars(settings))
     left = ", ".join(f"{one['choice']} → {one['pairs']}" for one in counts["pairs"])
-    print(f"{args.output}: of {counts['responses']} responses {left}; by reason {counts['reasons']}")
+    print(f"- {args.output}: of {counts['responses']} responses {left}; by reason {counts['reasons']}")
 
 
 if __name__ == "__main__":

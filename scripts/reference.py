@@ -70,7 +70,7 @@ def main() -> None:
     columns["chosen"], columns["rejected"] = totals[: len(prompts)], totals[len(prompts) :]
     write_columns(args.output, columns)
     record([args.output], inputs, {**vars(settings), "batched": batched})
-    print(f"{args.output}: {len(prompts)} pairs")
+    print(f"{args.output}: {len(prompts)} pairs, both replies of each")
 
 
 if __name__ == "__main__":

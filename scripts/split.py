@@ -49,15 +49,15 @@ def main() -> None:
         found = report["splits"][split]
         per_problem = "{fewest} to {most} each".format_map(found["conversations_per_problem"])
         about = f"{len(conversations)} conversations about {found['problems']} problems ({per_problem})"
-        print(f"{split}: {about}, {found['tutor_turns']} tutor turns")
+        print(f"- {split}: {about}, {found['tutor_turns']} tutor turns")
     for split in ("dpo", "test"):
         written.append(args.output / f"{args.dataset}-{split}_formatted.json")
         write_records(written[-1], formatted_rows(splits[split]))
     write_json(written[0], report)
     record(written, inputs, {"dataset": args.dataset, **vars(settings)})
-    print(f"cut at a reply that is not valid: {report['cut_by_reason'] or 'none'}; details in splits.json")
+    print(f"- cut at a reply that is not valid: {report['cut_by_reason'] or 'none'}; details in splits.json")
     for name, shared in report["leaks"].items():
-        print(f"{name}: {shared['conversations']} of {shared['of']} test conversations")
+        print(f"- {name}: {shared['conversations']} of {shared['of']} test conversations")
     for warning in report["warnings"]:
         print(f"warning: {warning}")
 

@@ -1,14 +1,20 @@
-"""What a call of Snakemake prints: a line when a job starts (what it makes, and why), and one when it ends.
+"""What a call of Snakemake prints: a line when a job starts (what it makes, why), and another when
+it has made it.
 
-`--verbose` prints what Snakemake itself does; its log file under .snakemake/log always has that.
+What a job prints goes to its log; here come its warnings, its errors and how far it is. `--verbose` prints what
+Snakemake itself does and all that jobs print; Snakemake's log file under .snakemake/log always has the first.
 """
 
 import logging
+import os
+import re
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from snakemake.logging import ColorizingTextHandler, DefaultFormatter, get_event, show_logs
+from snakemake.shell import shell
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -26,14 +32,21 @@ _SKIPPED = (
     "Reasons:",
     "Rules with ",
     "Select jobs to execute",
+    "Shutting down, this might take some time",
     "Singularity containers: ignored",
     "Some jobs were triggered by provenance information",
     "Using shell",
-    "Using workflow specific profile",
+    "Will exit after finishing currently running jobs",
+    "WorkflowError:\nAt least one job did not complete successfully",
 )
 _DRY_RUN = "This was a dry-run"
 _MISSING = "jobs have missing provenance/metadata"
 _ACCEPT = "\nNew code that makes the same: the same call with --touch in place of -n takes what is there as made by it."
+# Of a job whose command failed, Snakemake tells the whole command.
+_COMMAND_FAILED = re.compile(
+    r"RuleException:\nCalledProcessError in file .*(returned non-zero exit status \d+|died with <Signals\.\w+)",
+    re.DOTALL,
+)
 _SKIPPED_EVENTS = {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.PROGRESS}
 
 
@@ -43,18 +56,20 @@ class Lines(DefaultFormatter):
     def __init__(self, dry_run: bool, quiet: Any, show_failed_logs: bool) -> None:
         super().__init__(quiet, show_failed_logs)
         self.dry_run = dry_run
-        self.started: dict[int, tuple[str, float]] = {}
+        self.started: dict[int, tuple[str, float, dict[str, Any]]] = {}
         self.total = self.done = 0
         self.other_code = False
         self.touch = not {"--touch", "-t"}.isdisjoint(sys.argv)
 
     def format(self, record: logging.LogRecord) -> str:
         event = get_event(record)
-        text = "" if event else str(record.msg).strip()
+        text = str(record.msg).strip() if event in (None, LogEvent.ERROR) else ""
         if text.startswith(_SKIPPED) or event in _SKIPPED_EVENTS or _MISSING in text:
             return ""
         if text.startswith(_DRY_RUN):
             return f"{_DRY_RUN}: nothing was made.{_ACCEPT if self.other_code else ''}"
+        if failed := _COMMAND_FAILED.match(text):  # with status 1 a script has said itself what is wrong
+            return "" if failed[1].endswith(" 1") else f"a job's command {failed[1].replace('<Signals.', '')}"
         return super().format(record)
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
@@ -70,7 +85,7 @@ class Lines(DefaultFormatter):
         if not msg["output"] and not msg["shellcmd"]:  # a target, which only names others
             return ""
         name = " ".join([msg["rule_name"], *msg["output"][:1]])
-        self.started[msg["jobid"]] = name, time.monotonic()
+        self.started[msg["jobid"]] = name, time.monotonic(), msg
         why = in_words(msg["reason"], msg["output"])
         self.other_code |= "code changed" in why
         return "" if self.touch else f"{self._time()}{name} ({why})"
@@ -79,9 +94,10 @@ class Lines(DefaultFormatter):
         if msg["job_id"] not in self.started:
             return ""
         self.done += 1
-        name, since = self.started[msg["job_id"]]
+        name, since, job = self.started[msg["job_id"]]
         how = "taken as it is" if self.touch else f"done in {time.monotonic() - since:.0f} s"
-        return f"{self._time()}{name} {how} ({self.done} of {self.total})"
+        told = f"{self._time()}{name} {how} ({self.done} of {self.total})"
+        return f"{told}: {made}" if not self.touch and (made := _made(job)) else told
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
         """What the job itself said stands above, and in its log; `rule_msg` is what Slurm said of it."""
@@ -95,6 +111,12 @@ class Lines(DefaultFormatter):
         return "" if self.dry_run else time.strftime("%H:%M:%S ")
 
 
+def _made(job: dict[str, Any]) -> str:
+    from pedalign.core.told import figures
+
+    return figures(Path(job["log"][0]), job["output"]) if job["log"] else ""
+
+
 class LogHandler(LogHandlerBase):
     """Snakemake's own handler for terminals, with other lines."""
 
@@ -103,6 +125,12 @@ class LogHandler(LogHandlerBase):
         usual = DefaultFormatter(settings.quiet, settings.show_failed_logs)
         ours = Lines(settings.dryrun, settings.quiet, settings.show_failed_logs)
         stream = sys.stdout if settings.stdout else sys.stderr
+        if not settings.verbose:
+            from pedalign.core.told import SHORT, tee_function
+
+            os.environ[SHORT] = "1"
+            # What Snakemake itself begins each command with, and `tee`.
+            shell.prefix(f"set -euo pipefail; {tee_function()}".replace("{", "{{").replace("}", "}}"))
         self._terminal = ColorizingTextHandler(settings.nocolor, stream, usual if settings.verbose else ours)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -136,6 +136,26 @@ def test_what_a_script_prints_goes_to_stdout_and_to_the_log_with_the_devices_tha
     assert {"to stdout", "to stderr", "0"} < set(job.said.splitlines())
 
 
+ROUTINE = """
+import sys
+print("engine: shared_prefix", flush=True)
+print("going on from step 3")
+print("results/a.csv.state: removed")
+print("results/a.csv: 3 replies")
+print("time: 1.00 s working")
+sys.stdout.write("an end that is missing")
+"""
+
+
+def test_in_a_call_that_tells_what_was_made_routine_lines_are_in_the_log_alone(start, tmp_path):
+    job = start(ROUTINE, "--output", "results/a.csv", log=tmp_path / "log", PEDALIGN_SHORT="1")
+    assert job.ends() == 0
+    seen = ["going on from step 3", "results/a.csv.state: removed", "an end that is missing"]
+    assert job.said.splitlines() == seen
+    assert "engine: shared_prefix\n" in (tmp_path / "log").read_text()
+    assert "results/a.csv: 3 replies\ntime: " in (tmp_path / "log").read_text()
+
+
 def test_on_gpus_attention_makes_no_plan_for_each_length_unless_the_user_says_otherwise(start):
     tells = "import os; print('deprioritized:', os.environ.get('TORCH_CUDNN_SDPA_DEPRIORITIZED'))"
     ours, users = start(tells, gpu=1), start(tells, gpu=1, TORCH_CUDNN_SDPA_DEPRIORITIZED="0")

@@ -111,11 +111,12 @@ def test_of_jobs_that_go_on_at_once_one_draws_its_bar_and_another_when_that_one_
         assert second.wait(timeout=60) == 0
 
 
-def test_a_log_has_a_line_every_half_minute_with_rate_and_time_left() -> None:
+def test_a_log_has_a_line_every_minute_with_rate_and_time_left() -> None:
     lines = seen(standard_error_too=False)[1].splitlines()
-    assert len(lines) == 5
-    assert lines[0] == "generate: 8 of 40 replies (20%), 4.0 s each, 02:08 left"
-    assert lines[-1].startswith("generate: 40 of 40 replies (100%)")
+    assert lines == [
+        "generate: 15 of 40 replies (38%), 4.0 s each, 01:40 left",
+        "generate: 30 of 40 replies (75%), 4.0 s each, 00:40 left",
+    ]
 
 
 class Clock:
@@ -173,6 +174,21 @@ def test_updates_of_many_at_once_that_are_far_apart_give_a_rate_too(clock) -> No
             clock.now += 1000
             bar.update_to(done)
         assert bar.line() == "generate: 600 of 1000 replies (60%), 10.0 s each, 1:06:40 left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lines"),
+    [(50, 0), (600, 10), (3600, 10), (86400, 142)],
+    ids=["less than a minute", "ten minutes", "an hour", "a day"],
+)
+def test_a_line_comes_each_minute_or_where_that_is_later_each_tenth_or_ten_minutes(
+    clock, capsys, seconds, lines
+) -> None:
+    with Progress("sft", 2000, "steps") as bar:
+        for done in range(1, 2001):
+            clock.now = seconds * done / 2000
+            bar.update_to(done)
+    assert abs(len(capsys.readouterr().out.splitlines()) - lines) <= 1
 
 
 def test_nothing_is_drawn_where_nobody_looks_on(capfd, monkeypatch) -> None:

@@ -24,6 +24,7 @@ from pedalign.core.processes import (
     children,
     die_with_parent,
 )
+from pedalign.core.told import SHORT, is_routine
 
 _PROFILES = Path(__file__).parents[3] / "profiles" / "accelerate"
 # On the CPU, memory that a step gives back is asked for by the next one, and to get it from the kernel anew costs some
@@ -101,10 +102,16 @@ def free_port() -> int:
 
 
 class Output:
-    """Stdout and a log file, each for as long as it takes what is written: no disk that is full ends a training."""
+    """Stdout and a log file, each for as long as it takes what is written: no disk that is full ends a training.
 
-    def __init__(self, log: Path | None) -> None:
+    In a call of Snakemake that tells itself what was made (`artifact`), routine lines are for the log alone.
+    """
+
+    def __init__(self, log: Path | None, artifact: str | None = None) -> None:
         self.targets: dict[str, BinaryIO] = {"stdout": sys.stdout.buffer}
+        self.artifact = artifact
+        self.short = SHORT in os.environ
+        self.line = b""  # that stdout has not got, as its end is to come
         if log:
             try:
                 log.parent.mkdir(parents=True, exist_ok=True)
@@ -115,15 +122,32 @@ class Output:
                 self.say(f"no log: {error}")
 
     def write(self, text: bytes, only_log: bool = False) -> None:
-        for name, target in list(self.targets.items()):
-            if only_log and name == "stdout" and len(self.targets) > 1:
-                continue
-            try:
-                target.write(text)
-                target.flush()
-            except OSError as error:
-                del self.targets[name]
-                self.say(f"{name} is not written any more: {error}")
+        for name in list(self.targets):
+            if name == "stdout" and len(self.targets) > 1:
+                self._put(name, b"" if only_log else self._shown(text))
+            else:
+                self._put(name, text)
+
+    def _put(self, name: str, text: bytes) -> None:
+        try:
+            self.targets[name].write(text)
+            self.targets[name].flush()
+        except OSError as error:
+            del self.targets[name]
+            self.say(f"{name} is not written any more: {error}")
+
+    def _shown(self, text: bytes) -> bytes:
+        """What of it is for stdout, up to the end of its last whole line."""
+        if not self.short:
+            return text
+        *lines, self.line = (self.line + text).split(b"\n")
+        whole = (line + b"\n" for line in lines)
+        return b"".join(line for line in whole if not is_routine(line.decode(errors="replace"), self.artifact))
+
+    def end(self) -> None:
+        """Nothing more is written: a last line without an end is whole."""
+        if self.line and "stdout" in self.targets:
+            self._put("stdout", self.line + b"\n")
 
     def say(self, line: str) -> None:
         self.write(f"launch: {line}\n".encode())

@@ -96,7 +96,7 @@ def _say(text: str) -> None:
 
 
 def _job_processes() -> Iterator[int]:
-    """Of each job that runs: the launcher, or what its shell runs. `tee` stays, to write the log to its end."""
+    """Of each job that runs: the launcher, or what its shell runs. What writes the log to its end, and prints stays."""
     for job in children(os.getpid()):
         yield from _commands(job)
 
@@ -109,7 +109,7 @@ def _commands(process: int) -> Iterator[int]:
     if started:
         for child in started:
             yield from _commands(child)
-    elif name != "tee":
+    elif name not in ("tee", "grep"):
         yield process
 
 

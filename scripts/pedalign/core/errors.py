@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import pedalign
 from pedalign.core.time_spent import account
+from pedalign.core.told import closing
 
 
 class UserError(Exception):
@@ -76,7 +77,8 @@ def disk_error(error: OSError) -> UserError | None:
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; a `UserError`, or a disk that is full or read-only, ends it with two lines and status 1.
 
-    A script with phases says at the end what it spent its time on. Of several processes, the first one speaks.
+    A script says at the end what it made and, where it has phases, what it spent its time on. Of several processes, the
+    first one speaks.
     """
     pedalign.collect_as_usual()
     first = os.environ.get("RANK", "0") == "0"
@@ -92,5 +94,6 @@ def run(main: Callable[[], None]) -> None:
         if problem is None:
             raise
         sys.exit(str(problem) if first else 1)
-    if first and (spent := account()):
-        print(spent, flush=True)
+    if first:
+        for line in filter(None, (closing(), account())):
+            print(line, flush=True)

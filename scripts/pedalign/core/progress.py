@@ -1,4 +1,4 @@
-"""Shows how far long work is: a bar on the terminal, and a line every half minute in the log."""
+"""Shows how far long work is: a bar on the terminal, and now and then a line in the log, which a call prints too."""
 
 import fcntl
 import io
@@ -14,7 +14,8 @@ from tqdm import tqdm
 from pedalign.core.processes import local_rank
 
 TERMINAL = "PEDALIGN_TERMINAL"  # names the terminal of the call of Snakemake that this job belongs to
-EVERY = 30  # seconds between two lines
+# A line comes once so many seconds have gone by since the last one, and so much of the work or so many seconds more.
+EVERY, SHARE, AT_LEAST = 60, 0.1, 600
 # A rate is told once so many items are done, and seconds gone by, since the first ones: these also wait for what is
 # loaded and compiled. It looks back so many seconds, so that it follows when items become slower or faster.
 FEW_ITEMS, FEW_SECONDS, WINDOW = 3, 10, 300
@@ -80,7 +81,7 @@ class Progress(tqdm):
         **_: Any,
     ) -> None:
         terminal = _terminal()
-        self.said = time.monotonic()
+        self.said, self.said_at = time.monotonic(), float(initial)
         self.marks: deque[tuple[float, float]] = deque()  # seconds, items done by then
         self.file = terminal or io.StringIO()
         super().__init__(
@@ -103,8 +104,8 @@ class Progress(tqdm):
         shown = super().update(n)
         now = time.monotonic()
         self._mark(now)
-        if now - self.said >= EVERY and not self.disable:
-            self.said = now
+        if not self.disable and self._worth_a_line(now - self.said):
+            self.said, self.said_at = now, self.n
             self.clear()
             print(self.line(), flush=True)
         return shown
@@ -112,6 +113,9 @@ class Progress(tqdm):
     def close(self) -> None:
         super().close()
         self.file.close()
+
+    def _worth_a_line(self, seconds: float) -> bool:
+        return seconds >= EVERY and (seconds >= AT_LEAST or self.n - self.said_at >= SHARE * (self.total or 0))
 
     def _mark(self, now: float) -> None:
         if not self.marks or now - self.marks[-1][0] >= 1:

@@ -21,6 +21,7 @@ from pedalign.core.artifacts import read_json, sha256, write_json
 from pedalign.core.checkpoint_folders import CARD, hub_commit
 from pedalign.core.code_digest import changed, code
 from pedalign.core.errors import UserError
+from pedalign.core.told import made
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = (
@@ -175,6 +176,7 @@ def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any
         file = {"artifact": str(artifact), "sha256": sha256(artifact), "bytes": artifact.stat().st_size}
         facts = {**file, **origin}
         write_json(record_path(artifact), {**facts, "sha256_of_this": _seal(facts)})
+    made(artifacts)
 
 
 def accept(artifact: Path, reason: str) -> None:
