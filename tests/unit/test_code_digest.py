@@ -1,12 +1,14 @@
 """Which code an artifact depends on: what computes, and nothing that only reads well."""
 
 import ast
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pedalign.core import code_digest
 from pedalign.core.code_digest import NO_INFLUENCE, changed, code, digest, imported_files, module
 
 FORMULA = '''"""What it is."""
@@ -161,6 +163,32 @@ def test_files_that_a_script_reads_count_by_their_bytes(tree) -> None:
     before = digest(tree, page)
     page.write_text("<br>")
     assert len({before, digest(tree, page), digest(tree)}) == 3
+
+
+def test_what_is_kept_of_a_call_is_taken_by_the_next_one_for_the_same_bytes_alone(tree, monkeypatch) -> None:
+    monkeypatch.chdir(tree.parent)
+    kept = Path(".snakemake/code_digests.json")
+    kept.parent.mkdir()
+
+    def asked() -> str:
+        module.cache_clear()
+        code_digest._known.cache_clear()
+        return digest(tree)
+
+    first = asked()
+    found = json.loads(kept.read_text())
+    assert len(found["modules"]) == 4 and asked() == first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code_digest.ast, "parse", None)  # nothing is parsed again
+        assert asked() == first
+    (tree.parent / "pedalign/a.py").write_text("def other(*values):\n    return 1\n")
+    changed = asked()
+    assert changed != first
+    spoilt = {name: ["0" * 16, names] for name, (_, names) in found["modules"].items()}
+    kept.write_text(json.dumps({"by": "another Python", "modules": spoilt}))
+    assert asked() == changed
+    kept.write_text("no JSON")
+    assert asked() == changed
 
 
 def test_modules_that_cannot_change_a_result_are_there_and_do_not_count(root) -> None:

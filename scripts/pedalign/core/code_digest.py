@@ -8,12 +8,18 @@ place of a module in the library do not count.
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LIBRARY = "pedalign"
+_KEPT = Path(".snakemake/code_digests.json")
+_MOST_KEPT = 5_000  # modules of many versions
 
 # Modules that cannot change what an artifact holds, and why. Their code does not count, nor what they alone import.
 # tests/unit/test_code_digest.py lists what the code of stages may import from them.
@@ -88,11 +94,44 @@ def imported_files(script: Path, all_of_them: bool = False) -> list[Path]:
 @functools.cache
 def module(path: Path) -> Module:
     """What counts of one file."""
-    tree = ast.parse(path.read_bytes(), str(path))
+    content = path.read_bytes()
+    key = hashlib.sha256(content).hexdigest()
+    if key not in _known():
+        tree = ast.parse(content, str(path))
+        names = list(_imported(tree))  # before the tree is changed
+        _known()[key] = [_hash(_written(_Normal().visit(tree))), names]
+        _remember()
+    digest, names = _known()[key]
     # Scripts and the library's folder lie side by side.
     root = next((folder for folder in path.parents if (folder / LIBRARY).is_dir()), path.parent)
-    imports = tuple(dict.fromkeys(_imports(tree, path, root)))
-    return Module(_hash(_written(_Normal().visit(tree))), imports)
+    return Module(digest, tuple(dict.fromkeys(_imports(names, path, root))))
+
+
+@functools.cache
+def _known() -> dict[str, Any]:
+    """sha256 of a file → what `module` found in it: its digest, and what it imports.
+
+    Kept from call to call in Snakemake's folder, as to parse all modules takes 1.5 s, for this version of this file and
+    of Python.
+    """
+    try:
+        kept = json.loads(_KEPT.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    return kept["modules"] if kept.get("by") == _by() and len(kept["modules"]) < _MOST_KEPT else {}
+
+
+def _remember() -> None:
+    if not _KEPT.parent.is_dir():
+        return
+    temporary = _KEPT.with_name(f"{_KEPT.name}.{os.getpid()}")
+    with suppress(OSError):  # as where nothing may be written
+        temporary.write_text(json.dumps({"by": _by(), "modules": _known()}), encoding="utf-8")
+        temporary.replace(_KEPT)
+
+
+def _by() -> str:
+    return f"{sys.version} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
 
 
 def _hash(text: str) -> str:
@@ -102,19 +141,24 @@ def _hash(text: str) -> str:
 _NOTHING = _hash("")  # of a package's __init__.py, which is most often empty
 
 
-def _imports(tree: ast.Module, path: Path, root: Path) -> Iterator[tuple[str, Path]]:
+def _imported(tree: ast.Module) -> Iterator[list[Any]]:
+    """Of each import of ours: the module, the name from it (None: the module itself), and the level of relative ones."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from (("", file) for file in _files(root, alias.name))
-        elif isinstance(node, ast.ImportFrom):
-            source = node.module or ""
-            if node.level:
-                package = path.relative_to(root).parent.parts
-                source = ".".join([*package[: len(package) - node.level + 1], *filter(None, [source])])
-            for alias in node.names:
-                files = _files(root, f"{source}.{alias.name}")  # the last of which has the name, or is the name
-                yield from ((alias.name if file == files[-1] else "", file) for file in files)
+            yield from ([alias.name, None, 0] for alias in node.names if alias.name.startswith(LIBRARY))
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(LIBRARY)):
+            yield from ([node.module or "", alias.name, node.level] for alias in node.names)
+
+
+def _imports(names: Iterable[Sequence[Any]], path: Path, root: Path) -> Iterator[tuple[str, Path]]:
+    package = path.relative_to(root).parent.parts
+    for source, name, level in names:
+        if name is None:
+            yield from (("", file) for file in _files(root, source))
+            continue
+        parts = [*package[: len(package) - level + 1], *filter(None, [source])] if level else [source]
+        files = _files(root, ".".join([*parts, name]))  # the last of which has the name, or is the name
+        yield from ((name if file == files[-1] else "", file) for file in files)
 
 
 def _files(root: Path, name: str) -> list[Path]:
