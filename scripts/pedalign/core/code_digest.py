@@ -142,12 +142,12 @@ _NOTHING = _hash("")  # of a package's __init__.py, which is most often empty
 
 
 def _imported(tree: ast.Module) -> Iterator[list[Any]]:
-    """Of each import of ours: the module, the name from it (None: the module itself), and the level of relative ones."""
+    """Of each import of ours: the module, the name from it (None: the module itself), the level of a relative one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ([alias.name, None, 0] for alias in node.names if alias.name.startswith(LIBRARY))
+            yield from ([one.name, None, 0] for one in node.names if one.name.startswith(LIBRARY))
         elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(LIBRARY)):
-            yield from ([node.module or "", alias.name, node.level] for alias in node.names)
+            yield from ([node.module or "", one.name, node.level] for one in node.names)
 
 
 def _imports(names: Iterable[Sequence[Any]], path: Path, root: Path) -> Iterator[tuple[str, Path]]:
