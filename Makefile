@@ -76,11 +76,11 @@ test-transformers4: .venv/developed
 lint: .venv/developed
 	$(ACTIVATE) && ruff format --check . && ruff check . && snakefmt --check Snakefile rules && mypy && snakemake --lint
 
-# The picture of the workflow and the results table in README.md: drawn by the workflow, read from its last run.
+# The generated parts of README.md and docs/: results table, rule graph, reference of all settings, times.
 readme: .venv/installed
-	$(ACTIVATE) && python docs/update_readme.py
+	$(ACTIVATE) && python docs/make_pages.py
 
-# The pictures in README.md and docs/: of the last run's report and tutors, by Chromium.
+# The pictures in docs/pictures: of the last run's report and tutors, by Chromium.
 pictures: .venv/developed
 	$(ACTIVATE) && python docs/screenshots.py
 
@@ -109,7 +109,7 @@ lock: .venv/developed
 	  --custom-compile-command "make lock" --constraint .venv/old.txt .venv/direct.txt --output-file .venv/new.txt && \
 	  sed -e '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\' .venv/new.txt > constraints.txt
 
-# Known vulnerabilities of what is installed, by PyPI's database or another (docs/trust.md). Fails where one is known, and
+# Known vulnerabilities of what is installed, by PyPI's database or another (docs/explanation/trust.md). Fails where one is known, and
 # where the database does not know a package.
 vulnerabilities:
 	$(PYTHON) -m venv .venv-audit

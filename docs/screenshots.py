@@ -1,4 +1,4 @@
-"""Take the pictures of the last default run that README.md shows: its report, a transcript in it, and two tutors.
+"""Take the pictures of the last default run that the pages show: its report, a transcript in it, and two tutors.
 
 python docs/screenshots.py [RESULTS]
 """
@@ -14,24 +14,25 @@ from playwright.sync_api import Page, sync_playwright
 
 from pedalign.core.artifacts import read_json
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs/pictures"
 PORT = 7867
 TURNS = 3  # of a test conversation, asked of the tutors
 
 
 def report(page: Page, results: Path) -> None:
     page.goto((results / "report.html").resolve().as_uri())
-    page.screenshot(path=DOCS / "report.png")
+    page.screenshot(path=PICTURES / "report.png")
     page.select_option("#outcome", "gained")
     page.locator("#list a").first.click()
     page.locator("#transcripts").scroll_into_view_if_needed()
     page.evaluate("document.getElementById('transcripts').scrollIntoView()")
-    page.screenshot(path=DOCS / "transcripts.png")
+    page.screenshot(path=PICTURES / "transcripts.png")
 
 
 def chat(page: Page, results: Path) -> None:
     tutors = [results / "tiny" / policy / "checkpoint" for policy in ("sft", "dpo-b0.1")]
-    command = [sys.executable, DOCS.parent / "scripts/chat.py", *tutors, "--web", "--port", str(PORT)]
+    command = [sys.executable, ROOT / "scripts/chat.py", *tutors, "--web", "--port", str(PORT)]
     server = subprocess.Popen(command)
     try:
         address = f"http://127.0.0.1:{PORT}/"
@@ -50,7 +51,7 @@ def chat(page: Page, results: Path) -> None:
             page.get_by_role("button", name="Ask").click()
             page.locator("#talk .student").nth(number).wait_for()
             page.wait_for_timeout(3000)
-        page.screenshot(path=DOCS / "chat.png")
+        page.screenshot(path=PICTURES / "chat.png")
     finally:
         server.kill()
 

@@ -22,7 +22,7 @@ from pedalign.models.checkpoints import load_tokenizer
 from pedalign.models.prompt_format import Renderer, renderer
 
 NAME = "pedalign"  # of the template
-OTHERWISE = "serve it by `transformers serve` (docs/talking.md)"
+OTHERWISE = "serve it by `transformers serve` (docs/how-to/talking.md)"
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ PARTS = (
     "envs",
     "profiles",
     "datasets",
+    "examples",
     "tests/config",
 )
 

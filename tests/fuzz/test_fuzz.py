@@ -10,7 +10,7 @@ import pytest
 
 FUZZ = Path(__file__).parent / "fuzz.py"
 TARGETS = ("reply", "conversations", "importer", "bank", "config")
-IN_CI = 2_000  # inputs of each; docs/trust.md tells of a million
+IN_CI = 2_000  # inputs of each; docs/explanation/trust.md tells of a million
 
 
 def fuzzed(target: str, *arguments: str, temporary: Path) -> subprocess.CompletedProcess:

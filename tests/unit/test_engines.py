@@ -63,8 +63,8 @@ def by_transformers(model, prompt: list[int]) -> list[int]:
 
 
 def documented() -> dict[str, str]:
-    """Architecture → engine, by the table in docs/engines.md."""
-    page = (ROOT / "docs/engines.md").read_text(encoding="utf-8")
+    """Architecture → engine, by the table in docs/how-to/engines.md."""
+    page = (ROOT / "docs/how-to/engines.md").read_text(encoding="utf-8")
     found = {}
     for engine in (SHARED_PREFIX, PLAIN, ALONE):
         (names,) = (line.split("|")[2] for line in page.splitlines() if line.startswith(f"| {engine} |"))

@@ -10,7 +10,8 @@ import pytest
 import snakemake.api  # noqa: F401 (before snakemake.workflow, which imports it in a circle)
 
 ROOT = Path(__file__).parents[2]
-ROWS = re.findall(r"^\| `([\w.]+):([\w.]+)` \| (\S+) \|", (ROOT / "docs/private-names.md").read_text(), re.MULTILINE)
+PAGE = "docs/reference/private-names.md"
+ROWS = re.findall(r"^\| `([\w.]+):([\w.]+)` \| (\S+) \|", (ROOT / PAGE).read_text(), re.MULTILINE)
 
 
 def is_there(module: str, name: str) -> bool:
@@ -34,7 +35,7 @@ def is_there(module: str, name: str) -> bool:
 def test_a_private_name_is_there(module: str, name: str, used: str) -> None:
     library = module.partition(".")[0].replace("_", "-")
     installed = f"{library} {version('fschat' if library == 'fastchat' else library)}"
-    assert is_there(module, name), f"{installed} has no {module}:{name}; adapt {used}, and docs/private-names.md"
+    assert is_there(module, name), f"{installed} has no {module}:{name}; adapt {used}, and {PAGE}"
 
 
 def test_a_name_that_is_not_there_is_seen() -> None:

@@ -98,32 +98,6 @@ def test_the_pins_of_the_environments_and_constraints_agree_with_pyproject():
             assert pins[name] == version, f"{path.name}: {name}"
 
 
-def test_the_readmes_picture_is_the_workflows_own():
-    import sys
-
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        from update_readme import dag
-    finally:
-        sys.path.pop(0)
-    assert dag() in (ROOT / "README.md").read_text(), "run `make readme`"
-
-
-def test_every_make_target_that_the_readme_names_exists():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for name in re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()):
-        assert name in targets
-
-
-def test_every_link_between_the_pages_leads_somewhere():
-    pages = [ROOT / "README.md", ROOT / "datasets/README.md", *(ROOT / "docs").glob("*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
-    linked = {name for page in pages for name in re.findall(r"([\w-]+\.md)", page.read_text())}
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= linked
-
-
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     file = tmp_path / "a.txt"
     write_text(file, "old")

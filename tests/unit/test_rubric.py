@@ -133,7 +133,7 @@ def test_a_rubric_without_labels_is_refused(own, refused, tmp_path) -> None:
 
 
 def test_the_rubric_in_the_docs_is_accepted_and_its_reply_is_valid(tmp_path) -> None:
-    text = (FOLDER.parents[1] / "docs/rubrics.md").read_text()
+    text = (FOLDER.parents[1] / "docs/reference/rubrics.md").read_text()
     path = tmp_path / "docs.yaml"
     path.write_text(re.search("```yaml\n(.*?)```", text, re.DOTALL)[1])
     (reply,) = re.findall(r"A reply that fits it: `(.*)`", text)

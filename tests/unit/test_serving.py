@@ -112,5 +112,5 @@ def test_fastchats_worker_refuses_code_of_a_checkpoint(checkpoint, tmp_path):
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-2:] == [
         f"error: {copy}: its config.json names code of its own (auto_map)",
-        "  fix: serve it by `transformers serve` (docs/talking.md)",
+        "  fix: serve it by `transformers serve` (docs/how-to/talking.md)",
     ]

@@ -46,10 +46,10 @@ def test_a_call_from_another_folder_writes_there_what_a_call_in_the_checkout_wri
 def test_the_settings_of_that_folder_are_read_and_the_others_are_the_workflows(workflow, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "config.yaml").write_text("results: elsewhere\nsplits: {sft: 4}\n")
+    (folder / "config.yaml").write_text("results: elsewhere\nsplit: {sft: 4}\n")
     call(folder, "split", "--snakefile", str(workflow.path / "Snakefile"))
     told = (folder / "elsewhere/logs/data/splits.log").read_text()
-    assert "sft: 12 conversations" in told and re.search(r"^test: 1\d{3} conversations", told, re.MULTILINE)
+    assert "sft: 12 conversations" in told and re.search(r"^- test: 1\d{3} conversations", told, re.MULTILINE)
 
 
 def test_as_a_module_of_another_workflow_it_makes_the_same(workflow, finished, tmp_path):

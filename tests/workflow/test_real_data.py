@@ -1,8 +1,7 @@
-"""Data that no one here wrote, by the commands of the README's section on one's own conversations."""
+"""Data that no one here wrote, by the commands of docs/how-to/problem-bank.md and docs/how-to/mathdial.md."""
 
 import csv
 import json
-import re
 import subprocess
 from pathlib import Path
 
@@ -51,10 +50,9 @@ def test_published_problems_are_simulated_and_train_a_tutor_that_is_measured_and
 def test_mathdial_is_imported_and_goes_through_the_whole_workflow_with_its_rubric(checkout):
     lines = real("mathdial-400.jsonl")
     run(checkout, "python", "scripts/import_mathdial.py", str(lines), "--output", "my-data/mathdial-dataset-1.json")
-    readme = (checkout.path / "README.md").read_text()
-    block = next(one for one in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "mathdial" in one)
+    example = (checkout.path / "examples/mathdial.yaml").read_text()
     quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
-    config = {**yaml.safe_load(block), **quick, "results": "results"}
+    config = {**yaml.safe_load(example), **quick, "results": "results"}
     (checkout.path / "my-data/mathdial.yaml").write_text(yaml.safe_dump(config))
     answer = checkout.snakemake("--cores", "2", config="my-data/mathdial.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -106,7 +106,7 @@ def matrix_product_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def benchmark_report(found: dict[str, Any]) -> list[str]:
-    """The lines of Markdown that docs/speed.md shows of a benchmark.json."""
+    """The lines of Markdown that docs/explanation/speed.md shows of a benchmark.json."""
     machine = found["machine"]
     where = " ".join([*machine["gpus"], f"{machine['cpu']}, {machine['cores']} cores,"])
     versions = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())

@@ -1,8 +1,8 @@
 """The rules of the paper's published scripts, followed exactly, so that figures can be compared to the digit.
 
 They belong to "Pedagogical Alignment of Large Language Models" (arXiv 2402.05000): what counts as a reply that can be
-read, as a valid gold reply, and as a mistake. Where the workflow's own rules are better, docs/paper-numbers.md says how
-the two differ. Field names, labels and their lengths are the rubric's.
+read, as a valid gold reply, and as a mistake. Where the workflow's own rules are better, docs/how-to/paper-numbers.md
+says how the two differ. Field names, labels and their lengths are the rubric's.
 """
 
 import ast

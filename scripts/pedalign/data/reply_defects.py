@@ -10,7 +10,7 @@ from pedalign.data.literal import NotALiteral, Number, kind, scan_mapping
 from pedalign.data.rubric import Rubric
 
 _SHOWN = 80  # characters of a reply
-_AS_TEXT = 'write every value as text ("1", not 1); docs/rubrics.md shows a script that does'
+_AS_TEXT = 'write every value as text ("1", not 1); docs/reference/rubrics.md shows a script that does'
 _NAMES = "write the names as the rubric has them, or each 'name' in the rubric as the data has it"
 _MISSING = "write the field into the tutor turns, or take it out of the rubric; or name it there as the data does"
 _LABELS = "write the labels as the rubric has them, or the rubric's labels as the data has them"

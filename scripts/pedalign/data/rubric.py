@@ -20,7 +20,7 @@ from pedalign.core.errors import UserError, nearest
 from pedalign.core.section import Section, mistake, read
 from pedalign.data.literal import CutOff, NotALiteral, kind, scan_mapping
 
-_REFERENCE = "a rubric has the keys name, fields, spoken and instructions (docs/rubrics.md)"
+_REFERENCE = "a rubric has the keys name, fields, spoken and instructions (docs/reference/rubrics.md)"
 
 Defect = Literal["unparseable", "incomplete", "unknown_label"]
 
@@ -203,7 +203,7 @@ class _File(Section):
 
 
 def load_rubric(path: Path) -> Rubric:
-    """Read a rubric (docs/rubrics.md). Raises UserError with the place and what is wrong there.
+    """Read a rubric (docs/reference/rubrics.md). Raises UserError with the place and what is wrong there.
 
     Labels are text as it stands in the file: YAML's own reading makes other values of `yes`, `1` and `010`.
     """

@@ -169,7 +169,7 @@ def _words_before_the_mark(turns: int) -> Iterator[str]:
     if turns:
         yield (
             f'{turns:,} student turns keep what stands before "{INSTRUCTIONS_END.strip()}", as it is not known for '
-            "instructions to the tutor; if it is some, take it out of the files (docs/splits.md)"
+            "instructions to the tutor; if it is some, take it out of the files (docs/explanation/splits.md)"
         )
 
 
@@ -182,7 +182,7 @@ def _few_problems(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield (
                 f"the {split} split is about few problems for its size: {problems:,} for {conversations:,} "
                 f"conversations, {conversations / problems:.1f} each; {what} there may hold for these problems alone "
-                "(a problem is told by the opening question: docs/splits.md)"
+                "(a problem is told by the opening question: docs/explanation/splits.md)"
             )
 
 

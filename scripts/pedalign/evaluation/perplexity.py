@@ -21,9 +21,9 @@ from pedalign.evaluation.statistics import Array, interval, resampled
 
 PAPER_EMPTY = 1e-8  # the published script's count of tokens before the first, so that no class divides by nought
 PAPER_NOTE = (
-    "evaluate_ppl.py's weighting of the same log-probabilities (its texts and tokens differ, docs/perplexity.md): a "
-    "reply's mean is weighted by its tokens less one, and a label without replies has 1.0; ours weights by all tokens "
-    "that were scored, and has null there"
+    "evaluate_ppl.py's weighting of the same log-probabilities (its texts and tokens differ, "
+    "docs/explanation/perplexity.md): a reply's mean is weighted by its tokens less one, and a label without replies "
+    "has 1.0; ours weights by all tokens that were scored, and has null there"
 )
 
 

@@ -182,7 +182,7 @@ class _Proof:
         except Exception as error:  # whatever a model's code raises at what it was not made for
             raise UserError(
                 f"transformers' own generate fails with this {kind} model: {_said(error)}",
-                "take a model of another architecture (docs/engines.md lists them)",
+                "take a model of another architecture (docs/how-to/engines.md lists them)",
             ) from None
         if not all(torch.stack(steps).isfinite().all() for steps in self.truth.values()):
             raise UserError(

@@ -92,7 +92,8 @@ class Split(Section):
     test: Count = 400
     """For the metrics."""
     method: Literal["random", "leak_free"] = "random"
-    """`random` as the paper draws; `leak_free`: all conversations about a problem are in one split (docs/splits.md)."""
+    """`random` as the paper draws; `leak_free`: all conversations about a problem are in one split
+    (docs/explanation/splits.md)."""
 
 
 class Balance(Section):
@@ -105,7 +106,7 @@ class Balance(Section):
 
 
 class Pair(Section):
-    """Preference pairs of a gold reply and a mistake of the fine-tuned tutor (docs/preferences.md)."""
+    """Preference pairs of a gold reply and a mistake of the fine-tuned tutor (docs/explanation/preferences.md)."""
 
     samples: Count = 1
     """Replies of the tutor to each prompt of the DPO split."""
@@ -158,7 +159,7 @@ class Run(Section):
     model: one_or_list(str)  # type: ignore[valid-type]
     """A name of the catalogue."""
     algorithm: one_or_list(Algorithm)  # type: ignore[valid-type]
-    """The alignment algorithm (docs/algorithms.md)."""
+    """The alignment algorithm (docs/explanation/algorithms.md)."""
     beta: one_or_list(Beta)  # type: ignore[valid-type]
     """Weight of staying near the reference model."""
     seed: one_or_list(Seed) | None = None  # type: ignore[valid-type]
@@ -197,7 +198,7 @@ class Training(Section):
 
 
 class Adapter(Section):
-    """A LoRA adapter that is trained in place of all weights, in both stages (docs/adapters.md)."""
+    """A LoRA adapter that is trained in place of all weights, in both stages (docs/how-to/adapters.md)."""
 
     rank: Count
     """LoRA's r."""
@@ -223,7 +224,7 @@ class Generate(Section):
     repetition_penalty: Above0
     """1: none."""
     engine: Literal["auto", "shared_prefix", "plain", "vllm"] = "auto"
-    """`auto`: the fastest that is proved to give this model's own replies (docs/engines.md)."""
+    """`auto`: the fastest that is proved to give this model's own replies (docs/how-to/engines.md)."""
     max_batch_tokens: Count | None = None
     """Held at a time: tokens of histories, and of replies of full length; null: as many as fit."""
     shards: Count = 1
@@ -359,7 +360,7 @@ class Config(Section):
     )
     """Where the published files are downloaded from; a mirror serves too, as files are checked."""
     rubric: Path = "datasets/rubrics/class.yaml"
-    """The fields and labels of a tutor's reply (docs/rubrics.md)."""
+    """The fields and labels of a tutor's reply (docs/reference/rubrics.md)."""
     results: Path = "results"
     """The folder of all artifacts."""
     seed: Seed = 42
@@ -367,7 +368,7 @@ class Config(Section):
     simulation: Simulation = Simulation()
     split: Split = Split()
     paper_rules: bool = False
-    """Draws, cleans and pairs to the letter of the paper's published scripts (docs/paper-numbers.md)."""
+    """Draws, cleans and pairs to the letter of the paper's published scripts (docs/how-to/paper-numbers.md)."""
     pair: Pair = Pair()
     score: Score = Score()
     checks: Checks = Checks()

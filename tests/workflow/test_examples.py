@@ -1,0 +1,81 @@
+"""The files in examples/: each is planned as its comment says, and one of them runs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from checkouts import QUICK, ROOT, fresh_checkout
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir())
+MOVES = ("focus", "probing", "telling", "generic")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """With the data that the examples name; dry runs leave it as it is."""
+    made = fresh_checkout(tmp_path_factory.mktemp("examples") / "checkout")
+    (made.path / "my-data").mkdir()
+    simulated = json.loads((made.path / "datasets/simulated/bio-dataset-1.json").read_text())
+    (made.path / "my-data/lessons-dataset-1.json").write_text(json.dumps(simulated[:200]))
+    talk = "|EOM|".join(f"Teacher: ({move})Look at it.|EOM|Student: I see." for move in MOVES)
+    row = {"question": "How many?", "student_incorrect_solution": "Five.", "conversation": talk}
+    (made.path / "mathdial.jsonl").write_text("".join(json.dumps({"qid": at, **row}) + "\n" for at in range(400)))
+    command = [sys.executable, "scripts/import_mathdial.py", "mathdial.jsonl"]
+    answer = subprocess.run(
+        [*command, "--output", "my-data/mathdial-dataset-1.json"], cwd=made.path, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    return made
+
+
+# Example → jobs of some rules that a dry run plans. own-data.yaml runs below.
+PLANNED = {
+    "mathdial.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
+    "one-gpu-lora.yaml": {"split": 1, "sft": 1, "align": 1, "perplexity": 2},
+    "paper.yaml": {"download": 4, "split": 1, "sft": 1, "align": 1, "generate": 3},
+    "slurm-try-out.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3},
+    "sweep.yaml": {"sft": 1, "pair": 1, "reference": 1, "align": 30, "generate": 32, "compare": 30},
+}
+
+
+def test_every_example_is_tested():
+    assert [*sorted(PLANNED), "own-data.yaml"] == sorted(EXAMPLES, key=lambda name: (name == "own-data.yaml", name))
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_an_example_is_planned(name, checkout):
+    jobs = checkout.planned("--cores", "8", config=f"examples/{name}")
+    assert {rule: jobs.get(rule) for rule in PLANNED[name]} == PLANNED[name]
+    assert "simulate" not in jobs
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_says_what_it_is_for_and_how_it_is_called(name):
+    text = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    purpose, call = text.splitlines()[:2]
+    assert re.fullmatch(r"# .{20,}\((docs/[\w/-]+\.md)\)\.", purpose)
+    assert re.fullmatch(rf"# snakemake .*--configfile examples/{name}", call)
+    page = ROOT / re.search(r"docs/[\w/-]+\.md", purpose)[0]
+    assert f"examples/{name}" in page.read_text(encoding="utf-8"), "the page names the example"
+
+
+def test_the_example_of_own_data_trains_a_tutor_on_it(checkout, tmp_path):
+    shutil.copytree(checkout.path, tmp_path / "checkout", symlinks=True)
+    quick = yaml.safe_load((checkout.path / QUICK).read_text())
+    command = ["snakemake", "--cores", "2", "results-lessons/tiny/sft/checkpoint.json", "--configfile"]
+    answer = subprocess.run(
+        [*command, "examples/own-data.yaml", QUICK], cwd=tmp_path / "checkout", capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    results = tmp_path / "checkout/results-lessons"
+    trained = json.loads((results / "data/lessons-sft.json").read_text())
+    given = json.loads((checkout.path / "my-data/lessons-dataset-1.json").read_text())
+    assert len(trained) == quick["split"]["sft"]
+    assert {talk["id"].removeprefix("1:") for talk in trained} <= {talk["id"] for talk in given}
+    assert (results / "tiny/sft/checkpoint/model.safetensors").is_file()
