@@ -79,7 +79,7 @@ class Simulation(Section):
     malformed: Share = 0.02
     """Share of replies that are broken on purpose, so that cleaning has something to do."""
     seed: Seed = 43
-    """Of the simulation."""
+    """Random seed of the simulation."""
 
 
 class Split(Section):
@@ -111,17 +111,17 @@ class Pair(Section):
     samples: Count = 1
     """Replies of the tutor to each prompt of the DPO split."""
     temperature: Annotated[Number, Field(ge=0)] | None = None
-    """Of these replies; null: the model's. More samples than one need one above 0."""
+    """Sampling temperature of these replies; null: the model's own. With more than one sample it must be above 0."""
     per_prompt: Count = 1
     """Most pairs of one prompt."""
     reject: Literal["first", "worst", "nearest"] = "first"
-    """The mistakes of a prompt that go first: `first` as sampled, `worst` or `nearest` by wrong labels."""
+    """Which mistakes of a prompt are taken first: `first` as sampled, `worst` most wrong labels, `nearest` fewest."""
     balance: Balance | None = None
-    """At most so many pairs of each gold label; null: no limit."""
+    """Limits the pairs of each gold label; null: no limit."""
     most: Count | None = None
-    """Pairs in all, drawn by chance; null: no limit."""
+    """Most pairs in all, drawn at random; null: no limit."""
     label_noise: Annotated[Number, Field(ge=0, lt=0.5)] = 0.1
-    """Share of pairs that may be the wrong way round, for which cdpo allows."""
+    """Share of pairs whose two replies may be swapped; only cdpo uses it."""
 
 
 class Score(Section):
@@ -139,7 +139,7 @@ class Checks(Section):
     trained_share: Shares = Field(default=[0.02, 0.98])
     """Least and most share of the SFT split's tokens that are trained; another share ends the run before training."""
     unlearned: Literal["mark", "stop"] = "mark"
-    """What follows where a loss did not fall or a margin of rewards did not rise."""
+    """What to do if the loss did not fall or the reward margin did not rise: mark the tutor in the summary, or stop."""
     valid_format: Annotated[Number, Field(ge=0, le=1)] = 0.9
     """Share of valid test replies below which a tutor is marked and no difference of it is tested."""
 
@@ -148,22 +148,22 @@ class TrainingState(Section):
     """States from which a training that was ended goes on."""
 
     minutes: Number0 = 15
-    """Between two states; 0: not by time."""
+    """Minutes between two saved states; 0: not by time."""
     steps: Number0 = 0
-    """Optimizer steps between two states; 0: not by steps."""
+    """Optimizer steps between two saved states; 0: not by steps."""
 
 
 class Run(Section):
     """An aligned tutor, with the fine-tuned one that it came from. Lists stand for all their combinations."""
 
     model: one_or_list(str)  # type: ignore[valid-type]
-    """A name of the catalogue."""
+    """Name of a model in `models`."""
     algorithm: one_or_list(Algorithm)  # type: ignore[valid-type]
     """The alignment algorithm (docs/explanation/algorithms.md)."""
     beta: one_or_list(Beta)  # type: ignore[valid-type]
     """Weight of staying near the reference model."""
     seed: one_or_list(Seed) | None = None  # type: ignore[valid-type]
-    """For a repetition with another training seed; left out: the config's."""
+    """Training seed, for a repetition; left out: the seed of the config."""
 
 
 class Architecture(Section):
@@ -182,34 +182,34 @@ class Training(Section):
     epochs: Above0
     """Passes over the split."""
     learning_rate: Above0
-    """The largest of the schedule."""
+    """Peak learning rate."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"]
-    """How the learning rate changes."""
+    """Schedule of the learning rate."""
     warmup: Share
-    """Share of the steps in which the learning rate rises."""
+    """Share of the steps during which the learning rate rises."""
     weight_decay: Annotated[Number, Field(ge=0)]
-    """AdamW's."""
+    """Weight decay of AdamW."""
     global_batch_size: Count
     """Conversations or pairs per step over all devices; accumulation follows from it."""
     device_batch_size: Count
     """Conversations or pairs at a time on one device."""
     gradient_checkpointing: bool
-    """Computes activations twice and holds fewer."""
+    """Recomputes activations to save memory."""
 
 
 class Adapter(Section):
     """A LoRA adapter that is trained in place of all weights, in both stages (docs/how-to/adapters.md)."""
 
     rank: Count
-    """LoRA's r."""
+    """Rank r of LoRA."""
     alpha: Count
-    """LoRA's alpha."""
+    """Scaling alpha of LoRA."""
     dropout: Share
-    """In front of the adapter."""
+    """Dropout before the adapter."""
     targets: one_or_list(str)  # type: ignore[valid-type]
-    """Names of layers, or all-linear."""
+    """Names of the layers that get an adapter, or all-linear."""
     four_bit: bool
-    """Holds the other weights in 4 bits (QLoRA)."""
+    """Holds the frozen weights in 4 bits (QLoRA)."""
 
 
 class Generate(Section):
@@ -220,13 +220,13 @@ class Generate(Section):
     min_new_tokens: Number0
     """Fewest tokens of a reply."""
     temperature: Annotated[Number, Field(ge=0)]
-    """0: always the likeliest token."""
+    """Sampling temperature; 0: always the likeliest token."""
     repetition_penalty: Above0
-    """1: none."""
+    """Repetition penalty; 1: none."""
     engine: Literal["auto", "shared_prefix", "plain", "vllm"] = "auto"
     """`auto`: the fastest that is proved to give this model's own replies (docs/how-to/engines.md)."""
     max_batch_tokens: Count | None = None
-    """Held at a time: tokens of histories, and of replies of full length; null: as many as fit."""
+    """Most tokens held at a time, of histories and of replies at full length; null: as many as fit."""
     shards: Count = 1
     """Jobs that answer a split side by side."""
 
@@ -242,17 +242,17 @@ class Job(Section):
     """What a job asks for."""
 
     gpu: text_or(Number0, UpTo)  # type: ignore[valid-type]
-    """Over all nodes: a number, or `up to 4` of what a machine has."""
+    """GPUs over all nodes: a number, or `up to 4` for as many as the machine has."""
     nodes: Count | None = None
-    """Left out: 1."""
+    """Number of nodes; left out: 1."""
     threads: Count
-    """Per node."""
+    """Threads per node."""
     mem_mb: Count
-    """Memory per node."""
+    """Memory per node, in MB."""
     runtime: Count
-    """Minutes; of a second attempt twice as many."""
+    """Time limit in minutes; a second attempt gets twice as much."""
     max_runtime: Count | None = None
-    """Most minutes of a further attempt; left out: as of the first."""
+    """Longest time limit of a further attempt; left out: that of the first."""
 
 
 class Resources(Section):
@@ -261,11 +261,11 @@ class Resources(Section):
     renamed: ClassVar[Mapping[str, str]] = {"alignment": "align", "generation": "generate"}
 
     sft: Job | None = None
-    """Of the fine-tuning."""
+    """Resources of the fine-tuning."""
     align: Job | None = None
-    """Of an alignment."""
+    """Resources of an alignment."""
     generate: Job
-    """Of answering a split, of perplexity and of the reference; one GPU at most."""
+    """Resources of generation, perplexity and the reference; one GPU at most."""
 
     @model_validator(mode="after")
     def _one_gpu(self) -> "Resources":
@@ -284,25 +284,25 @@ class Model(Section):
     init: Literal["scratch"] | None = None
     """In place of `path`: random weights, and a tokenizer trained on the SFT split alone."""
     vocab_size: Annotated[int, Field(ge=300)] | None = None
-    """Of a model from scratch."""
+    """Vocabulary size of a model from scratch."""
     architecture: Architecture | None = None
-    """Of a model from scratch."""
+    """Architecture of a model from scratch."""
     template: Literal["tutor", "mistral", "zephyr", "vicuna_v1.1", "llama-3"]
-    """Wording around the turns: ours, or one of FastChat's."""
+    """Prompt format: `tutor` (ours), or one of FastChat's."""
     instruction: str
-    """Which wording of the rubric's instructions."""
+    """Name of the instruction in the rubric."""
     max_length: Annotated[int, Field(ge=16)] | None = None
-    """Most tokens of a conversation, or of a preference pair, that is trained on at a time."""
+    """Most tokens of a conversation or a preference pair in training."""
     allow_truncation: bool = False
-    """Trains on conversations that max_length cuts; else such a run stops before training."""
+    """true: train on conversations cut at max_length; false: stop before training if one is longer."""
     dtype: Literal["float32", "bfloat16"]
-    """Precision of the computations; bfloat16 on GPUs."""
+    """Precision: float32, or bfloat16 on GPUs."""
     sft: text_or(Training)  # type: ignore[valid-type]
-    """Settings of the fine-tuning; or, in their place, folder or hub id of a tutor that is fine-tuned already."""
+    """Settings of the fine-tuning; or the folder or hub id of a tutor that is fine-tuned already."""
     adapter: Adapter | None = None
     """Trains a LoRA adapter in place of all weights."""
     aligned: Annotated[dict[str, Text], Field(min_length=1)] | None = None
-    """Tutors that are aligned already: policy (dpo-b0.1) and folder or hub id; the others are trained by `align`."""
+    """Tutors that are aligned already: policy (such as dpo-b0.1) → folder or hub id."""
     align: Training | None = None
     """Settings of the alignments."""
     generate: Generate
@@ -354,21 +354,21 @@ class Config(Section):
     dataset: Name = "bio"
     """Name of the conversation files: <dataset>-dataset-1.json, -2.json, ..."""
     source: Path = "simulated"
-    """Where they lie: simulated (datasets/simulated), published (downloaded; dataset: bio), or a folder."""
+    """Where the files are: simulated (datasets/simulated), published (downloaded; dataset: bio), or a folder."""
     published_url: Annotated[str, AfterValidator(_url)] = (
         "https://raw.githubusercontent.com/luffycodes/Tutorbot-Spock/main/datasets"
     )
-    """Where the published files are downloaded from; a mirror serves too, as files are checked."""
+    """Address of the published files, or of a mirror; downloads are checked by hash."""
     rubric: Path = "datasets/rubrics/class.yaml"
     """The fields and labels of a tutor's reply (docs/reference/rubrics.md)."""
     results: Path = "results"
     """The folder of all artifacts."""
     seed: Seed = 42
-    """Of drawing, training, sampling and resampling."""
+    """Random seed of the splits, the trainings, sampling and resampling."""
     simulation: Simulation = Simulation()
     split: Split = Split()
     paper_rules: bool = False
-    """Draws, cleans and pairs to the letter of the paper's published scripts (docs/how-to/paper-numbers.md)."""
+    """Draws, cleans and pairs exactly as the paper's published scripts (docs/how-to/paper-numbers.md)."""
     pair: Pair = Pair()
     score: Score = Score()
     checks: Checks = Checks()
