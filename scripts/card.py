@@ -23,6 +23,7 @@ from pedalign.core.provenance import read_record, record, verified
 from pedalign.data.rubric import Rubric, load_rubric
 from pedalign.models.transformers4 import which_transformers
 from pedalign.reporting.card_metadata import metadata
+from pedalign.reporting.figures import compared, difference, ends, percent, typeset
 from pedalign.reporting.summary import is_tested, tutor_marks
 
 TEMPLATE = Path(__file__).parent / "pedalign" / "reporting" / "card.md"
@@ -58,6 +59,7 @@ def main() -> None:
     checkpoint = args.manifest.with_suffix("")
     tested = bool(comparison) and is_tested(comparison, args.valid_format)
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    page.filters |= {"percent": percent, "ends": ends}
     card = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
         told=_told(manifest, args.origin),
@@ -144,27 +146,24 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(metrics: dict[str, Any], comparison: dict[str, Any], tested: bool, rubric: Rubric) -> list[list[str]]:
+    """The table's rows: field, accuracy, its interval, share of the commonest label; of an aligned tutor both
+    differences."""
     rows = []
     for field in rubric.label_fields:
         found = metrics[field.key]
-        low, high = (f"{100 * end:.1f}" for end in found["accuracy_ci95"])
-        row = [field.name, f"{100 * found['accuracy']:.1f}", f"{low} to {high}"]
-        row.append(f"{100 * metrics['majority_baseline'][field.key]:.1f}")
+        row = [field.name, percent(found["accuracy"]), ends(found["accuracy_ci95"])]
+        row.append(percent(metrics["majority_baseline"][field.key]))
         if comparison:
             one = comparison[field.key]
-            row += [_change(one["both_valid"], tested), _change(one, tested, p=False) if tested else "not tested"]
+            row.append(_change(one["both_valid"], tested))
+            row.append(_change({**one, "p_value": None}, tested) if tested else "not told")
         rows.append(row)
     return rows
 
 
-def _change(one: dict[str, Any], tested: bool, p: bool = True) -> str:
+def _change(part: dict[str, Any], tested: bool) -> str:
     """A difference in points, with its interval and p-value where it is tested."""
-    if one["difference"] is None:
-        return "none"
-    if not tested:
-        return f"{100 * one['difference']:+.1f}, not tested"
-    low, high = (f"{100 * end:+.1f}" for end in one["difference_ci95"])
-    return f"{100 * one['difference']:+.1f} ({low} to {high})" + (f", p = {one['p_value']:.3g}" if p else "")
+    return typeset(difference(compared(part), tested))
 
 
 if __name__ == "__main__":

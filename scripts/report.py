@@ -27,7 +27,9 @@ from pedalign.core.provenance import git_commit, record, verified, versions
 from pedalign.core.settings import settings_values
 from pedalign.data.responses import Responses
 from pedalign.data.rubric import load_rubric
-from pedalign.reporting import report
+from pedalign.reporting.report import Report, name_of, scored
+from pedalign.reporting.sections import SECTIONS
+from pedalign.reporting.sentences import answers, changes, leaks
 from pedalign.reporting.summary import Key
 from pedalign.reporting.timing import by_stage, memory, spent
 from pedalign.reporting.transcripts import packed, transcripts
@@ -68,36 +70,36 @@ def main() -> None:
         kind: {key: read_json(path) for key, path in named.items()} for kind, named in files.items()
     }
     prompts = read_records(split)
-    rows, tables = read_csv(summary), {key: Responses(path, prompts) for key, path in responses.items()}
-    talks = transcripts(prompts, {" ".join(key): table for key, table in tables.items()}, rubric)
+    tables = {" ".join(key): Responses(path, prompts) for key, path in responses.items()}
+    talks = transcripts(prompts, tables, rubric)
     first_turn = args.first_turn == "true"
-    scored = report.scored(talks, first_turn)
-    splits = read_json(splits_file)
-    counted = {name: int(rows[0][name]) for name in ("conversations", "replies")}
-    sections = [
-        report.comparison(rows, rubric),
-        report.confusion_section(scored, keys, rubric),
-        report.turns(found["metrics"], rubric, first_turn),
-        report.perplexity(found["perplexities"]),
-        report.trainings(found["manifests"]),
-        report.data(splits, found["audits"], found["counts"], rubric, len(prompts), counted, first_turn),
-        report.costs(by_stage(spent(paths)), memory(paths)),
-    ]
-    names = [" ".join(key) for key in keys]
+    report = Report(
+        rubric=rubric,
+        tutors=keys,
+        rows=read_csv(summary),
+        splits=read_json(splits_file),
+        asked=len(prompts),
+        turns=scored(talks, first_turn),
+        first_turn=first_turn,
+        seconds=by_stage(spent(paths)),
+        gigabytes=memory(paths),
+        **found,
+    )
+    sections = [make(report) for make in SECTIONS]
     fields = [{"key": one.key, "name": one.name, "labels": one.labels} for one in rubric.label_fields]
-    main_field = [one.key for one in rubric.label_fields].index(report.main_field(rubric).key)
+    main_field = [one.key for one in rubric.label_fields].index(report.main_field.key)
     script = PAGE.with_suffix(".js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(
-        title=f"Tutors of {rows[0]['data']}",
-        answers=report.answers(rows, rubric),
-        changes=report.changes(scored, rows, keys, rubric),
-        marks=[f"{row['model']} {row['policy']}: {row['marks']}" for row in rows if row["marks"]],
-        leaks=report.leaks(splits),
+        title=f"Tutors of {report.rows[0]['data']}",
+        answers=answers(report),
+        changes=changes(report),
+        marks=[f"{name_of(row)}: {row['marks']}" for row in report.rows if row["marks"]],
+        leaks=leaks(report.splits),
         sections=sections,
         transcripts=packed(
-            {"tutors": names, "fields": fields, "main": main_field, "first": first_turn, "conversations": talks}
+            {"tutors": list(tables), "fields": fields, "main": main_field, "first": first_turn, "conversations": talks}
         ),
         script=script,
         script_hash=f"'sha256-{digest}'",

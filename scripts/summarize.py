@@ -38,14 +38,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
-    measured = (*args.metrics, *args.comparisons, *args.perplexities)
-    inputs = verified(*measured, *args.manifests, *args.audits, args.rubric, args.splits)
+    read = (*args.metrics, *args.comparisons, *args.perplexities, *args.manifests, *args.audits)
+    inputs = verified(*read, args.rubric, args.splits)
     data = f"{args.dataset} (simulated)" if read_json(args.splits)["simulated"] else args.dataset
     metrics, comparisons, perplexities = map(_read, (args.metrics, args.comparisons, args.perplexities))
     rubric = load_rubric(args.rubric)
     audits = {model: audit for (model, _), audit in _read(args.audits).items()}
-    marks = tutor_marks(metrics, _read(args.manifests), audits, rubric, args.valid_format)
-    header, rows = summary_rows(metrics, comparisons, perplexities, rubric, data, marks, args.valid_format)
+    manifests = _read(args.manifests)
+    marks = tutor_marks(metrics, manifests, audits, rubric, args.valid_format)
+    measured = (metrics, comparisons, perplexities, manifests)
+    header, rows = summary_rows(*measured, rubric, data, marks, args.valid_format)
     write_csv(args.output, header, rows)
     record([args.output], inputs, {"dataset": args.dataset, "valid_format": args.valid_format})
 

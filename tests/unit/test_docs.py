@@ -108,7 +108,7 @@ def test_settings_that_a_page_shows_are_valid(page, values):
 
 
 def test_every_column_of_the_summary_is_told():
-    header, _ = summary_rows({}, {}, {}, load_rubric(ROOT / "datasets/rubrics/class.yaml"), "", {}, 0.9)
+    header, _ = summary_rows({}, {}, {}, {}, load_rubric(ROOT / "datasets/rubrics/class.yaml"), "", {}, 0.9)
     told: set[str] = set()
     for cell in re.findall(r"^\| (`.*?) \|", (DOCS / "reference/summary.md").read_text(encoding="utf-8"), re.MULTILINE):
         first = ""

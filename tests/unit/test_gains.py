@@ -68,4 +68,4 @@ def test_a_format_that_is_learned_is_told_as_such_and_no_gain_of_labels(tmp_path
     ((format_change, over_all),) = re.findall(r"  all replies +(.*?\]) p=0.005(.*)", told.table)
     assert re.match(r"\+[1-9]\.\d \[\+", format_change)
     assert re.search(r"\+[1-9]\.\d \[\+", over_all) and "p" not in over_all
-    assert "| +0.0 (+0.0 to +0.0), p = 1 | +" in told.card
+    assert "| +0.0 [+0.0, +0.0], p = 1.000 | +" in told.card

@@ -35,7 +35,7 @@ def talk(conversation: str, **changed: object) -> list[tuple[str, str]]:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/import_mathdial.py"), *map(str, arguments)]
+    command = [sys.executable, "scripts/import_conversations.py", "--format", "mathdial", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -159,3 +159,18 @@ def test_every_row_of_the_real_file_is_accounted_for_and_the_workflow_cuts_none(
     cleaned = [clean(raw, Reader(RUBRIC)) for raw in read_conversations(file)]
     assert [cut for _, cut in cleaned if cut] == []
     assert len({conversation.problem for conversation, _ in cleaned}) == len({row["question"] for row in rows})
+
+
+def test_a_format_that_is_not_known_is_refused_with_the_nearest_one():
+    command = [
+        sys.executable,
+        "scripts/import_conversations.py",
+        "lines",
+        "--format",
+        "mathdail",
+        "--output",
+        "out.json",
+    ]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 1 and len(answer.stderr.splitlines()) == 2
+    assert "'mathdail'" in answer.stderr and "did you mean 'mathdial'?" in answer.stderr

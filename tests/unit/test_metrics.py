@@ -9,17 +9,9 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from pedalign.core.errors import UserError
 from pedalign.evaluation import statistics
+from pedalign.evaluation.label_metrics import accuracy, confusions, macro_f1
 from pedalign.evaluation.metrics import EvaluationSettings, comparison, metrics
-from pedalign.evaluation.statistics import (
-    accuracy,
-    confusions,
-    holm,
-    interval,
-    macro_f1,
-    mcnemar_p,
-    permutation_p,
-    resampled,
-)
+from pedalign.evaluation.statistics import holm, interval, mcnemar_p, permutation_p, resampled
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 SETTINGS = EvaluationSettings(first_turn=True, resamples=200, seed=1)

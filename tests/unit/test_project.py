@@ -39,11 +39,11 @@ def test_a_policys_name_says_algorithm_beta_and_seed():
 
 
 def test_the_templates_and_engines_that_a_config_may_name_are_those_that_there_are():
-    from pedalign.generation.engines import PLAIN, SHARED_PREFIX, VLLM
+    from pedalign.generation.engines import ALONE, ENGINES, VLLM
     from pedalign.models.prompt_format import END_TOKENS
 
     assert set(get_args(Model.model_fields["template"].annotation)) == set(END_TOKENS)
-    assert set(get_args(Generate.model_fields["engine"].annotation)) == {"auto", PLAIN, SHARED_PREFIX, VLLM}
+    assert set(get_args(Generate.model_fields["engine"].annotation)) == {"auto", VLLM, *ENGINES} - {ALONE}
 
 
 PACKAGES = (

@@ -3,10 +3,14 @@
 import base64
 import gzip
 import json
+from collections.abc import Callable
 
 import pytest
 
-from pedalign.reporting.report import FEW, answers, changes, leaks, scored, steps, turns
+from pedalign.reporting.data_section import steps
+from pedalign.reporting.report import Report, scored
+from pedalign.reporting.sections import FEW, turns
+from pedalign.reporting.sentences import answers, changes, leaks
 from pedalign.reporting.transcripts import labelled, packed, transcripts
 
 ROW = {"model": "tiny", "seeds": "1", "data": "bio (simulated)", "conversations": "75", "replies": "525"}
@@ -26,8 +30,19 @@ def tutor(policy: str, difference: float | None = None, p: float = 1.0, tested: 
     return {**row, "action_both_valid_reference": "0.576", "action_both_valid_aligned": "0.61", **p_values}
 
 
-def test_the_answer_is_a_sentence_with_the_gain_where_both_are_valid_its_interval_and_p_and_the_format(rubric) -> None:
-    (answer,) = answers([tutor("sft"), tutor("dpo-b0.1", 0.034, 0.0004)], rubric)
+@pytest.fixture
+def report(rubric) -> Callable[..., Report]:
+    """A report of what is given and nothing else."""
+    nothing = {
+        **{"rubric": rubric, "tutors": [], "rows": [], "metrics": {}, "perplexities": {}, "manifests": {}},
+        **{"audits": {}, "counts": {}, "splits": {}, "asked": 0, "turns": [], "first_turn": False},
+        **{"seconds": {}, "gigabytes": {}},
+    }
+    return lambda **given: Report(**{**nothing, **given})
+
+
+def test_the_answer_is_a_sentence_with_the_gain_where_both_are_valid_its_interval_and_p_and_the_format(report) -> None:
+    (answer,) = answers(report(rows=[tutor("sft"), tutor("dpo-b0.1", 0.034, 0.0004)]))
     assert answer == (
         "On 525 test replies of 75 conversations, bio (simulated), where both replies are in valid format (1,500), the "
         "aligned tutor tiny dpo-b0.1 picks the right action in 61.0% of its replies, its fine-tuned tutor in 57.6%: "
@@ -36,31 +51,42 @@ def test_the_answer_is_a_sentence_with_the_gain_where_both_are_valid_its_interva
     )
 
 
-def test_a_gain_that_is_not_significant_is_said_to_be_none(rubric) -> None:
-    (answer,) = answers([tutor("sft"), tutor("dpo-b0.1", 0.034, 0.06)], rubric)
+def test_a_gain_that_is_not_significant_is_said_to_be_none(report) -> None:
+    (answer,) = answers(report(rows=[tutor("sft"), tutor("dpo-b0.1", 0.034, 0.06)]))
     assert "p = 0.060, which is not significant." in answer
 
 
-def test_of_many_runs_all_are_counted_and_none_is_picked(rubric) -> None:
+def test_of_many_runs_all_are_counted_and_none_is_picked(report) -> None:
     runs = [tutor(f"dpo-b{at}", (at - 2) / 100, 0.01 if at != 2 else 0.9) for at in range(1, 6)]
-    (answer,) = answers([tutor("sft"), *runs], rubric)
+    (answer,) = answers(report(rows=[tutor("sft"), *runs]))
     assert "3 of 5 aligned tutors pick the right action significantly more often" in answer
     assert (
         "1 less often, where both replies are in valid format (p < 0.05, Holm); differences \u22121.0 to +3.0" in answer
     )
     assert answer.endswith("points, the largest of tiny dpo-b5.")
-    (answer,) = answers([tutor("sft"), *runs, tutor("dpo-b6", 0.5, tested=False)], rubric)
+    (answer,) = answers(report(rows=[tutor("sft"), *runs, tutor("dpo-b6", 0.5, tested=False)]))
     assert "3 of 5 aligned tutors" in answer and "the largest of tiny dpo-b5. 1 of 6 are not tested" in answer
 
 
 @pytest.mark.parametrize("runs", [1, 4])
-def test_of_tutors_that_are_not_tested_no_gain_is_told(rubric, runs) -> None:
-    told = " ".join(answers([tutor("sft"), *(tutor(f"dpo-b{at}", 0.5, tested=False) for at in range(runs))], rubric))
+def test_of_tutors_that_are_not_tested_no_gain_is_told(report, runs) -> None:
+    told = " ".join(
+        answers(report(rows=[tutor("sft"), *(tutor(f"dpo-b{at}", 0.5, tested=False) for at in range(runs))]))
+    )
     assert "can be told" in told and "significant" not in told and "points" not in told and "p =" not in told
 
 
-def test_without_an_aligned_tutor_no_gain_is_told(rubric) -> None:
-    assert answers([tutor("sft")], rubric)[0].endswith("no aligned tutor was measured.")
+@pytest.mark.parametrize("runs", [1, 4])
+def test_without_a_reply_that_is_valid_in_both_no_gain_is_told(report, runs) -> None:
+    """As where checks: valid_format is 0, and so every tutor is tested."""
+    nothing = {"action_both_valid_difference": "", "action_both_valid_p_holm": "", "both_valid_replies": "0"}
+    rows = [tutor("sft"), *({**tutor(f"dpo-b{at}", 0.5), **nothing} for at in range(runs))]
+    told = " ".join(answers(report(rows=rows)))
+    assert "can be told" in told and "significant" not in told
+
+
+def test_without_an_aligned_tutor_no_gain_is_told(report) -> None:
+    assert answers(report(rows=[tutor("sft")]))[0].endswith("no aligned tutor was measured.")
 
 
 def turn(at: int, gold: str, *replies: str | None) -> dict:
@@ -69,18 +95,19 @@ def turn(at: int, gold: str, *replies: str | None) -> dict:
     return {"turn": at, "gold": {"labels": {"action": gold}, "defect": None}, "replies": said}
 
 
-def test_what_alignment_mended_is_told_apart_from_format_that_it_mended(rubric) -> None:
+def test_what_alignment_mended_is_told_apart_from_format_that_it_mended(report) -> None:
     """The first reply and one whose gold reply has a defect are not scored."""
     lost = {**turn(6, "1", "1", "2"), "gold": {"labels": {"action": "1"}, "defect": "no state"}}
     mended = [turn(1, "1", None, "1"), turn(2, "1", None, "1"), turn(3, "1", "2", "1")]
     spoiled = [turn(4, "1", "1", None), turn(5, "1", "1", "2")]
     talk = {"turns": [turn(0, "12", "12", "1"), *mended, *spoiled, lost, turn(7, "1", "1", "1")]}
     rows, tutors = [tutor("sft"), tutor("dpo", 0.1)], [("tiny", "sft"), ("tiny", "dpo")]
-    (told,) = changes(scored([talk], first_turn=False), rows, tutors, rubric)
+    found = {"turns": scored([talk], first_turn=False), "tutors": tutors}
+    (told,) = changes(report(rows=rows, **found))
     assert "had wrong, 3 became right" in told and "had right, 2 became wrong" in told
     assert told.endswith("valid format, these are 1 and 1.")
     untested = [tutor("sft"), tutor("dpo", 0.1, tested=False)]
-    assert changes(scored([talk], first_turn=False), untested, tutors, rubric) == []
+    assert changes(report(rows=untested, **found)) == []
 
 
 @pytest.mark.parametrize(("conversations", "minded"), [(0, False), (8, False), (9, True)])
@@ -90,18 +117,18 @@ def test_the_page_warns_of_test_problems_that_were_trained_on_and_of_the_draws_w
     assert leaks({**splits, "warnings": ["few problems"]}) == [*leaks(splits), "few problems"]
 
 
-def test_turns_that_are_answered_too_seldom_are_not_drawn(rubric) -> None:
+def test_turns_that_are_answered_too_seldom_are_not_drawn(report, rubric) -> None:
     share = {"accuracy": 0.9, "accuracy_ci95": [0.8, 1.0]}
     fields = {one.key: share for one in rubric.label_fields}
     by_turn = {str(at): {"support": FEW * (4 - at) - 1, **fields} for at in range(1, 4)}
-    section = turns({("tiny", "sft"): {"by_turn": by_turn}}, rubric, first_turn=False)
+    section = turns(report(metrics={("tiny", "sft"): {"by_turn": by_turn}}))
     assert "89 replies at turn 1, 59 at turn 2; later ones are rare" in section.text
     assert section.figures[0].described.endswith("tiny sft from 90.0% (turn 1) to 90.0% (turn 1)")
     few = {"1": {"support": 3, **fields}, "2": {"support": 1, **fields}}
-    assert "3 replies at turn 1, 1 at turn 2." in turns({("tiny", "sft"): {"by_turn": few}}, rubric, True).text
+    assert "3 replies at turn 1, 1 at turn 2." in turns(report(metrics={("tiny", "sft"): {"by_turn": few}})).text
 
 
-def test_the_data_are_counted_from_the_files_to_the_replies_that_are_scored() -> None:
+def test_the_data_are_counted_from_the_files_to_the_replies_that_are_scored(report) -> None:
     """The default run's numbers, and what each step leaves out adds up."""
     account = {
         "sft": {"conversations": 1_475, "tutor_turns": 10_700, "of_one_turn": 20},
@@ -115,7 +142,7 @@ def test_the_data_are_counted_from_the_files_to_the_replies_that_are_scored() ->
         **{"files": [{"conversations": 1_250, "eligible": 1_240}] * 3},
         **{"wanted_per_file": {"sft": 500, "dpo": 350, "test": 400}},
     }
-    _, rows = steps(splits, 8_533, {"conversations": 1_152, "replies": 7_381}, first_turn=False)
+    _, rows = steps(report(splits=splits, asked=8_533, rows=[{"conversations": "1152", "replies": "7381"}]))
     assert rows == [
         ("in the files", "3,750", "", "3 files"),
         ("long enough", "3,720", "", "30 have two turns or fewer"),
@@ -127,7 +154,8 @@ def test_the_data_are_counted_from_the_files_to_the_replies_that_are_scored() ->
         ("test: answered", "1,152", "8,533", "24 have a single tutor turn"),
         ("test: scored", "1,152", "7,381", "the first reply of each has nothing to judge (1,152)"),
     ]  # fmt: skip
-    _, rows = steps(splits, 8_533, {"conversations": 1_152, "replies": 8_530}, first_turn=True)
+    scored_rows = [{"conversations": "1152", "replies": "8530"}]
+    _, rows = steps(report(splits=splits, asked=8_533, rows=scored_rows, first_turn=True))
     assert rows[-1] == ("test: scored", "1,152", "8,530", "the gold reply is not valid (3)")
 
 

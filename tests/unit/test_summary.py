@@ -39,7 +39,7 @@ def written(rubric):
         metrics: dict, comparisons: dict, perplexities: dict | None = None, marks: dict | None = None
     ) -> list[dict[str, str]]:
         told = (rubric, "bio (simulated)", marks or {}, 0.9)
-        header, rows = summary_rows(metrics, comparisons, perplexities or {}, *told)
+        header, rows = summary_rows(metrics, comparisons, perplexities or {}, {key: {} for key in metrics}, *told)
         file = io.StringIO()
         csv.writer(file).writerows([header, *rows])
         return list(csv.DictReader(io.StringIO(file.getvalue())))

@@ -177,7 +177,10 @@ def shared(*speakers: str) -> dict:
         (lines(RECORD, RECORD), ["JSON Lines (one object a line) of conversations", "json.dump([json.loads(line)"]),
         (json.dumps(RECORD, indent=2) * 2, ["JSON Lines (one object a line) of conversations"]),
         (lines(MESSAGES, MESSAGES), ["JSON Lines", "OpenAI chat messages", '{"from": "human", "value": "..."}']),
-        (lines(MATHDIAL, MATHDIAL), ["JSON Lines", "rows of MathDial", "scripts/import_mathdial.py"]),
+        (
+            lines(MATHDIAL, MATHDIAL),
+            ["JSON Lines", "rows of MathDial", "scripts/import_conversations.py FILE --format mathdial"],
+        ),
         (
             [MESSAGES],
             ["record 0", "OpenAI chat messages ('messages' with 'role' and 'content')", "nothing here reads it"],

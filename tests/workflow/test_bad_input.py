@@ -292,9 +292,8 @@ def test_a_bad_file_for_the_importer_is_refused(lines, rubric, words, tmp_path):
     (tmp_path / "lines.jsonl").write_text(lines)
     (tmp_path / "out.json").write_text(OLD)
     rubric = f"datasets/rubrics/{rubric}.yaml"
-    answer = forked.script(
-        "import_mathdial", tmp_path / "lines.jsonl", "--rubric", rubric, "--output", tmp_path / "out.json"
-    )
+    told = ("--format", "mathdial", "--rubric", rubric, "--output", tmp_path / "out.json")
+    answer = forked.script("import_conversations", tmp_path / "lines.jsonl", *told)
     refused_with(answer, words)
     assert (tmp_path / "out.json").read_text() == OLD
 

@@ -26,7 +26,7 @@ def checkout(tmp_path_factory):
     talk = "|EOM|".join(f"Teacher: ({move})Look at it.|EOM|Student: I see." for move in MOVES)
     row = {"question": "How many?", "student_incorrect_solution": "Five.", "conversation": talk}
     (made.path / "mathdial.jsonl").write_text("".join(json.dumps({"qid": at, **row}) + "\n" for at in range(400)))
-    command = [sys.executable, "scripts/import_mathdial.py", "mathdial.jsonl"]
+    command = [sys.executable, "scripts/import_conversations.py", "mathdial.jsonl", "--format", "mathdial"]
     answer = subprocess.run(
         [*command, "--output", "my-data/mathdial-dataset-1.json"], cwd=made.path, capture_output=True, text=True
     )

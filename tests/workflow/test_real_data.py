@@ -49,7 +49,8 @@ def test_published_problems_are_simulated_and_train_a_tutor_that_is_measured_and
 
 def test_mathdial_is_imported_and_goes_through_the_whole_workflow_with_its_rubric(checkout):
     lines = real("mathdial-400.jsonl")
-    run(checkout, "python", "scripts/import_mathdial.py", str(lines), "--output", "my-data/mathdial-dataset-1.json")
+    command = ("python", "scripts/import_conversations.py", str(lines), "--format", "mathdial")
+    run(checkout, *command, "--output", "my-data/mathdial-dataset-1.json")
     example = (checkout.path / "examples/mathdial.yaml").read_text()
     quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
     config = {**yaml.safe_load(example), **quick, "results": "results"}

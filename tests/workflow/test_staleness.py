@@ -128,7 +128,8 @@ TABLE = {
     "how GPUs are leased": (other("cluster/gpu_locks.py"), {}),
     "a module that is moved and renamed": (moved, {}),
     "a module of two stages": (other("evaluation/metrics.py"), SCORING),
-    "a metric's code": (other("evaluation/statistics.py"), {"perplexity": 2, **SCORING}),
+    "a metric's code": (other("evaluation/label_metrics.py"), SCORING),
+    "the code of intervals": (other("evaluation/statistics.py"), {"perplexity": 2, **SCORING}),
     "the perplexity's code": (other("evaluation/perplexity.py"), {"perplexity": 2, **SHOWING}),
     "the code that builds pairs": (other("data/preferences.py"), {"pair": 1, "reference": 1, **ALIGNING}),
     "the summary's code": (other("reporting/summary.py"), SHOWING),  # cards tell no more than it does

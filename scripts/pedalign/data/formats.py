@@ -63,7 +63,8 @@ def looks_like(record: Any) -> tuple[str, str] | None:
     if not isinstance(record, dict):
         return None
     if {"qid", "student_incorrect_solution", "conversation"} <= set(record):
-        return "rows of MathDial", "python scripts/import_mathdial.py FILE --output NEW.json makes a conversation file"
+        command = "python scripts/import_conversations.py FILE --format mathdial --output NEW.json"
+        return "rows of MathDial", f"{command} makes a conversation file"
     if _turns(record.get("messages"), "role", "content"):
         return "OpenAI chat messages ('messages' with 'role' and 'content')", _BY_HAND
     for key in ("conversations", "conversation"):

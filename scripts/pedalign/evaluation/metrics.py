@@ -7,21 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
 from pedalign.core.errors import UserError
 from pedalign.data.rubric import Field, Rubric
+from pedalign.evaluation.label_metrics import METRICS, accuracy, confusions
 from pedalign.evaluation.paper_scores import NOTES, paper_scores
-from pedalign.evaluation.statistics import (
-    Array,
-    accuracy,
-    confusions,
-    interval,
-    macro_f1,
-    mcnemar_p,
-    permutation_p,
-    resampled,
-)
+from pedalign.evaluation.statistics import Array, interval, mcnemar_p, permutation_p, resampled
 
 
 @dataclass(frozen=True)
@@ -85,9 +77,9 @@ def read_labels(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn:
 
 
 def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: EvaluationSettings) -> dict[str, Any]:
-    """metrics.json: for each label field accuracy and macro-F1 with 95% intervals, the paper's figures, and per label.
+    """metrics.json: for each label field the metrics with 95% intervals, the paper's figures, and per label.
 
-    Macro-F1 is the mean over the labels that occur in the gold replies. `majority_baseline` is the accuracy
+    `majority_baseline` is the accuracy
     of always giving the gold replies' most frequent label. `reply_forms` counts the scored replies by what could be
     read of them; `ended_at_max_new_tokens` is of all replies, the scored ones and the others.
     """
@@ -104,10 +96,7 @@ def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: Evalu
             gold, predicted, labels=labels, average=None, zero_division=0
         )
         report[field.key] = {
-            "accuracy": _rounded(accuracy_score(gold, predicted)),
-            "accuracy_ci95": interval(accuracy(draws)),
-            "macro_f1": _rounded(f1_score(gold, predicted, labels=labels, average="macro", zero_division=0)),
-            "macro_f1_ci95": interval(macro_f1(draws)),
+            **_measured(counts.sum(0), draws),
             **published[field.key],
             "support": len(gold),
             "per_label": {
@@ -132,6 +121,14 @@ def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: Evalu
         "by_turn": _by_turn("accuracy", [scored], rubric, settings),
         "notes": NOTES,
     }
+
+
+def _measured(whole: Array, draws: Array) -> dict[str, Any]:
+    """Every metric of counts (labels, labels + 1), with its interval from draws of them (resamples, ...)."""
+    found: dict[str, Any] = {}
+    for name, metric in METRICS.items():
+        found |= {name: _rounded(metric(whole)), f"{name}_ci95": interval(metric(draws))}
+    return found
 
 
 def _reply_forms(scored: Scored) -> dict[str, int]:
@@ -230,7 +227,7 @@ def _paired(one: Scored, other: Scored, field: Field, settings: EvaluationSettin
     McNemar's exact test over replies; `mended` and `spoiled` count the replies that only one of the two has right.
     """
     if not one.turns:
-        return {**dict.fromkeys(_MEASURED), "mended": 0, "spoiled": 0}
+        return {**dict.fromkeys(_COMPARED), "mended": 0, "spoiled": 0}
     gold = one.gold[field.key]
     labels = [label for label in field.labels if label in set(gold)]
     before, _ = confusions(gold, one.predicted[field.key], one.conversations, labels)
@@ -241,22 +238,28 @@ def _paired(one: Scored, other: Scored, field: Field, settings: EvaluationSettin
     was = np.array(one.predicted[field.key]) == np.array(gold)
     now = np.array(other.predicted[field.key]) == np.array(gold)
     mended, spoiled = int((now & ~was).sum()), int((was & ~now).sum())
-    values = (
-        _rounded(accuracy(before.sum(0))),
-        _rounded(accuracy(after.sum(0))),
-        _rounded(accuracy(after.sum(0)) - accuracy(before.sum(0))),
-        interval(accuracy(draws_after) - accuracy(draws_before)),
-        _rounded(permutation_p(right, settings.resamples, settings.seed)),
-        _rounded(macro_f1(after.sum(0)) - macro_f1(before.sum(0))),
-        interval(macro_f1(draws_after) - macro_f1(draws_before)),
-        _rounded(mcnemar_p(mended, spoiled)),
-    )
-    return {**dict(zip(_MEASURED, values, strict=True)), "mended": mended, "spoiled": spoiled}
+    found: dict[str, Any] = {
+        "reference": _rounded(accuracy(before.sum(0))),
+        "aligned": _rounded(accuracy(after.sum(0))),
+        "p_value": _rounded(permutation_p(right, settings.resamples, settings.seed)),
+        "mcnemar_p": _rounded(mcnemar_p(mended, spoiled)),
+    }
+    for name, metric in METRICS.items():
+        difference = _difference_of(name)
+        found[difference] = _rounded(metric(after.sum(0)) - metric(before.sum(0)))
+        found[f"{difference}_ci95"] = interval(metric(draws_after) - metric(draws_before))
+    return {**{name: found[name] for name in _COMPARED}, "mended": mended, "spoiled": spoiled}
 
 
-_MEASURED = (
+def _difference_of(metric: str) -> str:
+    """Its key in comparison.json."""
+    return "difference" if metric == "accuracy" else f"{metric}_difference"
+
+
+_COMPARED = (
     *("reference", "aligned", "difference", "difference_ci95", "p_value"),
-    *("macro_f1_difference", "macro_f1_difference_ci95", "mcnemar_p"),
+    *(f"{_difference_of(name)}{end}" for name in METRICS if name != "accuracy" for end in ("", "_ci95")),
+    "mcnemar_p",
 )
 
 

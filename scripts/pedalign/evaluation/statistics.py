@@ -13,39 +13,6 @@ Array = NDArray[np.float64]
 HELD = 2**20  # numbers of resamples at a time
 
 
-def confusions(
-    gold: list[str], predicted: list[str], conversations: list[str], labels: list[str]
-) -> tuple[Array, list[str]]:
-    """Counts (conversations, labels, labels + 1): gold by predicted, the last column for anything else.
-
-    Also the conversations' ids in the order of the first axis. Every gold label must be one of `labels`.
-    """
-    order = {identity: at for at, identity in enumerate(dict.fromkeys(conversations))}
-    place = {label: at for at, label in enumerate(labels)}
-    counts = np.zeros((len(order), len(labels), len(labels) + 1))
-    for one, other, identity in zip(gold, predicted, conversations, strict=True):
-        counts[order[identity], place[one], place.get(other, len(labels))] += 1
-    return counts, list(order)
-
-
-def accuracy(counts: Array) -> Array:
-    """Share of replies on the diagonal, for counts (..., labels, labels + 1)."""
-    right = np.trace(counts[..., :-1], axis1=-2, axis2=-1)
-    return right / counts.sum((-2, -1))
-
-
-def macro_f1(counts: Array) -> Array:
-    """Mean F1 over the labels that occur in the gold replies, for counts (..., labels, labels + 1).
-
-    Equals scikit-learn's f1_score(average="macro", labels=<gold labels>, zero_division=0).
-    """
-    right = np.diagonal(counts[..., :-1], axis1=-2, axis2=-1)
-    support = counts.sum(-1)
-    f1 = 2 * right / np.maximum(support + counts[..., :-1].sum(-2), 1)
-    occurs = support > 0
-    return (f1 * occurs).sum(-1) / occurs.sum(-1)
-
-
 def resampled(counts: Array, resamples: int, seed: int) -> Array:
     """`resamples` draws of as many conversations with replacement: counts (resamples, ...).
 

@@ -29,7 +29,8 @@ from pedalign.models.prompt_format import Renderer
 Generate = Callable[..., list[list[Completion]]]
 SHARED_PREFIX, PLAIN, VLLM = "shared_prefix", "plain", "vllm"
 ALONE = "plain, one prompt at a time"
-_ENGINES: dict[str, Generate] = {
+# The fastest first: "auto" takes the first that is proved. The last one is the truth that all are held against.
+ENGINES: dict[str, Generate] = {
     SHARED_PREFIX: shared_prefix_engine.generate,
     PLAIN: plain_engine.generate,
     ALONE: partial(plain_engine.generate, padded=False),
@@ -67,7 +68,7 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
     `histories` are to be answered; some of them are tried, and prompts of other lengths made of them. Raises UserError
     where no engine is proved, or transformers itself can't answer.
     """
-    names = {"auto": list(_ENGINES), PLAIN: [PLAIN, ALONE], SHARED_PREFIX: [SHARED_PREFIX]}
+    names = {"auto": list(ENGINES), **{name: [name] for name in ENGINES if name != ALONE}, PLAIN: [PLAIN, ALONE]}
     if settings.engine not in names:
         raise UserError(f"engine '{settings.engine}' is not known", nearest(settings.engine, names))
     training = model.training
@@ -79,7 +80,7 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
         for name in names[settings.engine]:
             problem = next(filter(None, (proof.problem(name) for proof in proofs)), None)
             if problem is None:
-                return Engine(name, _ENGINES[name], "; ".join(reasons))
+                return Engine(name, ENGINES[name], "; ".join(reasons))
             reasons.append(f"{name} can't serve it: {problem}")
     finally:
         model.train(training)
@@ -174,7 +175,7 @@ class _Proof:
         self.model, self.probes, self.dtype, kind = model, probes, dtype, model.config.model_type
         try:
             with _computing_in(model, dtype):
-                self.truth = _answered(_ENGINES[ALONE], model, probes)
+                self.truth = _answered(ENGINES[ALONE], model, probes)
                 self.tokens = {key: [int(step.argmax()) for step in steps] for key, steps in self.truth.items()}
                 forward = _forward(model, probes, self.tokens)
         except UserError:
@@ -204,7 +205,7 @@ class _Proof:
             return None
         try:
             with _computing_in(self.model, self.dtype):
-                found = _answered(_ENGINES[name], self.model, self.probes, self.tokens)
+                found = _answered(ENGINES[name], self.model, self.probes, self.tokens)
         except Exception as error:  # whatever a model's code raises at what it was not made for
             return _said(error)
         for (identity, turn), difference in self._differences(found).items():

@@ -2,57 +2,34 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
-from pedalign.data.conversations import SPEAKERS
+from pedalign.core.errors import UserError
 from pedalign.data.rubric import Rubric
+from pedalign.data.sources.imported import Imported, Talk, Unusable, imported
 
 TEACHER = "Teacher"  # whoever else speaks, under whatever name, is the student
 _TURN = re.compile(r"(?P<speaker>[\w'-]{1,60})\s*:\s*(?P<text>.*)", re.DOTALL)
 _MOVE = re.compile(r"\(\s*(?P<move>[^()\s]([^()]{0,38}[^()\s])?)\s*\)\s*(?P<text>.*)", re.DOTALL)
 
 
-class Unusable(ValueError):
-    """A row, or a turn of it, that cannot be used; the message is the reason by which such rows are counted."""
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What became of the rows: every row is a record or rejected, and some of the records were cut."""
-
-    records: list[dict[str, Any]]  # of a conversation file
-    rejected: dict[str, int]  # reason → rows that gave no conversation
-    cut: dict[str, int]  # reason → conversations that end before a turn that cannot be used
-
-
 def conversations(lines: Iterable[str], rubric: Rubric) -> Imported:
-    """The conversations in MathDial's JSON lines; blank lines are no rows.
+    """The conversations in MathDial's JSON lines; blank lines are no rows. An id is the row's `qid`.
 
-    An id is the row's `qid`; where that is taken, "-2" stands behind it, or the next number that is free.
+    Raises UserError where the rubric has other fields than one label, the teacher's move, and the text.
     """
-    rejected: Counter[str] = Counter()
-    cuts: Counter[str] = Counter()
-    records: dict[str, dict[str, Any]] = {}
-    for line in filter(str.strip, lines):
-        try:
-            row = _row(line)
-            texts, cut = _texts(row, rubric)
-        except Unusable as reason:
-            rejected[str(reason)] += 1
-            continue
-        if cut:
-            cuts[cut] += 1
-        identity, number = row["qid"], 1
-        while identity in records:
-            number += 1
-            identity = f"{row['qid']}-{number}"
-        entries = [{"from": SPEAKERS[at % 2], "value": text} for at, text in enumerate(texts)]
-        records[identity] = {"id": identity, "conversations": entries}
-    return Imported(list(records.values()), dict(rejected), dict(cuts))
+    if len(rubric.label_fields) != 1 or len(rubric.fields) != 2:
+        raise UserError(
+            f"MathDial has one label, the move, and the text; the rubric {rubric.name} has other fields",
+            "use datasets/rubrics/mathdial.yaml",
+        )
+    return imported(filter(str.strip, lines), lambda line: _conversation(line, rubric))
+
+
+def _conversation(line: str, rubric: Rubric) -> Talk:
+    row = _row(line)
+    return Talk(row["qid"], *_texts(row, rubric))
 
 
 def _row(line: str) -> dict[str, str]:

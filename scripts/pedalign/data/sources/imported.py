@@ -1,0 +1,57 @@
+"""The rows of a file in another format as the records of a conversation file, with an account of every row."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from pedalign.data.conversations import SPEAKERS
+
+Row = TypeVar("Row")
+
+
+class Unusable(ValueError):
+    """A row, or a turn of it, that cannot be used; the message is the reason by which such rows are counted."""
+
+
+class Talk(NamedTuple):
+    """A conversation: `texts` alternate, the student's first, and the tutor's are replies in the rubric's form. `cut`:
+    why it ends before a turn of the row, if it does."""
+
+    id: str
+    texts: list[str]
+    cut: str | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of the rows: every row is a record or rejected, and some of the records were cut."""
+
+    records: list[dict[str, Any]]  # of a conversation file
+    rejected: dict[str, int]  # reason → rows that gave no conversation
+    cut: dict[str, int]  # reason → conversations that end before a turn that cannot be used
+
+
+def imported(rows: Iterable[Row], read: Callable[[Row], Talk]) -> Imported:
+    """The conversations that `read` makes of the rows; it raises Unusable for those that give none.
+
+    Where an id is taken, "-2" stands behind it, or the next number that is free.
+    """
+    rejected: Counter[str] = Counter()
+    cuts: Counter[str] = Counter()
+    records: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        try:
+            talk = read(row)
+        except Unusable as reason:
+            rejected[str(reason)] += 1
+            continue
+        if talk.cut:
+            cuts[talk.cut] += 1
+        identity, number = talk.id, 1
+        while identity in records:
+            number += 1
+            identity = f"{talk.id}-{number}"
+        entries = [{"from": SPEAKERS[at % 2], "value": text} for at, text in enumerate(talk.texts)]
+        records[identity] = {"id": identity, "conversations": entries}
+    return Imported(list(records.values()), dict(rejected), dict(cuts))
