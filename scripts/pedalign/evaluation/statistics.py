@@ -53,16 +53,6 @@ def permutation_p(differences: Array, resamples: int, seed: int) -> float:
     return (extreme + 1) / (resamples + 1)
 
 
-def mcnemar_p(mended: int, spoiled: int) -> float:
-    """Two-sided p of McNemar's exact test: replies that only one of two tutors has right, as fair coin tosses.
-
-    It takes replies for independent, which those of one conversation are not: the permutation test is the one to trust.
-    """
-    from scipy.stats import binomtest  # here, since it takes longer to load than most stages need
-
-    return float(binomtest(mended, mended + spoiled).pvalue) if mended + spoiled else 1.0
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values (1979), in the order given: they keep the error rate of all tests together."""
     adjusted = [0.0] * len(p_values)
