@@ -10,7 +10,6 @@ written to tests/fuzz/found and belongs into the repository once it is mended: t
 
 import argparse
 import ast
-import copy
 import csv
 import io
 import json
@@ -25,7 +24,6 @@ from typing import Any
 
 import atheris
 import yaml
-from snakemake.utils import update_config
 
 ROOT = Path(__file__).parents[2]
 FOUND = Path(__file__).parent / "found"
@@ -35,20 +33,15 @@ with atheris.instrument_imports(include=["pedalign"]):
     sys.path.insert(0, str(ROOT / "scripts"))
     from pedalign.core.artifacts import write_records
     from pedalign.core.errors import UserError
-    from pedalign.core.section import read
     from pedalign.data import paper_rules
     from pedalign.data.conversations import Reader, clean, formatted_rows, read_conversations
     from pedalign.data.rubric import load_rubric
     from pedalign.data.sources import mathdial
     from pedalign.data.sources.problem_bank import read_problems
-    from pedalign.workflow.config import Config
-    from pedalign.workflow.policies import adopted, runs
 
 CLASS = load_rubric(ROOT / "datasets/rubrics/class.yaml")
 MATHDIAL = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")
 WORK = Path(tempfile.mkdtemp())
-CONFIG = yaml.load((ROOT / "config.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
-CONFIG["models"] = {"tiny": CONFIG["models"]["tiny"]}
 GOLD = CLASS.serialize({field.key: next(iter(field.labels), "Go on.") for field in CLASS.fields})
 
 
@@ -106,24 +99,6 @@ def bank(data: bytes) -> None:
             "".join(one.hint for one in problem.subproblems).encode("utf-8", "surrogatepass")
 
 
-def config(data: bytes) -> None:
-    """A file of settings, over those of config.yaml as Snakemake puts them."""
-    try:
-        changes = yaml.load(data, yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError, KeyError):  # Snakemake's to tell
-        return
-    if isinstance(changes, dict):
-        whole = copy.deepcopy(CONFIG)
-        try:
-            update_config(whole, changes)
-        except RecursionError:  # of a mapping that holds itself: Snakemake's too
-            return
-        checked = read(Config, whole, "config")
-        if all(len(str(run)) < 200 for run in checked.runs):  # others may be millions of combinations
-            runs(checked)
-        adopted(checked)
-
-
 def readable(error: UserError) -> None:
     assert len(str(error).splitlines()) == 2
     assert len(str(error)) < 100_000
@@ -131,7 +106,7 @@ def readable(error: UserError) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (reply, conversations, importer, bank, config)
+    target.__name__: target for target in (reply, conversations, importer, bank)
 }
 
 
@@ -159,13 +134,6 @@ def seeds(target: str) -> list[bytes]:
             yaml.safe_dump([problem]),
             "- 2001-01-01\n- 1:20\n- &x [1.5e3, 0x1F, ~]\n- {a: *x, <<: {b: yes}}\n",
             f'problems\n"{published}"\n',
-        ],
-        "config": [
-            "split: {sft: 10, dpo: 4, test: 4}",
-            "runs:\n  - {model: tiny, algorithm: [dpo, ipo], beta: [0.1, 1], seed: [1, 2]}",
-            "models: {own: {path: org/name, sft: {epochs: 1}, template: mistral}}",
-            "pair: {samples: 4, temperature: 1.0, reject: worst, balance: {field: action, most: 2}}",
-            "results: results-own\nsource: own\nseed: 1",
         ],
     }
     return [text.encode() for text in texts[target]]

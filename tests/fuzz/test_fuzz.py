@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parent / "fuzz.py"
-TARGETS = ("reply", "conversations", "importer", "bank", "config")
+TARGETS = ("reply", "conversations", "importer", "bank")
 IN_CI = 2_000  # inputs of each; docs/explanation/trust.md tells of a million
 
 

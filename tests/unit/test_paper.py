@@ -52,12 +52,12 @@ def test_the_catalogue_has_the_settings_of_both_versions_of_the_published_code(r
         (("mistral-7b-v3", "llama-3.1-8b"), later),
     ):
         for name in names:
-            generation = models[name]["generation"]
+            generation = models[name]["generate"]
             assert {key: generation[key] for key in settings} == settings, name
             assert (generation["temperature"], generation["min_new_tokens"]) == (0.3, 2), name
-            assert (models[name]["sft"], models[name]["alignment"]) == (
+            assert (models[name]["sft"], models[name]["align"]) == (
                 models["mistral-7b"]["sft"],
-                models["mistral-7b"]["alignment"],
+                models["mistral-7b"]["align"],
             )
     assert models["mistral-7b-v3"]["path"] == models["mistral-7b"]["path"]
 
