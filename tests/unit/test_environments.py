@@ -26,7 +26,8 @@ ENVIRONMENTS = dict(
 )
 ELSEWHERE = {"vllm"}  # in an environment of its own (make vllm)
 # Parts of a library that come with a package that is pinned under another name.
-COMES_WITH = {**dict.fromkeys(("huggingface_hub", "safetensors", "tokenizers"), "transformers"), "pydantic_core": "pydantic"}
+COMES_WITH = dict.fromkeys(("huggingface_hub", "safetensors", "tokenizers"), "transformers")
+COMES_WITH["pydantic_core"] = "pydantic"
 
 
 def pinned(environment: str) -> set[str]:
