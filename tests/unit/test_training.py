@@ -132,7 +132,7 @@ def test_the_time_left_is_that_of_the_steps_that_this_run_did(capsys):
     steps = Steps("sft")
     steps.on_train_begin(None, TrainerState(global_step=100, max_steps=120), None)
     steps.progress.marks.append((time.monotonic() - 20, 100))
-    steps.progress.said -= 60
+    steps.progress.said -= 600  # the last line was ten minutes ago
     steps.on_log(None, TrainerState(global_step=110, max_steps=120), None, logs={"loss": 1.0})
     said = capsys.readouterr().out
     assert said == "sft: 110 of 120 steps (92%), 2.0 s each, 00:20 left, loss 1.000\n"
