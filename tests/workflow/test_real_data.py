@@ -39,7 +39,11 @@ def test_published_problems_are_simulated_and_train_a_tutor_that_is_measured_and
     assert report["usable"] + sum(report["rejected"].values()) == rows
     assert report["rejected"]["not JSON"] > 0
 
-    wanted = ("results/tiny/sft/test/metrics.json", "results/tiny/sft/test/perplexity.json", "preferences")
+    wanted = (
+        "results/tiny/sft/test/metrics.json",
+        "results/tiny/sft/test/perplexity.json",
+        "results/tiny/preferences.json",
+    )
     answer = checkout.snakemake("--cores", "2", "--config", "source=my-data", "dataset=class", "--", *wanted)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert json.loads((checkout.path / "results/data/splits.json").read_text())["simulated"]

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from checkouts import QUICK
 
+from pedalign.core.paths import Paths
 from pedalign.data.rubric import load_rubric
 from pedalign.models.checkpoints import load_tokenizer
 from pedalign.models.prompt_format import renderer
@@ -134,7 +135,7 @@ def test_a_checkpoint_loads_with_plain_transformers_and_renders_as_the_workflow_
 
 def test_a_run_ends_with_where_its_time_went(finished):
     results = finished.path / "results"
-    spent = timing.spent(results)
+    spent = timing.spent(Paths(str(results)))
     did = {phase: {stage for stage, one in spent if one == phase} for phase in ("training", "generating")}
     assert did["training"] == {"sft/checkpoint", "aligned/checkpoint"}
     assert did["generating"] == {"sft/dpo/responses", "sft/test/responses", "aligned/test/responses"}
