@@ -1,4 +1,4 @@
-"""Take a checkpoint that was trained elsewhere into the results, so that it is evaluated like one of our own.
+r"""Take a checkpoint that was trained elsewhere into the results, so that it is evaluated like one of our own.
 
 Reads   a checkpoint folder or hub id; its weights as safetensors
 Writes  a checkpoint folder of links to its files, and a manifest, last

@@ -1,4 +1,4 @@
-"""Align a fine-tuned tutor by preference optimization (TRL's DPOTrainer and KTOTrainer).
+r"""Align a fine-tuned tutor by preference optimization (TRL's DPOTrainer and KTOTrainer).
 
 Reads   the preference dataset, the SFT checkpoint and the log-probabilities that it gives to the pairs, the rubric
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last

@@ -1,4 +1,4 @@
-"""Make a base model with random weights, and a tokenizer trained on the SFT split alone.
+r"""Make a base model with random weights, and a tokenizer trained on the SFT split alone.
 
 Reads   the SFT split and the rubric (for the instruction)
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last

@@ -1,4 +1,4 @@
-"""Hold our ways of generating and training against what people do today: same model, inputs and machine, in turn.
+r"""Hold our ways of generating and training against what people do today: same model, inputs and machine, in turn.
 
 On a machine with a GPU the models are random ones of 1B and, where memory allows, 7B parameters, in bfloat16.
 

@@ -1,4 +1,4 @@
-"""Write a tutor's model card: what it is, how it was trained and how well it does, for who gets the checkpoint.
+r"""Write a tutor's model card: what it is, how it was trained and how well it does, for who gets the checkpoint.
 
 Reads   the checkpoint's manifest, metrics.json, of an aligned tutor comparison.json, perplexity.json, splits.json, the
         rubric, the audit; what is on record of metrics.json and the responses.csv beside it: how was asked and scored

@@ -1,4 +1,4 @@
-"""Compare an aligned tutor with the fine-tuned one it came from, on the same prompts.
+r"""Compare an aligned tutor with the fine-tuned one it came from, on the same prompts.
 
 Reads   the formatted test split, the two responses.csv on it, the rubric
 Writes  comparison.json, which names what it was computed from

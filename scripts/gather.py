@@ -1,4 +1,4 @@
-"""Put the responses of a split's shards together, as if one job had made them.
+r"""Put the responses of a split's shards together, as if one job had made them.
 
 Reads   the formatted split, the responses of each shard
 Writes  responses.csv, rows in the split's order

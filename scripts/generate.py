@@ -1,4 +1,4 @@
-"""Let a tutor answer every student turn of a split.
+r"""Let a tutor answer every student turn of a split.
 
 Reads   a formatted split, the tutor's checkpoint folder or hub id, the rubric
 Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gold reply), conversation_id,

@@ -1,4 +1,4 @@
-"""Build the preference dataset from the fine-tuned tutor's mistakes on the DPO split.
+r"""Build the preference dataset from the fine-tuned tutor's mistakes on the DPO split.
 
 Reads   the formatted DPO split, the SFT tutor's responses.csv on it, the rubric
 Writes  preferences.json: prompt, chosen, rejected (TRL's preference format) with ids and reason, and how many pairs

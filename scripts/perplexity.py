@@ -1,4 +1,4 @@
-"""How likely a tutor finds scaffolding and telling replies to the same histories.
+r"""How likely a tutor finds scaffolding and telling replies to the same histories.
 
 Reads   <dataset>-dataset-ppl.json (conversations that end in two replies to one history), the tutor's checkpoint folder
         or hub id, the rubric

@@ -1,4 +1,4 @@
-"""The log-probabilities that the fine-tuned tutor gives to the replies of the preference pairs.
+r"""The log-probabilities that the fine-tuned tutor gives to the replies of the preference pairs.
 
 Every alignment of this tutor is held against them, whatever its algorithm, beta and seed: they are computed once.
 

@@ -1,4 +1,4 @@
-"""Write the report page: whether alignment helped, where, and what the tutors say now.
+r"""Write the report page: whether alignment helped, where, and what the tutors say now.
 
 Reads   summary.csv, splits.json, the formatted test split, the rubric; of each tutor metrics.json, perplexity.json,
         checkpoint.json and responses.csv; the audits, the counts of pairs; Snakemake's benchmark files and the logs

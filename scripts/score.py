@@ -1,4 +1,4 @@
-"""Score a tutor's responses against the gold replies.
+r"""Score a tutor's responses against the gold replies.
 
 Reads   the formatted test split, responses.csv on it, the rubric
 Writes  metrics.json, which names what it was computed from

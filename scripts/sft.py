@@ -1,4 +1,4 @@
-"""Fine-tune a model on the tutor's turns of the SFT split (TRL's SFTTrainer).
+r"""Fine-tune a model on the tutor's turns of the SFT split (TRL's SFTTrainer).
 
 Reads   the SFT split, the base model's folder or hub id, the rubric, the audit (its being there is the proof)
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last

@@ -1,4 +1,4 @@
-"""Draw the SFT, DPO and test splits from conversation files.
+r"""Draw the SFT, DPO and test splits from conversation files.
 
 Reads   <dataset>-dataset-<n>.json, in the order given, and the rubric
 Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatted.json, -test_formatted.json

@@ -1,4 +1,4 @@
-"""Put all runs into one table.
+r"""Put all runs into one table.
 
 Reads   metrics.json, comparison.json and perplexity.json files, told apart by their paths
         <results>/<model>/<policy>/test/; splits.json, which says whether the conversations are simulated; the manifests

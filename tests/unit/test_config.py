@@ -96,6 +96,13 @@ def test_a_value_that_is_left_out_is_the_one_that_config_yaml_shows() -> None:
         ("models.tiny.resources.generate.gpu", 2, ["models.tiny.resources.generate.gpu: is 2", "'shards'"]),
         ("models.tiny.resources.sft.gpu", "up to 0", ["models.tiny.resources.sft.gpu: is 'up to 0'", "'up to 4'"]),
         ("models.tiny.generate.shards", 3, ["models.tiny.generate.shards: is 3", "max_batch_tokens a number"]),
+        (
+            "models.tiny.generate.min_new_tokens",
+            900,
+            ["models.tiny.generate.min_new_tokens: is 900", "at most max_new"],
+        ),
+        ("checks.trained_share", [0.9, 0.1], ["checks.trained_share: is [0.9, 0.1]", "least share first"]),
+        ("runs", [{"model": "tiny", "algorithm": "dpo", "beta": 1e30}], ["runs[0].beta: is 1e+30", "at most"]),
         ("models.tiny.max_length", 8, ["models.tiny.max_length: is 8", "at least 16"]),
     ],
 )

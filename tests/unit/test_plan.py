@@ -148,6 +148,19 @@ def test_resources_are_those_of_the_models_entry(planned):
     assert planned(**tiny(resources={"sft": nodes}))[0].gpus("sft")(JOB) == 4  # elsewhere
 
 
+def test_a_config_that_does_not_fit_the_rubric_or_the_disk_is_refused(planned, refused, tmp_path):
+    with refused("pair.balance.field", "no label field 'acton'", "did you mean 'action'"):
+        planned(pair={"balance": {"field": "acton", "most": 2}})
+    (tmp_path / "file").write_text("")
+    with refused("results: ", "is a file", "name a folder"):
+        planned(results=str(tmp_path / "file"))
+
+
+def test_whole_numbers_are_written_without_a_warning(planned, recwarn):
+    settings = planned(runs=[{"model": "tiny", "algorithm": "dpo", "beta": [1, 2]}])[1]
+    assert json.loads(settings.report())["runs"][0]["beta"] == [1, 2] and not recwarn.list
+
+
 def test_a_model_outside_the_catalogue_and_a_strange_policy_are_refused(planned, refused):
     plan, settings = planned()
     with refused("target: model 'tinny' is not in the catalogue", "did you mean 'tiny'"):

@@ -50,6 +50,9 @@ def check_command_line() -> None:
         if "=" not in entry:
             problem = f"{entry}: Snakemake reads what follows --config as a setting, and this is no name=value"
             sys.exit(str(UserError(problem, _TARGETS_FIRST.format(option="--config seed=7"))))
+        if not entry.partition("=")[0].isidentifier():
+            problem = f"{entry}: --config takes a name at the top level of config.yaml"
+            sys.exit(str(UserError(problem, "write what is nested into a file, and give it: --configfile my.yaml")))
 
 
 # Rules with a job for each model, tutor or split; and rules and targets of older versions, with what they are now.

@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 _SHOWN = 100  # characters of a wrong value
 # Snakemake's --config reads values within braces or brackets as text, and `true`.
-_TEXT_HINT = "; to --config give True or False with a capital, and what is nested in a file: --configfile FILE"
+_TEXT_HINT = (
+    "; in a file without quotes; to --config give True or False with a capital, and what is nested in a file: "
+    "--configfile FILE"
+)
 
 
 class Section(BaseModel):
@@ -25,6 +28,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, ignored_types=(dict,)
     )
+
+    def values(self, **options: Any) -> dict[str, Any]:
+        """Names and values, of sections within it too; `options` are pydantic's."""
+        return self.model_dump(warnings=False, **options)  # else of whole numbers, which are floats too
 
     renamed: ClassVar[Mapping[str, str]] = {}  # old name of a field → its name now
     open: ClassVar[bool] = False  # takes fields that it does not declare
@@ -95,6 +102,8 @@ def read(kind: type[S], values: Any, where: str, reference: str = "see the comme
     except ValidationError as error:
         found = min(error.errors(include_url=False), key=_order)
     problem, remedy, below = _explained(found, _meaning(kind, found["loc"]) or reference)
+    if isinstance(found["input"], str) and found["type"] in _TYPES and where == "config":
+        remedy += _TEXT_HINT
     parts = [part for part in found["loc"] if not str(part).startswith("(")]
     if parts[-1:] == ["[key]"]:
         problem, parts = f"the key {parts[-2]!r} is not allowed", parts[:-2]
@@ -155,8 +164,6 @@ def _explained(error: Any, meaning: str) -> tuple[str, str, str]:
         remedy = f"give {_TYPES[kind]}: {meaning}"
         if kind == "float_type" and (number := _as_number(value)) is not None:
             remedy = f"write {number}, as YAML takes {value} for a text"
-        elif isinstance(value, str) and kind != "string_type":
-            remedy += _TEXT_HINT
         return f"is {_shown(value)} ({type(value).__name__})", remedy, ""
     return f"is {_shown(value)}: {error['msg']}", meaning, ""
 

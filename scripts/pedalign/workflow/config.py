@@ -60,7 +60,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Shares = Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 Above0 = Annotated[Number, Field(gt=0)]
-Beta = Above0
+Beta = Annotated[Number, Field(gt=0, le=1e7)]
 UpTo = Annotated[str, AfterValidator(_up_to)]
 Algorithm = Annotated[str, AfterValidator(_algorithm)]
 
@@ -142,6 +142,12 @@ class Checks(Section):
     """What to do if the loss did not fall or the reward margin did not rise: mark the tutor in the summary, or stop."""
     valid_format: Annotated[Number, Field(ge=0, le=1)] = 0.9
     """Share of valid test replies below which a tutor is marked and no difference of it is tested."""
+
+    @model_validator(mode="after")
+    def _least_first(self) -> "Checks":
+        if self.trained_share[0] > self.trained_share[1]:
+            raise mistake(f"is {self.trained_share}", "give the least share first, then the most", "trained_share")
+        return self
 
 
 class TrainingState(Section):
@@ -232,6 +238,10 @@ class Generate(Section):
 
     @model_validator(mode="after")
     def _batches(self) -> "Generate":
+        if self.min_new_tokens > self.max_new_tokens:
+            raise mistake(
+                f"is {self.min_new_tokens}", f"give at most max_new_tokens, {self.max_new_tokens}", "min_new_tokens"
+            )
         if self.shards > 1 and self.max_batch_tokens is None:
             remedy = "give max_batch_tokens a number, for example 65536, so that all jobs have the same batches"
             raise mistake(f"is {self.shards}", remedy, "shards")
@@ -250,9 +260,9 @@ class Job(Section):
     mem_mb: Count
     """Memory per node, in MB."""
     runtime: Count
-    """Time limit in minutes; a second attempt gets twice as much."""
+    """Time limit in minutes; each further attempt gets as much again, up to max_runtime."""
     max_runtime: Count | None = None
-    """Longest time limit of a further attempt; left out: that of the first."""
+    """Longest time limit of a further attempt; left out: further attempts get no more than the first."""
 
 
 class Resources(Section):
@@ -340,7 +350,7 @@ class Model(Section):
 
     def as_dict(self) -> dict[str, Any]:
         """Without the parts that it does not have."""
-        found = {name: value for name, value in self.model_dump().items() if value is not None}
+        found = {name: value for name, value in self.values().items() if value is not None}
         jobs = {name: job for name, job in found["resources"].items() if job is not None}
         dropped = {name: {key: value for key, value in job.items() if value is not None} for name, job in jobs.items()}
         return {**found, "resources": dropped}

@@ -28,7 +28,7 @@ def answering(config: Config, model: str, split: str) -> dict[str, Any]:
 
     Raises UserError where several answers would be the same.
     """
-    generation, samples = {**config.models[model].generate.model_dump(), "seed": config.seed}, 1
+    generation, samples = {**config.models[model].generate.values(), "seed": config.seed}, 1
     del generation["shards"]  # the replies do not depend on it
     if split == "dpo":
         samples = config.pair.samples
@@ -52,11 +52,11 @@ class JobSettings:
         return as_text(**self._split())
 
     def _split(self) -> dict[str, Any]:
-        return {**self.config.split.model_dump(), "seed": self.config.seed, "paper_rules": self.config.paper_rules}
+        return {**self.config.split.values(), "seed": self.config.seed, "paper_rules": self.config.paper_rules}
 
     def base(self, wildcards: Any) -> str:
         entry = self.plan.entry(wildcards.model)
-        made = {"architecture": entry.architecture and entry.architecture.model_dump(), "vocab_size": entry.vocab_size}
+        made = {"architecture": entry.architecture and entry.architecture.values(), "vocab_size": entry.vocab_size}
         return as_text(**self._rendering(wildcards.model), **made, seed=self.config.seed)
 
     def audit(self, wildcards: Any) -> str:
@@ -78,7 +78,7 @@ class JobSettings:
 
     def pair(self) -> str:
         """PreferenceSettings; what else stands under `pair` belongs to other stages."""
-        chosen = self.config.pair.model_dump(exclude={"temperature", "label_noise"})
+        chosen = self.config.pair.values(exclude={"temperature", "label_noise"})
         return as_text(**chosen, paper_rules=self.config.paper_rules, seed=self.config.seed)
 
     def reference(self, wildcards: Any) -> str:
@@ -95,7 +95,7 @@ class JobSettings:
         )
 
     def score(self) -> str:
-        return as_text(**self.config.score.model_dump(), seed=self.config.seed)
+        return as_text(**self.config.score.values(), seed=self.config.seed)
 
     def perplexity(self, wildcards: Any) -> str:
         rules = {"paper_rules": self.config.paper_rules, "resamples": self.config.score.resamples}
@@ -103,7 +103,7 @@ class JobSettings:
 
     def report(self) -> str:
         """What the report shows of the config: what decides results, of the models that have a run."""
-        shown = self.config.model_dump(exclude=_SIDE_SETTINGS, exclude_none=True)
+        shown = self.config.values(exclude=_SIDE_SETTINGS, exclude_none=True)
         models = {name: self.config.models[name].as_dict() for name in self.plan.models}
         decisive = {
             name: {key: value for key, value in entry.items() if key not in _SIDE_SETTINGS}
@@ -178,7 +178,7 @@ class JobSettings:
     def _training(self, model: str, stage: str, seed: int, cut: int | None) -> dict[str, Any]:
         """TrainingSettings. `cut`: where conversations are cut off; pairs never are."""
         entry = self.plan.entry(model)
-        return {**getattr(entry, stage).model_dump(), "max_length": cut, "dtype": entry.dtype, "seed": seed}
+        return {**getattr(entry, stage).values(), "max_length": cut, "dtype": entry.dtype, "seed": seed}
 
     def _cut_length(self, model: str) -> int | None:
         """Where a model's SFT conversations are cut off, by the audit of them; None where none is.
@@ -198,7 +198,7 @@ class JobSettings:
     def _adapter(self, model: str) -> dict[str, Any]:
         """AdapterSettings; nothing where all weights are trained."""
         adapter = self.plan.entry(model).adapter
-        return {"adapter": adapter.model_dump()} if adapter else {}
+        return {"adapter": adapter.values()} if adapter else {}
 
     def _forward(self, model: str) -> dict[str, Any]:
         entry = self.plan.entry(model)

@@ -12,6 +12,7 @@ from typing import Any
 from pedalign.cluster.resources import gpu_count, runtime
 from pedalign.core.checkpoint_folders import checkpoint_state
 from pedalign.core.code_digest import digest
+from pedalign.core.errors import UserError, nearest
 from pedalign.core.paths import ModelPaths, Paths, TutorPaths
 from pedalign.data.rubric import instruction_text, load_rubric
 from pedalign.data.sources.published import PUBLISHED, check_published
@@ -36,6 +37,8 @@ class Plan:
     def __init__(self, config: Config, root: Path, here: bool, machine: Callable[[], int | None]) -> None:
         self.config, self.root, self.here, self.machine = config, root, here, machine
         self.paths = Paths(config.results.rstrip("/"), config.dataset)
+        if Path(self.paths.results).is_file():
+            raise UserError(f"config: results: {self.paths.results} is a file", "name a folder, which may be missing")
         self.rubric = self.beside(config.rubric)
         self.simulated = self.beside("datasets/simulated")
         folders = {"simulated": self.simulated, "published": PUBLISHED_FOLDER}
@@ -50,6 +53,10 @@ class Plan:
         aligned = [model for model, policy in self.runs if f"{model}/{policy}" not in self.adopted]
         self.aligned_here = list(dict.fromkeys(aligned))
         rubric = load_rubric(Path(self.rubric))
+        balance, keys = config.pair.balance, [field.key for field in rubric.label_fields]
+        if balance and balance.field not in keys:
+            problem = f"config: pair.balance.field: the rubric {rubric.name} has no label field '{balance.field}'"
+            raise UserError(problem, nearest(balance.field, keys))
         for model in self.models:
             instruction_text(rubric, config.models[model].instruction)
             answering(config, model, "dpo")
@@ -135,7 +142,7 @@ class Plan:
 
     def simulation_arguments(self) -> str:
         """Numbers only, so nothing in them needs quoting."""
-        numbers = {name: value for name, value in self.config.simulation.model_dump().items() if name != "problems"}
+        numbers = {name: value for name, value in self.config.simulation.values().items() if name != "problems"}
         return " ".join(f"--{name} {value}" for name, value in sorted(numbers.items()))
 
     # Inputs of a job

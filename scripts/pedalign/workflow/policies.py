@@ -29,14 +29,16 @@ def policy_name(algorithm: str, beta: float, seed: int, usual_seed: int) -> str:
     return f"{algorithm}-b{format(Decimal(str(beta)).normalize(), 'f')}{suffix}"
 
 
-def parse_policy(name: str, seed: int) -> Policy:
+def parse_policy(name: str, seed: int, place: str = "target") -> Policy:
     """What a policy's name says; `seed` is the config's. Raises UserError for a name of another form."""
     match = _POLICY.fullmatch(name)
     if not match or float(match["beta"]) <= 0:
-        raise UserError(f"target: policy '{name}' is not known", "name it sft or <algorithm>-b<beta>, such as dpo-b0.1")
+        raise UserError(
+            f"{place}: policy '{name}' is not known", "name it sft or <algorithm>-b<beta>, such as dpo-b0.1"
+        )
     if match["algorithm"] not in ALGORITHMS:
         raise UserError(
-            f"target: algorithm '{match['algorithm']}' of policy '{name}' is not known",
+            f"{place}: algorithm '{match['algorithm']}' of policy '{name}' is not known",
             nearest(match["algorithm"], ALGORITHMS),
         )
     return Policy(match["algorithm"], float(match["beta"]), int(match["seed"] or seed))
@@ -73,6 +75,6 @@ def adopted(config: Config) -> dict[str, str]:
         if isinstance(entry.sft, str):
             found[f"{model}/sft"] = entry.sft
         for policy, source in (entry.aligned or {}).items():
-            parse_policy(policy, config.seed)
+            parse_policy(policy, config.seed, f"config: models.{model}.aligned")
             found[f"{model}/{policy}"] = source
     return found
