@@ -86,7 +86,7 @@ def _part(section: type[Section], places: list[str]) -> Iterator[str]:
         text = field.description or (inspect.cleandoc(parts[0].__doc__ or "") if parts else "")
         cells = [f"`{name}`", " or ".join(kinds), _default(field), ", ".join(limits), _linked(text)]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-    if section.open:
+    if section.is_open():
         yield from ["", "Further keys are allowed and are not checked here."]
     yield ""
 

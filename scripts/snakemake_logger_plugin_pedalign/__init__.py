@@ -1,5 +1,4 @@
-"""What a call of Snakemake prints: a line when a job starts (what it makes, why), and another when
-it has made it.
+"""What a call of Snakemake prints: a line when a job starts (what it makes, why), and one when it has made it.
 
 What a job prints goes to its log; here come its warnings, its errors and how far it is. `--verbose` prints what
 Snakemake itself does and all that jobs print; Snakemake's log file under .snakemake/log always has the first.

@@ -121,7 +121,7 @@ def test_numbers_stay_as_they_are_written() -> None:
     """So that equal settings are equal texts, whoever reads them."""
     config = read(Config, SHIPPED, "config")
     for name, entry in SHIPPED["models"].items():
-        held = config.models[name].as_dict()
+        held = config.models[name].as_dict
         for stage in ("sft", "align"):
             assert [(value, type(value)) for value in held[stage].values()] == [
                 (value, type(value)) for value in entry[stage].values()

@@ -2,6 +2,8 @@
 
 import pytest
 
+from pedalign.core.code_digest import code
+from pedalign.core.provenance import other_code
 from pedalign.core.staleness import in_words
 
 PARAMS = (
@@ -36,3 +38,10 @@ PARAMS = (
 )
 def test_a_reason_is_told_shortly(reason, words) -> None:
     assert in_words(reason, ["nowhere/a.json"]) == words
+
+
+def test_what_a_script_made_under_its_old_name_is_compared_with_the_script_of_now(root) -> None:
+    for old, now in (("finetune", "sft"), ("respond", "generate"), ("optimize", "align"), ("pair", "pair")):
+        made = {"made_by": f"scripts/{old}.py", "code": code(root / f"scripts/{now}.py")}
+        assert other_code(made) == []
+    assert other_code({"made_by": "scripts/gone.py", "code": {}}) == ["scripts/gone.py is gone"]

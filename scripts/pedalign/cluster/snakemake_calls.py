@@ -16,7 +16,7 @@ import yaml
 from snakemake.cli import get_argument_parser
 
 from pedalign.core.errors import UserError
-from pedalign.core.provenance import record_path
+from pedalign.core.provenance import RENAMED, record_path
 
 LIVING = Path(".snakemake/living")  # locked by each call for as long as it lives; holds the hosts of all calls
 LOCKS = Path(".snakemake/locks")  # Snakemake's own, which stay behind when a call is killed
@@ -55,19 +55,18 @@ def check_command_line() -> None:
             sys.exit(str(UserError(problem, "write what is nested into a file, and give it: --configfile my.yaml")))
 
 
-# Rules with a job for each model, tutor or split; and rules and targets of older versions, with what they are now.
-_STAGES = ("sft", "generate", "pair", "align", "score")
-_OLD_TARGETS = {"splits": "split", "preferences": "pair", "evaluate": "score"}
-_OLD_RULES = {"finetune": "sft", "respond": "generate", "respond_shard": "generate_shard", "optimize": "align"}
+_STAGES = ("sft", "generate", "pair", "align", "score")  # rules with a job for each model, tutor or split
+# Rules and targets of older versions, with what they are now.
+_OLD = {**RENAMED, "respond_shard": "generate_shard", "splits": "split", "preferences": "pair", "evaluate": "score"}
 
 
 def check_rule_names(arguments: Sequence[str]) -> None:
     """Ends a call with two lines where it names a rule or target by its old name, or a stage as a target: Snakemake
     would refuse that, as a stage has a job for each model."""
     known, _ = get_argument_parser().parse_known_args(arguments)
-    named = [*known.targets, *(known.until or ()), *(known.omit_from or ()), *(known.forcerun or ())]
-    for name in named:
-        if now := (_OLD_RULES | _OLD_TARGETS).get(name):
+    named = {*known.targets, *(known.until or ()), *(known.omit_from or ()), *(known.forcerun or ())}
+    for name in sorted(named, key=" ".join(arguments).find):  # Snakemake keeps some as sets
+        if now := _OLD.get(name):
             whole = f": snakemake --cores all {f'--until {now}' if now in _STAGES else now}"
             fix = f"write {now}" + (whole if name in known.targets else "")
             sys.exit(str(UserError(f"{name}: is called {now} now", fix)))

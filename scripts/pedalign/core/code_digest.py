@@ -82,12 +82,14 @@ def _counts(path: Path) -> bool:
 def imported_files(script: Path, all_of_them: bool = False) -> list[Path]:
     """A script and the modules of ours that it imports, directly or not; those that cannot change a result if asked."""
     found: dict[Path, None] = {}
-    waiting = [script.resolve()]
+    waiting, kept = [script.resolve()], len(_known())
     while waiting:
         path = waiting.pop()
         if path not in found and (all_of_them or _counts(path)):
             found[path] = None
             waiting += [file for _, file in module(path).imports]
+    if len(_known()) > kept:
+        _remember()
     return sorted(found)
 
 
@@ -100,7 +102,6 @@ def module(path: Path) -> Module:
         tree = ast.parse(content, str(path))
         names = list(_imported(tree))  # before the tree is changed
         _known()[key] = [_hash(_written(_Normal().visit(tree))), names]
-        _remember()
     digest, names = _known()[key]
     # Scripts and the library's folder lie side by side.
     root = next((folder for folder in path.parents if (folder / LIBRARY).is_dir()), path.parent)

@@ -29,8 +29,11 @@ PACKAGES = (
     *("numpy", "scikit-learn"),
 )
 Hashes = dict[str, str]  # path → sha256
-_RENAMED = {"scripts/finetune.py": "scripts/sft.py", "scripts/optimize.py": "scripts/align.py"}
-_RENAMED |= {"scripts/respond.py": "scripts/generate.py"}  # on record by their old names
+RENAMED = {
+    "finetune": "sft",
+    "respond": "generate",
+    "optimize": "align",
+}  # rules and scripts, on record by the old names
 _LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
 
 
@@ -203,7 +206,8 @@ def other_code(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _script(facts: Mapping[str, Any]) -> Path:
-    return ROOT / _RENAMED.get(facts["made_by"], facts["made_by"])
+    made_by = Path(facts["made_by"])
+    return ROOT / made_by.with_stem(RENAMED.get(made_by.stem, made_by.stem))
 
 
 def _now() -> str:

@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 from pedalign.core.errors import UserError, nearest
 
 S = TypeVar("S", bound="Section")
-T = TypeVar("T")
 
 _SHOWN = 100  # characters of a wrong value
 # Snakemake's --config reads values within braces or brackets as text, and `true`.
@@ -25,16 +24,18 @@ _TEXT_HINT = (
 class Section(BaseModel):
     """Names and values. What a field means is the text below it."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, ignored_types=(dict,)
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+    renamed: ClassVar[Mapping[str, str]] = {}  # old name of a field → its name now
 
     def values(self, **options: Any) -> dict[str, Any]:
         """Names and values, of sections within it too; `options` are pydantic's."""
         return self.model_dump(warnings=False, **options)  # else of whole numbers, which are floats too
 
-    renamed: ClassVar[Mapping[str, str]] = {}  # old name of a field → its name now
-    open: ClassVar[bool] = False  # takes fields that it does not declare
+    @classmethod
+    def is_open(cls) -> bool:
+        """Whether it takes fields that it does not declare."""
+        return cls.model_config.get("extra") == "allow"
 
     @model_validator(mode="before")
     @classmethod
@@ -44,7 +45,7 @@ class Section(BaseModel):
         for name in values:
             if name in cls.renamed:
                 raise mistake(f"'{name}' has another name now", f"write '{cls.renamed[name]}' for '{name}'")
-            if name not in cls.model_fields and not cls.open:
+            if name not in cls.model_fields and not cls.is_open():
                 raise mistake(f"unknown key '{name}'", nearest(name, cls.model_fields))
         for name, field in cls.model_fields.items():
             if field.is_required() and name not in values:
@@ -157,15 +158,15 @@ def _explained(error: Any, meaning: str) -> tuple[str, str, str]:
         return f"is {value!r}", nearest(str(value), re.findall(r"'([^']*)'", context["expected"])), ""
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
-        return f"is {_shown(value)}", f"give {words} {context[name]}: {meaning}", ""
+        return f"is {shown(value)}", f"give {words} {context[name]}: {meaning}", ""
     if kind in _LENGTHS:
-        return f"is {_shown(value)}", f"{_LENGTHS[kind].format(**context)}: {meaning}", ""
+        return f"is {shown(value)}", f"{_LENGTHS[kind].format(**context)}: {meaning}", ""
     if kind in _TYPES:
         remedy = f"give {_TYPES[kind]}: {meaning}"
         if kind == "float_type" and (number := _as_number(value)) is not None:
             remedy = f"write {number}, as YAML takes {value} for a text"
-        return f"is {_shown(value)} ({type(value).__name__})", remedy, ""
-    return f"is {_shown(value)}: {error['msg']}", meaning, ""
+        return f"is {shown(value)} ({type(value).__name__})", remedy, ""
+    return f"is {shown(value)}: {error['msg']}", meaning, ""
 
 
 def _as_number(text: Any) -> str | None:
@@ -176,8 +177,9 @@ def _as_number(text: Any) -> str | None:
         return None
 
 
-def _shown(value: Any) -> str:
-    text = re.sub(r"//[^/@]*@", "//…@", repr(value))  # a URL's password
+def shown(value: Any) -> str:
+    """As a message has it: cut where it is long, and without a URL's password."""
+    text = re.sub(r"//[^/@]*@", "//…@", repr(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 

@@ -2,6 +2,7 @@
 
 Of most artifacts the script itself prints it: `results/tiny/base: 37,792 parameters`. A call of Snakemake tells it as
 the job ends (scripts/snakemake_logger_plugin_pedalign), and so leaves it out of what its jobs print meanwhile.
+The figures are read from the artifact, not told by the stage: so their wording is no stage's code, and reruns nothing.
 """
 
 import csv

@@ -5,7 +5,7 @@ one; `typeset` makes that of a page of it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def difference(one: Estimate | None, tested: bool) -> str:
     return f"{told} {p_value(one.p)}" if one.p is not None and one.sd is None else told
 
 
-def _with_spread(one: Estimate, written: Any) -> str:
+def _with_spread(one: Estimate, written: Callable[[float], str]) -> str:
     if one.sd is not None:
         return f"{written(one.value)} ± {percent(one.sd)}"
     if one.interval is None:
@@ -91,7 +91,7 @@ def _with_spread(one: Estimate, written: Any) -> str:
     return f"{written(one.value)} [{low}, {high}]"
 
 
-def ends(interval: Sequence[float], written: Any = percent) -> str:
+def ends(interval: Sequence[float], written: Callable[[float], str] = percent) -> str:
     """The ends of an interval within a sentence: 97.8 to 98.5"""
     return " to ".join(map(written, interval))
 

@@ -127,9 +127,7 @@ def _check_lengths(plan: Plan, settings: JobSettings, jobs: Iterable[Any], made:
 def show_results(workflow: Any, plan: Plan) -> None:
     """The summary table, where the time went, and the page to look at, at the end of a call that asked for them."""
     paths = plan.paths
-    asked = set(workflow.dag_settings.targets or ["all"])
-    if workflow.dag_settings.until:
-        asked = set(workflow.dag_settings.until)
+    asked = set(workflow.dag_settings.until or workflow.dag_settings.targets or ["all"])
     if {"all", "summarize", paths.summary} & asked:
         print(f"\n{table(read_csv(Path(paths.summary)))}\n\n{paths.summary}", flush=True)
         subprocess.run([sys.executable, str(plan.root / "scripts/timing.py"), paths.results])

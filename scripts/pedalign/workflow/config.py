@@ -3,26 +3,22 @@
 From this come the check of a config, its messages and docs/reference/config.md.
 """
 
+import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pedalign.core.errors import nearest
-from pedalign.core.section import Number, Section, Text, mistake, one_or_list, text_or
+from pedalign.core.section import Number, Section, Text, mistake, one_or_list, shown, text_or
 from pedalign.training.algorithms import ALGORITHMS
-
-_NAME = "use letters, digits, '.', '_' and '-'"
 
 
 def _name(text: str) -> str:
-    if not text[:1].isalnum() or not text.isascii() or not set(text.translate(_MARKS)) <= set(_LETTERS):
-        raise mistake(f"is {text!r}", _NAME)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise mistake(f"is {text!r}", "use letters, digits, '.', '_' and '-'")
     return text
-
-
-_MARKS = str.maketrans("", "", "._-")
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def _path(text: str) -> str:
@@ -33,9 +29,8 @@ def _path(text: str) -> str:
 
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")) or "@" in text or text.split() != [text]:
-        shown = f"{text.partition('//')[0]}//…@{text.rpartition('@')[2]}" if "@" in text else text
         remedy = "give an http(s) URL without user and password, which logs would show; ~/.netrc is read for them"
-        raise mistake(f"is {shown!r}", remedy)
+        raise mistake(f"is {shown(text)}", remedy)
     return text
 
 
@@ -55,11 +50,11 @@ def _up_to(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 Path = Annotated[str, AfterValidator(_path)]
 Count = Annotated[int, Field(ge=1)]
-Number0 = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Shares = Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
-Above0 = Annotated[Number, Field(gt=0)]
+Positive = Annotated[Number, Field(gt=0)]
 Beta = Annotated[Number, Field(gt=0, le=1e7)]
 UpTo = Annotated[str, AfterValidator(_up_to)]
 Algorithm = Annotated[str, AfterValidator(_algorithm)]
@@ -153,9 +148,9 @@ class Checks(Section):
 class TrainingState(Section):
     """States from which a training that was ended goes on."""
 
-    minutes: Number0 = 15
+    minutes: Natural = 15
     """Minutes between two saved states; 0: not by time."""
-    steps: Number0 = 0
+    steps: Natural = 0
     """Optimizer steps between two saved states; 0: not by steps."""
 
 
@@ -176,7 +171,6 @@ class Architecture(Section):
     """Arguments of the transformers config of a `model_type`."""
 
     model_config = Section.model_config | {"extra": "allow"}
-    open: ClassVar[bool] = True
 
     model_type: str
     """As transformers names the architecture, such as llama."""
@@ -185,9 +179,9 @@ class Architecture(Section):
 class Training(Section):
     """Settings of a training."""
 
-    epochs: Above0
+    epochs: Positive
     """Passes over the split."""
-    learning_rate: Above0
+    learning_rate: Positive
     """Peak learning rate."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"]
     """Schedule of the learning rate."""
@@ -223,11 +217,11 @@ class Generate(Section):
 
     max_new_tokens: Count
     """Most tokens of a reply."""
-    min_new_tokens: Number0
+    min_new_tokens: Natural
     """Fewest tokens of a reply."""
     temperature: Annotated[Number, Field(ge=0)]
     """Sampling temperature; 0: always the likeliest token."""
-    repetition_penalty: Above0
+    repetition_penalty: Positive
     """Repetition penalty; 1: none."""
     engine: Literal["auto", "shared_prefix", "plain", "vllm"] = "auto"
     """`auto`: the fastest that is proved to give this model's own replies (docs/how-to/engines.md)."""
@@ -251,7 +245,7 @@ class Generate(Section):
 class Job(Section):
     """What a job asks for."""
 
-    gpu: text_or(Number0, UpTo)  # type: ignore[valid-type]
+    gpu: text_or(Natural, UpTo)  # type: ignore[valid-type]
     """GPUs over all nodes: a number, or `up to 4` for as many as the machine has."""
     nodes: Count | None = None
     """Number of nodes; left out: 1."""
@@ -348,8 +342,9 @@ class Model(Section):
         """What the first training begins with; None for random weights."""
         return self.sft if isinstance(self.sft, str) else self.path
 
+    @cached_property
     def as_dict(self) -> dict[str, Any]:
-        """Without the parts that it does not have."""
+        """Names and values, without the parts that it does not have. It is asked for by each job."""
         found = {name: value for name, value in self.values().items() if value is not None}
         jobs = {name: job for name, job in found["resources"].items() if job is not None}
         dropped = {name: {key: value for key, value in job.items() if value is not None} for name, job in jobs.items()}

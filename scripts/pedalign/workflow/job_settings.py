@@ -104,7 +104,7 @@ class JobSettings:
     def report(self) -> str:
         """What the report shows of the config: what decides results, of the models that have a run."""
         shown = self.config.values(exclude=_SIDE_SETTINGS, exclude_none=True)
-        models = {name: self.config.models[name].as_dict() for name in self.plan.models}
+        models = {name: self.config.models[name].as_dict for name in self.plan.models}
         decisive = {
             name: {key: value for key, value in entry.items() if key not in _SIDE_SETTINGS}
             for name, entry in models.items()
@@ -136,7 +136,7 @@ class JobSettings:
             results=plan.paths.results,
             here=here,
             status_command=status_command,
-            models={name: self.config.models[name].as_dict() for name in plan.models},
+            models={name: self.config.models[name].as_dict for name in plan.models},
             runs=plan.runs,
             jobs={name: self._stage_requests(name, request) for name in plan.models},
             data_job=request("split"),
@@ -151,7 +151,7 @@ class JobSettings:
         policy = next(name for owner, name in self.plan.runs if owner == model)
         return {
             stage: {
-                **self.config.models[model].as_dict()["resources"][stage],
+                **self.config.models[model].as_dict["resources"][stage],
                 **request(stage, model=model, policy=policy, split="test"),
             }
             for stage, does in runs_here.items()

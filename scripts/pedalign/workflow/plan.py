@@ -78,8 +78,8 @@ class Plan:
     def tutor(self, wildcards: Any) -> TutorPaths:
         return self.paths.model(wildcards.model).tutor(wildcards.policy)
 
-    def model_paths(self, models: list[str] | None = None) -> list[ModelPaths]:
-        return [self.paths.model(model) for model in (self.models if models is None else models)]
+    def model_paths(self, models: list[str]) -> list[ModelPaths]:
+        return [self.paths.model(model) for model in models]
 
     def tutor_paths(self) -> list[TutorPaths]:
         return [self.paths.tutor(tutor) for tutor in self.tutors]
@@ -202,7 +202,7 @@ class Plan:
     # Resources of a job: functions that Snakemake calls
 
     def _job(self, model: str, stage: str) -> dict[str, Any]:
-        return self.entry(model).as_dict()["resources"][stage]
+        return self.entry(model).as_dict["resources"][stage]
 
     def resource(self, stage: str, name: str) -> Callable[..., Any]:
         """What a model's entry asks for one of its stages."""
@@ -214,7 +214,7 @@ class Plan:
 
     def gpus(self, stage: str) -> Callable[..., int]:
         """Over all nodes."""
-        return lambda wildcards: gpu_count(self.entry(wildcards.model).as_dict(), stage, self.machine())
+        return lambda wildcards: gpu_count(self.entry(wildcards.model).as_dict, stage, self.machine())
 
     def nodes(self, stage: str) -> Callable[..., int]:
         return lambda wildcards: self._job(wildcards.model, stage).get("nodes", 1)
