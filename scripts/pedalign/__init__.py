@@ -9,21 +9,21 @@ _USUAL = gc.get_threshold()
 
 
 def collect_seldom() -> None:
-    """While libraries are imported or 500 runs planned, which makes half a million objects and hardly any garbage."""
+    """Make garbage collection rare. Imports, or a plan of 500 runs, make half a million objects but little garbage."""
     gc.set_threshold(1_000_000, *_USUAL[1:])
 
 
 def collect_as_usual() -> None:
-    """Once all is imported: from now on garbage is collected as Python does, save in what was imported, which stays."""
+    """Return to Python's usual garbage collection, but for the objects that exist now: imported code stays."""
     gc.freeze()
     gc.set_threshold(*_USUAL)
 
 
 @contextmanager
 def unseen(*packages: str) -> Iterator[None]:
-    """As if these were not installed, for imports of libraries that take them where they are, whether needed or not."""
+    """Hide packages from imports: some libraries import an optional package just because it is installed."""
     hidden = {package: None for package in packages if package not in sys.modules}
-    sys.modules.update(hidden)  # type: ignore[arg-type]  # None: an import fails, by Python's reference
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # None makes an import fail (Python's language reference)
     try:
         yield
     finally:

@@ -17,13 +17,13 @@ import yaml
 
 from pedalign.core.errors import UserError
 
-_FULL = 2**20  # bytes: a disk that has fewer took no more
-_DEEPEST = 50  # brackets of YAML in each other
+_FULL = 2**20  # bytes: a disk with fewer free bytes counts as full
+_DEEPEST = 50  # most levels of brackets in YAML
 
 
 @contextmanager
 def opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """The file, to read its text. Raises UserError where there is none or it is not UTF-8."""
+    """Open a text file for reading. Raises UserError if there is no such file or it is not UTF-8."""
     try:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
             yield file
@@ -31,7 +31,7 @@ def opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
         raise UserError(f"{path}: no such file", "check the path, or what names it in config.yaml") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed", "name the file itself") from None
-    except UnicodeDecodeError:  # of a part
+    except UnicodeDecodeError:  # its position counts within a part of the file
         raise UserError(f"{path}: not UTF-8 text (byte {_bad_byte(path)})", "save it as UTF-8") from None
 
 
@@ -44,7 +44,7 @@ def _bad_byte(path: Path) -> int:
 
 
 def read_text(path: Path) -> str:
-    """The file's text. Raises UserError where there is none or it is not UTF-8."""
+    """The file's text. Raises UserError if there is no such file or it is not UTF-8."""
     with opened(path) as file:
         return file.read()
 
@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """A key that stands twice in a mapping is refused: YAML would keep the last one without a word."""
+    """A YAML loader that refuses a key that is twice in a mapping. YAML itself silently keeps the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node, seen = super().compose_mapping_node(anchor), set()
@@ -84,7 +84,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 class _Data(_UniqueKeys):
-    """Without aliases, a few lines of which can stand for more than a machine holds, and without deep nesting."""
+    """A YAML loader without aliases, a few lines of which can expand beyond any memory, and without deep nesting."""
 
     def fetch_flow_collection_start(self, kind: Any) -> None:
         if self.flow_level == _DEEPEST:
@@ -98,23 +98,25 @@ class _Data(_UniqueKeys):
 
 
 class _Text(_UniqueKeys):
-    """Every scalar is the text that stands there: `yes`, `1`, `010` and `null` are no other values."""
+    """A YAML loader that reads every scalar as text, `yes`, `1`, `010` and `null` included."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         return self.DEFAULT_SCALAR_TAG if kind is yaml.ScalarNode else super().resolve(kind, value, implicit)
 
 
 def read_yaml(path: Path) -> Any:
-    """A file of data as YAML: plain values without aliases.
+    """Read a YAML file of data: plain values without aliases.
 
-    Raises UserError where it is not YAML, or a key is twice in a mapping.
+    Raises UserError if it is not YAML, or a key is twice in a mapping.
     """
     return parse_yaml(read_text(path), str(path))
 
 
 def read_settings_file(path: Path, as_text: bool = False) -> Any:
-    """A person's own YAML, such as settings or a rubric, with aliases; `as_text`: every scalar is text, as it is
-    written. Raises UserError as `read_yaml`."""
+    """Read a YAML file that a person wrote, such as settings or a rubric; aliases are allowed.
+
+    `as_text`: every scalar is text, as written. Raises UserError as `read_yaml` does.
+    """
     return parse_yaml(read_text(path), str(path), _Text if as_text else _UniqueKeys)
 
 
@@ -122,7 +124,7 @@ def parse_yaml(text: str, where: str, loader: type = _Data) -> Any:
     """`text` as YAML; `where` is named in errors."""
     try:
         return yaml.load(text, loader)
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for an impossible date
         raise UserError(f"{where}: not YAML: {error}", "fix the file at that place") from None
     except RecursionError:
         raise UserError(f"{where}: YAML nested too deeply", "write it anew without needless nesting") from None
@@ -139,7 +141,7 @@ def _runs(process: int) -> bool:
 
 
 def _temporary(path: Path) -> Path:
-    """A sibling to write to. Those of processes that were killed while they wrote are removed."""
+    """The path of a temporary sibling of `path`. Removes the siblings that killed processes left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         process = left.name.split(".")[-2]
@@ -165,15 +167,15 @@ def _whole_file(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Let an error of the block that comes of a full disk be one that says so, and that it was to write `path`."""
+    """Turn an error in the block that a full disk caused into an OSError that says so and names `path`."""
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write does not know it
+        error.filename = error.filename or str(path)  # a failed write does not name its file
         raise
     except UserError:
         raise
-    except Exception as error:  # each library that writes weights has its own
+    except Exception as error:  # libraries that write weights raise errors of their own
         if shutil.disk_usage(path.parent).free < _FULL:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
@@ -222,10 +224,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def iterate_csv(path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, str]]:
-    """The rows of a table, one after another.
+    """The rows of a CSV file, one after another.
 
-    Raises UserError where there is no such file, or it is not UTF-8. A table that needs `columns` is refused too where
-    one is missing, or a row has more or fewer cells than the header.
+    Raises UserError if there is no such file, or it is not UTF-8 or not CSV; with `columns`, also if one of them is
+    missing, or a row has more or fewer cells than the header.
     """
     csv.field_size_limit(2**31 - 1)
     remedy = "write it anew with a CSV library, or have the workflow make it"

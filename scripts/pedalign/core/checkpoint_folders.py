@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pedalign.core.artifacts import sha256
 
-# What transformers reads; some repositories have the weights once more, as consolidated.safetensors.
+# Weights that transformers reads. Some repositories have them a second time, as consolidated.safetensors.
 WEIGHTS = "model*.safetensors"
-# What transformers loads of a checkpoint's folder.
+# Files of a checkpoint folder that transformers loads.
 CHECKPOINT_FILES = ("*.json", WEIGHTS, "adapter_model*.safetensors", "*.jinja", "*.model", "*.txt")
-CARD = "README.md"  # of a checkpoint: written once it is measured
+CARD = "README.md"  # the model card, written once the checkpoint is measured
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -22,7 +22,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """What a checkpoint's folder lacks of its weights: all of them, or files that its index names."""
+    """The weights that a checkpoint folder lacks: all of them, or files that its index names."""
     weights = {file.name for file in folder.glob(WEIGHTS)}
     if not weights:
         return [f"weights ({WEIGHTS})"]
@@ -33,8 +33,10 @@ def missing_weights(folder: Path) -> list[str]:
 
 @functools.cache
 def checkpoint_state(source: str) -> dict[str, str]:
-    """File → what tells whether it is another than before, of those that transformers loads of a checkpoint's folder:
-    the sha256, of weights size and time of change. Empty for a hub id."""
+    """For each file of a checkpoint folder that transformers loads, a text that changes with the file.
+
+    It is the sha256; for weights, size and time of change. Empty for a hub id.
+    """
     state = {}
     for file in checkpoint_files(Path(source)):
         if file.suffix == ".safetensors":
@@ -47,14 +49,16 @@ def checkpoint_state(source: str) -> dict[str, str]:
 
 
 def hub_commit(model: str) -> str:
-    """The commit of a model of the hub that was loaded last, by the local cache (huggingface_hub's, which the data
-    stages do not have)."""
+    """The commit of a hub model that was loaded last, read from the files of huggingface_hub's cache.
+
+    The data stages do not have huggingface_hub itself.
+    """
     ref = _hub_folder(model) / "refs" / "main"
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else "unknown"
 
 
 def model_folder(model: str) -> Path:
-    """The files of a model that is a folder, or was loaded from the hub."""
+    """The folder of a model: the given one, or that of a hub id in the local cache."""
     return Path(model) if Path(model).is_dir() else _hub_folder(model) / "snapshots" / hub_commit(model)
 
 

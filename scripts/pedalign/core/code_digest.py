@@ -1,8 +1,8 @@
-"""Which code an artifact depends on, as a digest.
+"""Computes a digest of the code that an artifact depends on.
 
-The code of a stage is its script and every module of ours that the script imports, directly or not. Imports are read
-from the syntax tree; nothing is executed. Comments, docstrings, formatting, type hints, the wording of messages and the
-place of a module in the library do not count.
+The code of a stage is its script and every module of the library that the script imports, directly or not. Imports are
+read from the syntax tree; nothing is executed. Comments, docstrings, formatting, type hints, the wording of messages
+and the place of a module in the library do not count.
 """
 
 import ast
@@ -21,36 +21,37 @@ LIBRARY = "pedalign"
 _KEPT = Path(".snakemake/code_digests.json")
 _MOST_KEPT = 5_000  # modules of many versions
 
-# Modules that cannot change what an artifact holds, and why. Their code does not count, nor what they alone import.
+# Modules that cannot change what an artifact holds, and why. Their code does not count, nor do modules that only they
+# import.
 # tests/unit/test_code_digest.py lists what the code of stages may import from them.
 NO_INFLUENCE = {
     "core.errors": "says what is wrong with the input, and ends the stage",
     "core.progress": "shows how far a stage is",
     "core.time_spent": "says where a job spent its time",
-    "core.provenance": "writes the records beside artifacts, and refuses inputs that are not as they were made",
+    "core.provenance": "writes the records of artifacts, and refuses inputs that have changed",
     "core.code_digest": "decides what reruns",
     "core.staleness": "says why something reruns",
-    "training.trackers": "writes curves to look at, beside the checkpoint",
+    "training.trackers": "writes curves to look at",
     "generation.vllm_environment": "says where vLLM is installed",
 }
 
-# Calls whose text is for people: its wording does not count.
+# Functions whose text arguments are for people, so their wording does not count.
 _MESSAGES = {"print", "warn", "argument_parser"}
-_TYPING = {"typing", "collections.abc", "types", "__future__"}  # imported for type hints alone
+_TYPING = {"typing", "collections.abc", "types", "__future__"}  # imported only for type hints
 
 
 @dataclass(frozen=True)
 class Module:
-    """A file's digest, and the modules of ours it imports: (name that is imported, or "", the file)."""
+    """A file's digest, and the modules of the library that it imports: (imported name or "", file)."""
 
     digest: str
     imports: tuple[tuple[str, Path], ...]
 
 
 def code(script: Path) -> dict[str, str]:
-    """File, from the scripts' folder → digest of its code, of everything that the results of a script depend on.
+    """The digest of each file that the results of a script depend on, by its path from the scripts' folder.
 
-    Raises SyntaxError where a file is no Python.
+    Raises SyntaxError if a file is not Python.
     """
     root = script.resolve().parent
     return {path.relative_to(root).as_posix(): module(path).digest for path in imported_files(script)}
@@ -67,7 +68,7 @@ def digest(script: Path, *files: Path) -> str:
 
 
 def changed(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Files of `now` whose code is in none of `then`, and files of `then` whose code is gone; both as `code` gives."""
+    """Files of `now` whose code is in no file of `then`, and the reverse; `then` and `now` are what `code` returned."""
     return sorted(
         {file for file, found in now.items() if found not in then.values()}
         | {file for file, found in then.items() if found not in now.values()}
@@ -80,7 +81,10 @@ def _counts(path: Path) -> bool:
 
 
 def imported_files(script: Path, all_of_them: bool = False) -> list[Path]:
-    """A script and the modules of ours that it imports, directly or not; those that cannot change a result if asked."""
+    """A script and the modules of the library that it imports, directly or not.
+
+    `all_of_them`: also those that cannot change a result.
+    """
     found: dict[Path, None] = {}
     waiting, kept = [script.resolve()], len(_known())
     while waiting:
@@ -95,25 +99,25 @@ def imported_files(script: Path, all_of_them: bool = False) -> list[Path]:
 
 @functools.cache
 def module(path: Path) -> Module:
-    """What counts of one file."""
+    """The digest and the imports of one file."""
     content = path.read_bytes()
     key = hashlib.sha256(content).hexdigest()
     if key not in _known():
         tree = ast.parse(content, str(path))
-        names = list(_imported(tree))  # before the tree is changed
+        names = list(_imported(tree))  # before _Normal changes the tree
         _known()[key] = [_hash(_written(_Normal().visit(tree))), names]
     digest, names = _known()[key]
-    # Scripts and the library's folder lie side by side.
+    # The root is the scripts' folder, which has the library's folder in it.
     root = next((folder for folder in path.parents if (folder / LIBRARY).is_dir()), path.parent)
     return Module(digest, tuple(dict.fromkeys(_imports(names, path, root))))
 
 
 @functools.cache
 def _known() -> dict[str, Any]:
-    """sha256 of a file → what `module` found in it: its digest, and what it imports.
+    """The cache of `module`: sha256 of a file → its digest and imports.
 
-    Kept from call to call in Snakemake's folder, as to parse all modules takes 1.5 s, for this version of this file and
-    of Python.
+    It is kept in Snakemake's folder, since parsing all modules takes 1.5 s. It is valid for one version of this file
+    and of Python.
     """
     try:
         kept = json.loads(_KEPT.read_text(encoding="utf-8"))
@@ -126,7 +130,7 @@ def _remember() -> None:
     if not _KEPT.parent.is_dir():
         return
     temporary = _KEPT.with_name(f"{_KEPT.name}.{os.getpid()}")
-    with suppress(OSError):  # as where nothing may be written
+    with suppress(OSError):  # the folder may be read-only
         temporary.write_text(json.dumps({"by": _by(), "modules": _known()}), encoding="utf-8")
         temporary.replace(_KEPT)
 
@@ -139,11 +143,11 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_NOTHING = _hash("")  # of a package's __init__.py, which is most often empty
+_NOTHING = _hash("")  # the digest of a file without code, such as most __init__.py
 
 
 def _imported(tree: ast.Module) -> Iterator[list[Any]]:
-    """Of each import of ours: the module, the name from it (None: the module itself), the level of a relative one."""
+    """Each import from the library: [module, imported name (None: the module itself), level of a relative import]."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ([one.name, None, 0] for one in node.names if one.name.startswith(LIBRARY))
@@ -158,7 +162,7 @@ def _imports(names: Iterable[Sequence[Any]], path: Path, root: Path) -> Iterator
             yield from (("", file) for file in _files(root, source))
             continue
         parts = [*package[: len(package) - level + 1], *filter(None, [source])] if level else [source]
-        files = _files(root, ".".join([*parts, name]))  # the last of which has the name, or is the name
+        files = _files(root, ".".join([*parts, name]))  # the last one defines the name, or is the module of this name
         yield from ((name if file == files[-1] else "", file) for file in files)
 
 
@@ -178,14 +182,14 @@ def _files(root: Path, name: str) -> list[Path]:
 
 
 class _Normal(ast.NodeTransformer):
-    """Takes out of a syntax tree what cannot change a result."""
+    """Removes from a syntax tree what cannot change a result."""
 
     def __init__(self) -> None:
-        self._fields: set[ast.stmt] = set()  # of classes, whose types can mean something
+        self._fields: set[ast.stmt] = set()  # annotated fields of classes: dataclasses and pydantic use the types
 
     def visit(self, node: ast.AST) -> Any:
         body = getattr(node, "body", None)
-        if isinstance(body, list):  # docstrings, other lone texts, and what fills a body without any
+        if isinstance(body, list):  # remove docstrings, other lone texts and `pass`
             node.body = [one for one in body if not (_is_text(one) or isinstance(one, ast.Pass))]  # type: ignore[attr-defined]
         return super().visit(node)
 
@@ -198,7 +202,7 @@ class _Normal(ast.NodeTransformer):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> list[ast.stmt]:
         ours = node.level or (node.module or "").split(".")[0] == LIBRARY
-        source = LIBRARY if ours else node.module  # wherever ours lies
+        source = LIBRARY if ours else node.module  # the same wherever a module of the library lies
         return [ast.ImportFrom(source, [alias], 0) for alias in node.names if source not in _TYPING]
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
@@ -227,7 +231,7 @@ class _Normal(ast.NodeTransformer):
         if name == "add_argument":
             node.keywords = [one for one in node.keywords if one.arg not in ("help", "metavar")]
         elif name == "UserError" and not any(isinstance(one, ast.NamedExpr) for one in ast.walk(node)):
-            node.args = []  # it ends the stage
+            node.args = []  # it ends the stage, so no artifact depends on it
         elif name in _MESSAGES and not any(one.arg == "file" for one in node.keywords):
             node.args = [_wordless(one) for one in node.args]
         return node
@@ -238,7 +242,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def _wordless(node: ast.expr) -> ast.expr:
-    """Without its texts; what it computes stays."""
+    """The expression without its literal texts; what it computes stays."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return ast.Constant("")
     if isinstance(node, ast.JoinedStr):
@@ -247,7 +251,7 @@ def _wordless(node: ast.expr) -> ast.expr:
 
 
 def _written(node: object) -> str:
-    """A tree as text, without what Python's versions write otherwise, and without the order of imports at its top."""
+    """A tree as text, the same in all versions of Python and for any order of the imports at its top."""
     if isinstance(node, ast.Module):
         imports = [_written(one) for one in node.body if isinstance(one, ast.Import | ast.ImportFrom)]
         rest = [_written(one) for one in node.body if not isinstance(one, ast.Import | ast.ImportFrom)]

@@ -16,7 +16,7 @@ from pedalign.core.told import closing
 class UserError(Exception):
     """A mistake in what the user gave: `problem` says what and where, `remedy` how to fix it.
 
-    Anything else that reaches the terminal as a traceback is a bug in the workflow.
+    Any other exception, seen as a traceback, is a bug in the workflow.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -25,7 +25,7 @@ class UserError(Exception):
         self.remedy = remedy
 
 
-_SHOWN = 2000  # characters of a message
+_SHOWN = 2000  # most characters of a message
 
 
 def _one_line(text: str) -> str:
@@ -34,7 +34,7 @@ def _one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text for a terminal: what it would act on (escapes, marks that turn the direction) is spelt out."""
+    """The text with control characters (escapes, direction marks) spelt out, so that no terminal acts on them."""
     return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -44,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """A script's parser; its docstring is the description."""
+    """A script's argument parser; `description` is the script's docstring."""
     return _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
@@ -66,7 +66,7 @@ _DISKS = {
 
 
 def disk_error(error: OSError) -> UserError | None:
-    """What a user can fix of an error of the system: a disk that is full or cannot be written."""
+    """The UserError for a disk that is full or cannot be written; None for any other error."""
     if error.errno not in _DISKS:
         return None
     return UserError(
@@ -77,8 +77,8 @@ def disk_error(error: OSError) -> UserError | None:
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; a `UserError`, or a disk that is full or read-only, ends it with two lines and status 1.
 
-    A script says at the end what it made and, where it has phases, what it spent its time on. Of several processes, the
-    first one speaks.
+    At its end, a script prints what it made and, if it has phases, the time of each. Of several processes, only the
+    first one prints.
     """
     pedalign.collect_as_usual()
     first = os.environ.get("RANK", "0") == "0"
@@ -86,7 +86,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(str(error) if first else 1)
-    except BrokenPipeError:  # who read what is printed has gone, as `head` does
+    except BrokenPipeError:  # the reader of our output has ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads and writes long lists in files in parts, so that memory stays flat."""
+"""Reads and stores long lists in parts, so that memory use stays flat."""
 
 import json
 import os
@@ -12,34 +12,34 @@ from typing import Any, TextIO
 from pedalign.core.artifacts import iterate_csv, opened, read_json
 from pedalign.core.errors import UserError
 
-_PART = 2**20  # characters that are read at a time
-_BEHIND = ",] \t\n\r"  # a member of a list
+_PART = 2**20  # characters read at a time
+_BEHIND = ",] \t\n\r"  # what may follow a member of a list
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def json_kind(value: Any) -> str:
-    """What JSON calls a value."""
+    """The JSON name of a value's type."""
     names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 
 
 def iterate_json(path: Path, of: str, remedy: str) -> Iterator[Any]:
-    """The members of the JSON list in a file, one after another; no more than a part of the file is held at a time.
+    """The members of the JSON list in a file, one after another; only a part of the file is in memory.
 
-    Raises UserError as `read_json` does, and where it is not a list, of what `of` says.
+    Raises UserError as `read_json` does, and if it is not a list; `of` says in the message what the list should hold.
     """
     try:
         with opened(path) as file:
             yield from _members(file)
     except (ValueError, RecursionError):
-        kind = json_kind(read_json(path))  # which says what is wrong, and where
+        kind = json_kind(read_json(path))  # if it is not JSON, raises UserError with the place
         raise UserError(f"{path}: a JSON {kind}, not a list of {of}", remedy) from None
 
 
 def _members(file: TextIO) -> Iterator[Any]:
-    """Raises ValueError where the file is not JSON, or not a list."""
+    """The members of the JSON list in a file. Raises ValueError if the file is not JSON or not a list."""
     decode = json.JSONDecoder().raw_decode
-    text, at = "", 0  # what was read, and how far it is used
+    text, at = "", 0  # the part in memory, and the position in it
 
     def more() -> bool:
         nonlocal text, at
@@ -60,7 +60,7 @@ def _members(file: TextIO) -> Iterator[Any]:
         while True:
             try:
                 value, end = decode(text, at)
-                if end < len(text) and text[end] in _BEHIND:  # else it may be half a number
+                if end < len(text) and text[end] in _BEHIND:  # else the number may go on
                     at = end
                     return value
             except json.JSONDecodeError:
@@ -85,7 +85,7 @@ def _members(file: TextIO) -> Iterator[Any]:
 
 
 class Lazy(Sequence[Any]):
-    """What `make` gives for each of the keys, whenever it is asked for."""
+    """A sequence of `make(key)` for each of the keys, computed at each access."""
 
     def __init__(self, make: Callable[[Any], Any], keys: Sequence[Any]) -> None:
         self._make, self._keys = make, keys
@@ -101,10 +101,10 @@ class Lazy(Sequence[Any]):
 
 
 class Stored(Sequence[Any]):
-    """Records (JSON) in a temporary file, each read when it is asked for."""
+    """A sequence of JSON records in a temporary file, each read at each access."""
 
     def __init__(self) -> None:
-        self._file, self._starts = tempfile.TemporaryFile(), array("q")  # noqa: SIM115 (as long as this)
+        self._file, self._starts = tempfile.TemporaryFile(), array("q")  # noqa: SIM115 (open as long as the object lives)
 
     def append(self, record: Any) -> None:
         self._starts.append(self._file.seek(0, os.SEEK_END))
@@ -119,14 +119,14 @@ class Stored(Sequence[Any]):
 
 
 def read_records(path: Path) -> Sequence[Any]:
-    """The members of the JSON list in a file. Of one that `write_records` wrote, each is read when it is asked for.
+    """The members of the JSON list in a file; if `write_records` wrote the file, each is read at its access.
 
-    Raises UserError as `read_json` does; where a record is not JSON, when it is asked for.
+    Raises UserError as `read_json` does; for a record that is not JSON, at its access.
     """
     starts = array("q")
     if not path.is_file():
-        return read_json(path)  # says what is wrong
-    file = open(path, "rb")  # noqa: SIM115 (open as long as the records are asked for)
+        return read_json(path)  # raises UserError
+    file = open(path, "rb")  # noqa: SIM115 (open as long as the records are in use)
     opening, line, at = file.readline(), b"", 2
     for line in file:
         if not (line.startswith(b"{") and line.endswith((b"},\n", b"}\n"))):
@@ -141,14 +141,14 @@ def read_records(path: Path) -> Sequence[Any]:
         try:
             return json.loads(file.readline().decode().rstrip(",\n"))
         except (ValueError, RecursionError):
-            read_json(path)  # says where
+            read_json(path)  # raises UserError with the place
             raise
 
     return Lazy(record_at, starts)
 
 
 class Table:
-    """The rows of a CSV file with a header, read anew and one after another whenever they are asked for.
+    """The rows of a CSV file with a header, read one after another, from the start in each loop.
 
     Raises UserError as `iterate_csv` does.
     """

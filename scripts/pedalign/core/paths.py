@@ -1,18 +1,18 @@
-"""Where each artifact lies. Every path of the workflow is written here once."""
+"""The path of each artifact. Every path of the workflow is written here once."""
 
 from dataclasses import dataclass
 from pathlib import PurePath
 
 
 def tutor_of(path: PurePath) -> tuple[str, str]:
-    """(model, policy) of the tutor that an artifact is of, by the last parts of its path."""
+    """(model, policy) of the tutor that an artifact belongs to, by the last parts of its path."""
     folder = path.parent.parent if path.parent.name in ("test", "dpo") else path.parent
     return folder.parent.name, folder.name
 
 
 @dataclass(frozen=True)
 class TutorPaths:
-    """Of a fine-tuned or an aligned tutor; `folder` is <results>/<model>/<policy>."""
+    """Paths of a fine-tuned or an aligned tutor; `folder` is <results>/<model>/<policy>."""
 
     folder: str
 
@@ -22,7 +22,7 @@ class TutorPaths:
 
     @property
     def manifest(self) -> str:
-        """What the checkpoint is; written last."""
+        """The checkpoint's manifest, written last."""
         return f"{self.folder}/checkpoint.json"
 
     @property
@@ -45,13 +45,13 @@ class TutorPaths:
 
     @property
     def comparison(self) -> str:
-        """Of an aligned tutor with the fine-tuned one that it came from."""
+        """The comparison of an aligned tutor with the fine-tuned one that it started from."""
         return f"{self.folder}/test/comparison.json"
 
 
 @dataclass(frozen=True)
 class ModelPaths:
-    """Of a model of the catalogue; `folder` is <results>/<model>."""
+    """Paths of a model of the catalogue; `folder` is <results>/<model>."""
 
     folder: str
 
@@ -77,7 +77,7 @@ class ModelPaths:
 
     @property
     def reference(self) -> str:
-        """Log-probabilities of the reference."""
+        """The reference model's log-probabilities."""
         return f"{self.sft.folder}/reference.json"
 
     @property
@@ -91,7 +91,7 @@ class ModelPaths:
 
 @dataclass(frozen=True)
 class Paths:
-    """Of one folder of results; `dataset` is the name of its conversation files."""
+    """Paths of one folder of results; `dataset` is the name of its conversation files."""
 
     results: str
     dataset: str = ""
@@ -108,7 +108,7 @@ class Paths:
         return f"{self.results}/data"
 
     def split(self, split: str) -> str:
-        """Its conversations."""
+        """The conversations of a split."""
         return f"{self.data}/{self.dataset}-{split}.json"
 
     def formatted(self, split: str) -> str:
@@ -117,7 +117,7 @@ class Paths:
 
     @property
     def splits_report(self) -> str:
-        """What was drawn, cut and dropped."""
+        """The report of what was drawn, cut and dropped."""
         return f"{self.data}/splits.json"
 
     @property
@@ -138,7 +138,7 @@ class Paths:
 
     @property
     def comparison_of_speed(self) -> str:
-        """Of `snakemake benchmark`."""
+        """What `snakemake benchmark` measures."""
         return f"{self.results}/benchmark.json"
 
     @property
@@ -160,7 +160,7 @@ class Paths:
         return f"{self.logs}/tensorboard/{model}/{policy}"
 
     def _place(self, artifact: str) -> str:
-        """Below the results, without its ending."""
+        """An artifact's path below the results, without its extension."""
         inside = artifact.removeprefix(f"{self.results}/")
         folder, slash, name = inside.rpartition("/")
         stem = "card" if name == "README.md" else name.rpartition(".")[0] or name

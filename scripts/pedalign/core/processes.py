@@ -1,4 +1,4 @@
-"""The processes of one training, and how one of them ends all."""
+"""The processes of one training: their number and ranks, and how they end together."""
 
 import ctypes
 import os
@@ -10,21 +10,22 @@ from typing import NoReturn
 
 from pedalign.core.errors import UserError
 
-INTERRUPTED = 75  # exit status of a training that SIGTERM ended and that can go on (sysexits.h: EX_TEMPFAIL)
-INTERRUPTION_NOTE = "PEDALIGN_INTERRUPTION_NOTE"  # names a file: there after an interruption
+INTERRUPTED = 75  # exit status of a training that SIGTERM ended and that can be resumed (sysexits.h: EX_TEMPFAIL)
+INTERRUPTION_NOTE = "PEDALIGN_INTERRUPTION_NOTE"  # names a file that exists after an interruption
 LAUNCHER = "PEDALIGN_LAUNCHER"  # the launcher's process id
-SAME_PRESS = 1.0  # seconds in which SIGINT may come twice for one Ctrl-C: from the terminal, and from a program between
+# Seconds in which a second SIGINT belongs to the same Ctrl-C: the terminal sends one, a program in between the other.
+SAME_PRESS = 1.0
 
 _PR_SET_PDEATHSIG = 1
 
 
 def processes() -> int:
-    """Of this training, on all nodes (the launcher says so)."""
+    """The number of processes of this training, on all nodes (the launcher sets it)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:
-    """This process among those of its node, from 0: the GPU that it uses."""
+    """The number of this process on its node, from 0: the GPU that it uses."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -38,7 +39,7 @@ def is_first_process() -> bool:
 
 
 def everywhere(true: bool) -> bool:
-    """Whether it is true in all processes of this training: so that all go the same way."""
+    """Whether a condition is true in all processes of this training, so that all take the same branch."""
     if processes() == 1:
         return true
     from torch import distributed, int32, tensor
@@ -50,7 +51,7 @@ def everywhere(true: bool) -> bool:
 
 
 def accumulation(global_batch_size: int, device_batch_size: int, processes: int) -> int:
-    """Batches per optimizer step on each device. Raises UserError where it is no whole number."""
+    """Batches per optimizer step on each device. Raises UserError if that is not a whole number."""
     at_a_time = device_batch_size * processes
     if global_batch_size % at_a_time:
         raise UserError(
@@ -62,9 +63,9 @@ def accumulation(global_batch_size: int, device_batch_size: int, processes: int)
 
 
 def children(process: int) -> list[int]:
-    """The processes that a process of this machine has started and not yet asked how they ended (Linux)."""
+    """The child processes of a process of this machine that it has not waited for yet (Linux)."""
     found: list[int] = []
-    with suppress(FileNotFoundError, ProcessLookupError):  # it, or a thread of it, has ended
+    with suppress(FileNotFoundError, ProcessLookupError):  # the process or the thread has ended
         for thread in Path(f"/proc/{process}/task").iterdir():
             with suppress(FileNotFoundError, ProcessLookupError):
                 found += map(int, (thread / "children").read_text().split())
@@ -72,8 +73,7 @@ def children(process: int) -> list[int]:
 
 
 def end_interrupted() -> NoReturn:
-    """End with INTERRUPTED; through a note to the launcher, where there is one, as several processes have no one exit
-    status."""
+    """End with exit status INTERRUPTED; under a launcher, through a note, as several processes have no one status."""
     if note := os.environ.get(INTERRUPTION_NOTE):
         Path(note).touch()
         sys.exit(0)
@@ -81,13 +81,15 @@ def end_interrupted() -> NoReturn:
 
 
 def die_with_parent() -> None:
-    """From now on, the death of the process that started this one kills this one too (Linux)."""
+    """Let the death of the parent process kill this process too (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def die_with_launcher() -> None:
-    """For one of several processes: accelerate dies with the launcher, and this process with accelerate. Ends at once
-    where that happened while this process started."""
+    """Let this process die with its launcher: accelerate dies with the launcher, and this process with accelerate.
+
+    Ends at once if the launcher died while this process started.
+    """
     die_with_parent()
     if (launcher := os.environ.get(LAUNCHER)) and not Path("/proc", launcher).exists():
         sys.exit("the launcher has died")

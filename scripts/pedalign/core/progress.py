@@ -1,4 +1,4 @@
-"""Shows how far long work is: a bar on the terminal, and now and then a line in the log, which a call prints too."""
+"""Shows the progress of long work: a bar on the terminal, and now and then a line, which the log keeps."""
 
 import fcntl
 import io
@@ -13,19 +13,19 @@ from tqdm import tqdm
 
 from pedalign.core.processes import local_rank
 
-TERMINAL = "PEDALIGN_TERMINAL"  # names the terminal of the call of Snakemake that this job belongs to
-# A line comes once so many seconds have gone by since the last one, and so much of the work or so many seconds more.
+TERMINAL = "PEDALIGN_TERMINAL"  # names the terminal of the Snakemake call that started this job
+# After a line, the next one waits EVERY seconds, and until SHARE of the work is done or AT_LEAST seconds have passed.
 EVERY, SHARE, AT_LEAST = 60, 0.1, 600
-# A rate is told once so many items are done, and seconds gone by, since the first ones: these also wait for what is
-# loaded and compiled. It looks back so many seconds, so that it follows when items become slower or faster.
+# A rate needs FEW_ITEMS and FEW_SECONDS after the first ones, which include loading and compiling. It is the rate of
+# about the last WINDOW seconds, so that it follows items that become slower or faster.
 FEW_ITEMS, FEW_SECONDS, WINDOW = 3, 10, 300
 
 
 class _Terminal:
-    """Leaves the cursor where its line begins, so that what others write next does not stand behind the bar.
+    """The terminal of a bar. The cursor is left at the start of the line, so that other output overwrites the bar.
 
-    Of the jobs of a workflow that go on at the same time, one draws its bar, for they all have the same line: the first
-    one until it is done, then another.
+    Jobs of a workflow that run at the same time share one line, so only one draws its bar: the first one until it is
+    done, then another.
     """
 
     def __init__(self, file: TextIO, shared: bool) -> None:
@@ -35,9 +35,9 @@ class _Terminal:
         if self.shared:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # another job has it
+            except BlockingIOError:  # another job draws its bar
                 return
-            except OSError:  # a terminal that has no locks
+            except OSError:  # this terminal has no locks
                 pass
         self.file.write(text + "\r")
 
@@ -48,26 +48,26 @@ class _Terminal:
     def flush(self) -> None:
         self.file.flush()
 
-    def fileno(self) -> int:  # its width is asked for
+    def fileno(self) -> int:  # tqdm asks for the terminal's width
         return self.file.fileno()
 
 
 def _terminal() -> _Terminal | None:
-    """The terminal that this job was started from: its own, or that of its workflow; None where nobody looks on."""
+    """The terminal that this job was started from: its own, or that of its workflow; None without one."""
     try:
         if path := os.environ.get(TERMINAL):
-            signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else `stty tostop` stops who writes from the background
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else `stty tostop` stops a background job that writes
             return _Terminal(open(path, "w", encoding="utf-8"), shared=True)
-    except OSError:  # closed since
+    except OSError:  # closed meanwhile
         return None
     return _Terminal(sys.stderr, shared=False) if sys.stderr.isatty() else None
 
 
 class Progress(tqdm):
-    """tqdm, whose bar is drawn where a terminal is, and which prints a plain line now and then.
+    """A tqdm whose bar is drawn on a terminal only, and which prints a plain line now and then.
 
-    `with Progress("generate", total, "replies") as progress: progress.update(3)`. `initial`: what was done before, by
-    another process; it does not count for the rate.
+    `with Progress("generate", total, "replies") as progress: progress.update(3)`. `initial`: items that another
+    process did before; they do not count for the rate.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Progress(tqdm):
             initial=initial,
             unit_scale=unit_scale,
             file=self.file,
-            disable=disable,  # TQDM_DISABLE is for the bars of others
+            disable=disable,  # TQDM_DISABLE is for other libraries' bars
             dynamic_ncols=True,
             leave=False,
             mininterval=0.2 if terminal else 60,
@@ -124,18 +124,18 @@ class Progress(tqdm):
             self.marks.popleft()
 
     def rate(self) -> float | None:
-        """Items per second of late; None as long as too few are done to tell."""
+        """Recent items per second; None while too few are done."""
         since, before = self.marks[0] if self.marks else (0.0, 0.0)
         elapsed, done = time.monotonic() - since, self.n - before
         return done / elapsed if self.marks and done >= FEW_ITEMS and elapsed >= FEW_SECONDS else None
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What the bar is drawn from; tqdm draws a rate of 0 as unknown, and the time left too."""
+        """The values that the bar shows. For a rate of 0, tqdm shows rate and remaining time as unknown."""
         return {**super().format_dict, "rate": self.rate() or 0}
 
     def line(self) -> str:
-        """`generate: 120 of 480 replies (25%), 12.1 per second, 00:30 left`"""
+        """The plain line, such as `generate: 120 of 480 replies (25%), 12.1 per second, 00:30 left`."""
         n, total = (self.format_sizeof(one) if self.unit_scale else one for one in (self.n, self.total))
         said = f"{self.desc}: {n} of {total}{self.unit} ({self.n / max(self.total, 1):.0%})"
         if rate := self.rate():
@@ -146,7 +146,7 @@ class Progress(tqdm):
 
 
 def download_bar(name: str) -> type[tqdm]:
-    """For `snapshot_download(..., tqdm_class=...)`, which makes several: seen is the one of all files' bytes."""
+    """A bar for `snapshot_download(..., tqdm_class=...)`, which makes several: only that of all bytes is drawn."""
 
     class Download(Progress):
         def __init__(self, *, desc: str, total: int | None = None, **_: Any) -> None:
@@ -161,6 +161,6 @@ def download_bar(name: str) -> type[tqdm]:
             pass  # the name stays
 
         def set_postfix_str(self, *_: Any, **__: Any) -> None:
-            pass  # the rate, which the bar has
+            pass  # the rate, which the bar shows
 
     return Download

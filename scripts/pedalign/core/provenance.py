@@ -1,6 +1,6 @@
-"""Records beside each artifact what it was made from, and checks that a stage's inputs are as they were made.
+"""Records what each artifact was made from, and checks that the inputs of a stage have not changed since.
 
-The record of `<folder>/<name>` is `<folder>/.provenance/<name>.json`; that of a checkpoint's folder is its manifest.
+The record of `<folder>/<name>` is `<folder>/.provenance/<name>.json`; that of a checkpoint folder is its manifest.
 """
 
 import functools
@@ -29,12 +29,9 @@ PACKAGES = (
     *("numpy", "scikit-learn"),
 )
 Hashes = dict[str, str]  # path → sha256
-RENAMED = {
-    "finetune": "sft",
-    "respond": "generate",
-    "optimize": "align",
-}  # rules and scripts, on record by the old names
-_LATER = (".snakemake_timestamp", CARD)  # what comes into a checkpoint's folder after its manifest
+# Former names of rules and scripts, which old records have → present names.
+RENAMED = {"finetune": "sft", "respond": "generate", "optimize": "align"}
+_LATER = (".snakemake_timestamp", CARD)  # files that a checkpoint folder gets after its manifest
 
 
 def record_path(artifact: Path) -> Path:
@@ -46,7 +43,7 @@ def manifest_path(checkpoint: Path) -> Path:
 
 
 def expect_checkpoint(folder: Path) -> None:
-    """Raises UserError where the workflow has made no such checkpoint."""
+    """Raise UserError if the workflow has made no such checkpoint."""
     if manifest_path(folder).is_file():
         return
     near = folder if folder.is_dir() else folder.parent
@@ -64,11 +61,11 @@ def expect_checkpoint(folder: Path) -> None:
 
 
 def verified(*inputs: str | Path) -> Hashes:
-    """The sha256 of all inputs of a stage, which are as they were made.
+    """The sha256 of each input of a stage, checked against its record.
 
-    A file that has no record, as one that a user wrote, is only hashed. Of a checkpoint's folder all files are hashed
-    together; of a model of the hub nothing is known before it is loaded ("").
-    Raises UserError, with the command that makes it anew, where a file is another than was recorded.
+    A file without a record, such as a user's own, is only hashed. The files of a checkpoint folder are hashed together.
+    A model of the hub has no hash before it is loaded ("").
+    Raises UserError, with the command that makes the file again, if it differs from its record.
     """
     found: Hashes = {}
     for path in map(Path, inputs):
@@ -86,7 +83,7 @@ def verified(*inputs: str | Path) -> Hashes:
 
 
 def check_recorded(*files: str | Path) -> None:
-    """Raises UserError where a file is not as it was made. Those without a record are not looked at."""
+    """Raise UserError if a file differs from its record. Files without a record are skipped."""
     for path in map(Path, files):
         if path.is_file() and record_path(path).is_file():
             _check_file(path)
@@ -104,7 +101,7 @@ def _check_file(path: Path) -> str:
 
 
 def read_record(artifact: Path) -> dict[str, Any]:
-    """What is on record of an artifact. Raises UserError where the record itself is not as it was written."""
+    """The record of an artifact. Raises UserError if the record itself has changed since it was written."""
     path = record_path(artifact)
     try:
         found = read_json(path)
@@ -141,7 +138,7 @@ def _changed(path: Path, what: str, artifact: Path, record: Path) -> UserError:
 
 
 def folder_hashes(folder: Path) -> dict[str, dict[str, Any]]:
-    """File → its sha256 and size in bytes, of all files of a checkpoint's folder."""
+    """The sha256 and the size in bytes of each file of a checkpoint folder, by name."""
     hashes = _hashes(folder).items()
     return {name: {"sha256": found, "bytes": (folder / name).stat().st_size} for name, found in hashes}
 
@@ -153,10 +150,10 @@ def _hashes(folder: Path) -> Hashes:
 
 
 def write_manifest(path: Path, checkpoint: Path, inputs: Hashes, settings: Mapping[str, Any], **facts: Any) -> None:
-    """The JSON that is written last and says what a checkpoint is.
+    """Write the manifest of a checkpoint, after all its other files.
 
-    Holds the sha256 and size of every file of the directory `checkpoint`, the `settings`, what else is known of it
-    (batch, seconds, loss), the versions of the packages that made it, and the git commit of the workflow.
+    It holds the sha256 and size of every file in the folder `checkpoint`, the `settings`, other facts (batch, seconds,
+    loss), the versions of the packages that made it, and the git commit of the workflow.
     """
     traces = {"versions": versions(), "git_commit": git_commit()}
     write_json(path, {"files": folder_hashes(checkpoint), "settings": settings, **facts, **traces})
@@ -164,14 +161,14 @@ def write_manifest(path: Path, checkpoint: Path, inputs: Hashes, settings: Mappi
 
 
 def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any]) -> None:
-    """Put on record what the running script made the `artifacts` from; `inputs` are what `verified` gave."""
+    """Record what the running script made the `artifacts` from; `inputs` is what `verified` returned."""
     script = Path(sys.argv[0]).resolve()
     origin = {
         "made": _now(),
         "made_by": os.path.relpath(script, ROOT),
         "made_from": {path: found or hub_commit(path) for path, found in inputs.items()},
         "settings": settings,
-        "code": code(script) if script.is_file() else {},  # none as in python -c
+        "code": code(script) if script.is_file() else {},  # `python -c` has no script
         "versions": versions(),
         "git_commit": git_commit(),
     }
@@ -183,11 +180,10 @@ def record(artifacts: Sequence[Path], inputs: Hashes, settings: Mapping[str, Any
 
 
 def accept(artifact: Path, reason: str) -> None:
-    """Put on record that a person takes an artifact for what the code and settings of now would make.
+    """Record that a person accepts an artifact as what the present code and settings would make.
 
-    `reason`: why it counted as stale. The record goes on saying what it was made from. An artifact without a record is
-    left alone.
-    Raises UserError where the artifact, or its record, is not as it was made.
+    `reason`: why it counted as stale. The rest of the record stays. An artifact without a record is skipped.
+    Raises UserError if the artifact or its record has changed since it was made.
     """
     if not artifact.is_file() or not record_path(artifact).is_file():
         return
@@ -199,7 +195,7 @@ def accept(artifact: Path, reason: str) -> None:
 
 
 def other_code(facts: Mapping[str, Any]) -> list[str]:
-    """Files whose code is other now than when an artifact was made or accepted, by its record."""
+    """Files whose code has changed since an artifact was made or accepted, by its record."""
     then = facts.get("accepted", [facts])[-1]["code"]
     script = _script(facts)
     return changed(then, code(script)) if script.is_file() else [f"{facts['made_by']} is gone"]
@@ -215,7 +211,7 @@ def _now() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's, and those of the packages that have a say in results, as far as they are installed."""
+    """The versions of Python and of the installed packages that can influence results."""
     return {"python": ".".join(map(str, sys.version_info[:3])), **dict(_versions())}
 
 
@@ -223,7 +219,7 @@ def _versions() -> Iterator[tuple[str, str]]:
     for package in PACKAGES:
         try:
             yield package, version(package)
-        except PackageNotFoundError:  # as in the environment of the data stages
+        except PackageNotFoundError:  # not installed, as in the environment of the data stages
             continue
 
 

@@ -12,10 +12,10 @@ from pedalign.core.provenance import Hashes, manifest_path, other_code, read_rec
 
 @dataclass
 class Link:
-    """A file of the chain: its record, None for one that no stage made; and what does not agree with it.
+    """A file of the chain: its record (None if no stage made it), and what does not agree with the record.
 
-    `problems`: the file, or one that it was made from, is another than on record. `notes`: what has changed since, and
-    does not make the record wrong.
+    `problems`: the file, or a file that it was made from, differs from the record. `notes`: later changes that do not
+    make the record wrong.
     """
 
     path: str
@@ -24,7 +24,7 @@ class Link:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        """What is known of it, for people."""
+        """The link as text for people."""
         yield self.path
         if self.record is None:
             yield "  no stage made it"
@@ -44,9 +44,9 @@ class Link:
 
 
 def chain(artifacts: Iterable[Path]) -> Iterator[Link]:
-    """The artifacts, then what they were made from, and so on, each file once; verified as it comes.
+    """The artifacts, then what they were made from, and so on; each file once, checked in turn.
 
-    Raises UserError where one of `artifacts` is not there.
+    Raises UserError if one of `artifacts` does not exist.
     """
     waiting = [_described(path) for path in artifacts]
     for path in waiting:
@@ -66,13 +66,13 @@ def chain(artifacts: Iterable[Path]) -> Iterator[Link]:
 
 
 def _described(path: str | Path) -> str:
-    """What says of an artifact what it is: of a checkpoint's folder, its manifest."""
+    """The file whose record describes an artifact: for a checkpoint folder, its manifest."""
     manifest = manifest_path(Path(path))
     return str(manifest if Path(path).is_dir() and manifest.is_file() else path)
 
 
 def _found(path: str, now: dict[str, str | UserError]) -> str | UserError:
-    """The sha256 that a file or folder has now, or what is wrong with it; found out once."""
+    """The present sha256 of a file or folder, or what is wrong with it; computed once."""
     if path not in now:
         try:
             now[path] = verified(path)[path]
@@ -90,7 +90,7 @@ def _link(path: Path, now: dict[str, str | UserError]) -> Link:
     if record is None:
         return link
     if path.is_file():
-        folder = path.with_suffix("")  # of a manifest
+        folder = path.with_suffix("")  # if the path is a manifest
         found = _found(str(folder if path.suffix == ".json" and folder.is_dir() else path), now)
         if isinstance(found, UserError):
             link.problems.append(f"{found.problem} ({found.remedy})")
@@ -104,7 +104,7 @@ def _link(path: Path, now: dict[str, str | UserError]) -> Link:
 
 
 def _other_sources(made_from: Hashes, now: dict[str, str | UserError]) -> Iterator[str]:
-    """A source that is not as it was made is told of where it stands in the chain itself."""
+    """Sources that were made again since. One that differs from its own record is reported by its own link."""
     for source, was in made_from.items():
         found = _found(source, now) if Path(source).exists() else was
         if isinstance(found, str) and found != was:

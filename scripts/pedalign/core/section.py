@@ -1,4 +1,4 @@
-"""Declares what a settings file or a rubric holds, by fields (pydantic), and words what is wrong with a given one."""
+"""The base class of settings and rubrics (pydantic), and the messages for mistakes in them."""
 
 import re
 import sys
@@ -13,8 +13,8 @@ from pedalign.core.errors import UserError, nearest
 
 S = TypeVar("S", bound="Section")
 
-_SHOWN = 100  # characters of a wrong value
-# Snakemake's --config reads values within braces or brackets as text, and `true`.
+_SHOWN = 100  # most characters of a wrong value
+# Snakemake's --config reads `true`, and values in braces or brackets, as text.
 _TEXT_HINT = (
     "; in a file without quotes; to --config give True or False with a capital, and what is nested in a file: "
     "--configfile FILE"
@@ -22,19 +22,19 @@ _TEXT_HINT = (
 
 
 class Section(BaseModel):
-    """Names and values. What a field means is the text below it."""
+    """Named values. The text below a field says what it means; messages and the reference of settings show it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     renamed: ClassVar[Mapping[str, str]] = {}  # old name of a field → its name now
 
     def values(self, **options: Any) -> dict[str, Any]:
-        """Names and values, of sections within it too; `options` are pydantic's."""
-        return self.model_dump(warnings=False, **options)  # else of whole numbers, which are floats too
+        """The values by name, those of nested sections too; `options` are those of pydantic's `model_dump`."""
+        return self.model_dump(warnings=False, **options)  # else it warns of integers in fields of floats
 
     @classmethod
     def is_open(cls) -> bool:
-        """Whether it takes fields that it does not declare."""
+        """Whether the section takes fields that it does not declare."""
         return cls.model_config.get("extra") == "allow"
 
     @model_validator(mode="before")
@@ -55,15 +55,15 @@ class Section(BaseModel):
 
 
 def mistake(problem: str, remedy: str = "", place: str = "") -> PydanticCustomError:
-    """What a validator raises: the value at `place`, from where the validator stands, is wrong in this way.
+    """The error for a validator to raise; `place` is the path of the wrong value, below the value that is validated.
 
-    The remedy is the field's meaning where none is given.
+    Without a `remedy`, the message shows the field's meaning.
     """
     return PydanticCustomError("mistake", "{problem}", {"problem": problem, "remedy": remedy, "place": place})
 
 
 def as_part(sentence: str) -> str:
-    """For the middle of another sentence."""
+    """A sentence for the middle of another one: without its capital and full stop."""
     first = sentence.partition(" ")[0]
     start = sentence[:1].lower() if first[1:].islower() else sentence[:1]
     return (start + sentence[1:]).rstrip(".")
@@ -90,13 +90,13 @@ def _number(value: Any) -> int | float:
     return value
 
 
-Number = Annotated[float, PlainValidator(_number)]  # an integer stays one, and nan is none
+Number = Annotated[float, PlainValidator(_number)]  # an integer stays an integer, nan is refused
 
 
 def read(kind: type[S], values: Any, where: str, reference: str = "see the comments in config.yaml") -> S:
-    """The section that `values` make.
+    """Check `values` and make a section of them.
 
-    Raises UserError with the first mistake: its key and place (after `where`), what was found, what would be right.
+    Raises UserError with the first mistake: its key and place (after `where`), what was found and what is valid.
     """
     try:
         return kind.model_validate(values)
@@ -113,12 +113,12 @@ def read(kind: type[S], values: Any, where: str, reference: str = "see the comme
 
 
 def _order(error: Any) -> tuple[list[str], bool]:
-    """By which the first mistake is found: a name before the value that has it."""
+    """The sort key of mistakes: a wrong name comes before a mistake in its value."""
     return [str(part) for part in error["loc"] if part != "[key]"], "[key]" not in error["loc"]
 
 
 def _place(values: Any, parts: Sequence[Any]) -> str:
-    """The path of a value, such as `fields[1] (Action).labels`: a member of a list has its name behind its number."""
+    """The path of a value, such as `fields[1] (Action).labels`: a list member's number is followed by its name."""
     path = ""
     for part in parts:
         try:
@@ -132,7 +132,7 @@ def _place(values: Any, parts: Sequence[Any]) -> str:
 
 
 def _meaning(kind: Any, parts: Iterable[Any]) -> str:
-    """What is declared of the innermost field on the way to a value."""
+    """The meaning of the innermost declared field on the path to a value."""
     told = ""
     for part in parts:
         sections = [one for one in _sections(kind) if part in one.model_fields]
@@ -150,7 +150,7 @@ def _sections(kind: Any) -> Iterator[type[Section]]:
 
 
 def _explained(error: Any, meaning: str) -> tuple[str, str, str]:
-    """What is wrong, how to fix it, and where below the error's own place it stands."""
+    """What is wrong, how to fix it, and the path of the mistake below the error's own place."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "mistake":
         return context["problem"], context["remedy"] or meaning, context["place"]
@@ -170,7 +170,7 @@ def _explained(error: Any, meaning: str) -> tuple[str, str, str]:
 
 
 def _as_number(text: Any) -> str | None:
-    """As YAML has it, of a text that is a number: `1e-5` has no point."""
+    """A text that is a number, as YAML wants it: YAML reads `1e-5` as text, since it has no point."""
     try:
         return f"{float(text):.1e}" if isinstance(text, str) else None
     except ValueError:
@@ -178,7 +178,7 @@ def _as_number(text: Any) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """As a message has it: cut where it is long, and without a URL's password."""
+    """A value as messages show it: cut if it is long, and without a URL's password."""
     text = re.sub(r"//[^/@]*@", "//…@", repr(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

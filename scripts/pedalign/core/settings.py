@@ -1,4 +1,4 @@
-"""A script's settings: one JSON object, as its rule gives them, or a YAML or JSON file, as people do."""
+"""Reads a script's settings: one JSON object, as rules pass it, or a YAML or JSON file, as people write it."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def add_settings_argument(parser: ArgumentParser, kind: type, name: str = "settings") -> None:
-    """The argument of a script that is told the fields of a dataclass."""
+    """Add an argument that gives the fields of the dataclass `kind`."""
     fields = ", ".join(field.name for field in dataclasses.fields(kind))
     parser.add_argument(f"--{name}", required=True, help=f"a YAML or JSON file, or a JSON object, with: {fields}")
 
@@ -22,7 +22,7 @@ def add_settings_argument(parser: ArgumentParser, kind: type, name: str = "setti
 def read_settings(kind: type[T], given: str) -> T:
     """An instance of the dataclass `kind`, from a JSON object or the path of a file that holds one.
 
-    Raises UserError where keys are missing or unknown.
+    Raises UserError if keys are missing or unknown.
     """
     names = ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
     remedy = f"give a YAML or JSON file, or one JSON object, with these keys: {names}"
@@ -33,7 +33,7 @@ def read_settings(kind: type[T], given: str) -> T:
 
 
 def settings_values(given: str, remedy: str = "give a YAML or JSON file, or one JSON object") -> dict[str, Any]:
-    """The names and values of a JSON object, or of a YAML or JSON file. Raises UserError where there are none."""
+    """The values by name of a JSON object, or of a YAML or JSON file. Raises UserError if `given` is neither."""
     if given.lstrip().startswith(("{", "[")):
         try:
             values = json.loads(given)
@@ -49,7 +49,7 @@ def settings_values(given: str, remedy: str = "give a YAML or JSON file, or one 
 
 
 def _numbers_as_text(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """`1e-5` is text to YAML, which wants 1.0e-5."""
+    """(name, text) of each number that YAML reads as text: `1e-5`, as YAML wants 1.0e-5."""
     for key, value in values.items() if isinstance(values, dict) else ():
         place = f"{name}.{key}" if name else str(key)
         yield from _numbers_as_text(value, place)

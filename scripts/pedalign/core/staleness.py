@@ -1,4 +1,4 @@
-"""Why an artifact is made anew, in words: Snakemake's reason, and which code changed, by the artifact's record."""
+"""Says in words why an artifact is made again: Snakemake's reason, and the changed code, by the artifact's record."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 from pedalign.core.errors import UserError
 from pedalign.core.provenance import other_code, read_record, record_path
 
-_FILES, _MODULES = 2, 4  # names that are told
+_FILES, _MODULES = 2, 4  # most names that are printed
 _PARAMS = "Params have changed since last execution"
 _WORDS = {
     "Missing output files": "not there yet",
@@ -22,9 +22,9 @@ _WORDS = {
 
 
 def in_words(reason: str, outputs: Iterable[str]) -> str:
-    """Snakemake's `reason`, shorter; in place of changed parameters, the code or settings that changed."""
+    """Snakemake's `reason` in short. For changed parameters, it names the code or settings that changed."""
     told = []
-    if reason.startswith("Missing output files"):  # most often in a first run; what came before it is no news
+    if reason.startswith("Missing output files"):  # mostly a first run, where the other reasons add nothing
         reason = reason.partition("; ")[0]
     for part in reason.removeprefix("Finished (was: ").split("; "):
         kind, _, rest = part.partition(":")
@@ -38,7 +38,7 @@ def in_words(reason: str, outputs: Iterable[str]) -> str:
 
 
 def _changed_params(change: str, outputs: Iterable[str]) -> list[str]:
-    """`change`: Snakemake's text of parameters before and now, a digest of the code among them."""
+    """What changed, by Snakemake's text of the parameters before and now; one of them is the digest of the code."""
     before, _, now = change.partition("before:")[2].partition(" now:")
     digests = [set(re.findall(r"'([0-9a-f]{16})'", side)) for side in (before, now)]
     rest = re.sub(r"'[0-9a-f]{16}'|<nothing exclusive>|[,\s]", "", before + now)
@@ -52,7 +52,7 @@ def _changed_params(change: str, outputs: Iterable[str]) -> list[str]:
 def _other_code(artifact: Path) -> list[str]:
     try:
         return other_code(read_record(artifact)) if record_path(artifact).is_file() else []
-    except (UserError, KeyError):  # of a version that kept no such record
+    except (UserError, KeyError):  # an older version made it, without such a record
         return []
 
 

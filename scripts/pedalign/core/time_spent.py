@@ -6,12 +6,12 @@ _begun: list[tuple[str, float]] = []
 
 
 def begin(phase: str) -> None:
-    """From now on the job's time is spent on this: working, loading, training, generating or saving."""
+    """Begin a phase of the job: working, loading, training, generating or saving."""
     _begun.append((phase, time.monotonic()))
 
 
 def account() -> str:
-    """`time: 0.40 s loading, 121.30 s training, 0.51 s saving`. What came before the first phase is not in it."""
+    """The time of each phase: `time: 0.40 s loading, 121.30 s training`. Time before the first phase is not counted."""
     if not _begun:
         return ""
     ends = [moment for _, moment in _begun[1:]] + [time.monotonic()]

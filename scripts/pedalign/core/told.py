@@ -1,8 +1,9 @@
-"""What a stage made, in a line: the last that its script prints before the time it took.
+"""The result line of a stage, which says what it made: `results/tiny/base: 37,792 parameters`.
 
-Of most artifacts the script itself prints it: `results/tiny/base: 37,792 parameters`. A call of Snakemake tells it as
-the job ends (scripts/snakemake_logger_plugin_pedalign), and so leaves it out of what its jobs print meanwhile.
-The figures are read from the artifact, not told by the stage: so their wording is no stage's code, and reruns nothing.
+It is the last line of a script's log before the time spent. Snakemake prints it when the job ends
+(scripts/snakemake_logger_plugin_pedalign), and so leaves it out of the lines that a running job prints.
+Most scripts print their own. For others it is made here from the artifact: its wording is then not part of a stage's
+code, and a change of it reruns nothing.
 """
 
 import csv
@@ -13,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-SHORT = "PEDALIGN_SHORT"  # is set for the jobs of a call of Snakemake that tells what they made
-DETAIL = "- "  # begins a line that is for the log alone
-_TAIL = 2**16  # bytes of a log's end in which its last lines are
-# Lines for the log alone, beside details and results; the last one is DeepSpeed's.
+SHORT = "PEDALIGN_SHORT"  # set for jobs of a Snakemake call that prints their result lines
+DETAIL = "- "  # begins a line that only the log shows
+_TAIL = 2**16  # bytes at a log's end that hold its last lines
+# Beginnings of lines that only the log shows. _BANNER is DeepSpeed's, anywhere in a line.
 _ROUTINE = ("time: ", DETAIL, "engine: shared_prefix\n", "replies will be given by the engine: ")
 _BANNER = "Setting accelerator to CPU"
 
@@ -24,21 +25,21 @@ _made: list[Path] = []
 
 
 def made(artifacts: Iterable[Path]) -> None:
-    """The running script has made these."""
+    """Note the artifacts that the running script has made."""
     _made.extend(artifacts)
 
 
 def closing() -> str:
-    """`results/tiny/sft/test/metrics.json: valid format 99.6%, ...`; empty where the script has said so itself."""
+    """The result line of the running script; empty if the script prints its own."""
     for path in _made:
         if path.name in _FIGURES:
-            with suppress(OSError, ValueError, LookupError, TypeError):  # told or not, it is made
+            with suppress(OSError, ValueError, LookupError, TypeError):  # a missing line must not fail the stage
                 return f"{path}: {_FIGURES[path.name](path)}"
     return ""
 
 
 def figures(log: Path, artifacts: Sequence[str]) -> str:
-    """What the log says at its end of one of these artifacts; empty where it says nothing."""
+    """The figures in the last result line of a log about one of the artifacts; empty without one."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL))
@@ -53,14 +54,14 @@ def figures(log: Path, artifacts: Sequence[str]) -> str:
 
 
 def is_routine(line: str, artifact: str | None) -> bool:
-    """Whether a line, with its end, is for the log alone where the call tells what was made: of this artifact."""
+    """Whether only the log shows a line (with its line end): a routine line, or the result line of `artifact`."""
     return line.startswith(_ROUTINE) or _BANNER in line or bool(artifact and line.startswith(f"{artifact}: "))
 
 
 def tee_function() -> str:
-    """In bash: a `tee LOG` that prints no routine lines. LOG is <results>/logs/..., and what stands there is a result.
+    """A bash function `tee LOG` that prints neither routine lines nor result lines; LOG is <results>/logs/...
 
-    Its status is that of the true tee, which fails where the log can't be written.
+    Its exit status is that of the real tee, which fails if the log can't be written.
     """
     words = "|".join([*(re.escape(one.rstrip("\n")) for one in _ROUTINE), f".*{_BANNER}"])
     pattern = f'"^({words}|${{1%%/logs/*}}/[^ ]+: )"'
