@@ -1,4 +1,4 @@
-"""Conversation files: reading them, refusing what is wrong, cutting what cannot be used."""
+"""Reads conversation files: refuses wrong ones, and cuts conversations before a reply that can't be used."""
 
 import re
 from collections import Counter
@@ -14,18 +14,18 @@ from pedalign.data.formats import SHAPE, SPEAKERS, looks_like, refuse_other_form
 from pedalign.data.paper_rules import INSTRUCTIONS, INSTRUCTIONS_END
 from pedalign.data.rubric import Canonical, Rubric
 
-Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, as TRL has it
+Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, TRL's format
 
 _STRAY_QUOTE = re.compile(r"^[\"'](?=\s*\n)\s*(?=Q\.)")
 
 
 @dataclass(frozen=True)
 class RawConversation:
-    """A conversation as it stands in a file: texts that alternate, the student's first."""
+    """A conversation as its file has it: alternating texts, the student's first."""
 
     id: str
     texts: tuple[str, ...]
-    simulated: bool = False  # the simulator says so of what it writes
+    simulated: bool = False  # true in files that the simulator wrote
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Conversation:
 
     @property
     def n_turns(self) -> int:
-        """Tutor turns."""
+        """The number of tutor turns."""
         return len(self.messages) // 2
 
     @property
     def problem(self) -> str:
-        """What tells conversations about the same problem: the opening question up to a blank line, in plain words."""
+        """The problem, equal for all conversations about it: the words of the opening question up to a blank line."""
         question = self.messages[0]["content"].rpartition("Q.")[2].partition("\n\n")[0]
         return " ".join(re.findall(r"\w+", question.casefold()))
 
@@ -55,7 +55,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a conversation was cut: at its tutor turn `turn` (from 0), for the rubric's `defect`."""
+    """Where and why a conversation was cut: at its tutor turn `turn` (from 0), for a `defect` of the reply."""
 
     turn: int
     defect: str
@@ -75,10 +75,10 @@ class Reader:
         return self.rubric.canonical(text)
 
     def student(self, text: str, turn: int) -> str:
-        """A student turn (from 0) without instructions to the tutor.
+        """A student turn (number `turn`, from 0) without instructions to the tutor.
 
-        Text before the first "Student: " is instructions if it holds the published ones' title or names every label
-        field; else it is the student's own words and stays. An opening may also begin with the mark itself.
+        Text before the first "Student: " counts as instructions if it holds the title of the published ones or names
+        every label field. Other text is the student's own and stays. The first turn may begin with the mark itself.
         """
         before, mark, question = text.partition(INSTRUCTIONS_END)
         names = [field.name for field in self.rubric.label_fields]
@@ -100,18 +100,18 @@ class PaperReader(Reader):
 
 
 def turn_reader(rubric: Rubric, paper_rules: bool) -> Reader:
-    """How conversation files are read: by the paper's rules or by the workflow's."""
+    """The reader for conversation files, by the paper's rules or by the workflow's."""
     return PaperReader(rubric) if paper_rules else Reader(rubric)
 
 
 def read_conversations(path: Path, two_endings: bool = False, paper_rules: bool = False) -> Iterator[RawConversation]:
     """The conversations of a file, one after another.
 
-    `two_endings`: those of a perplexity file, whose last two entries are two replies to one history. `paper_rules`: ids
-    may be repeated (the second "x" is called "x#2") and conversations empty, as the paper's scripts allow.
-    Raises UserError naming file, record and what was found, where the file is not a list of
+    `two_endings`: it is a perplexity file, where each conversation ends in two replies to one history. `paper_rules`:
+    ids may be repeated (the second "x" becomes "x#2") and conversations empty, as the paper's scripts allow.
+    Raises UserError, with file, record and what was found, if the file is not a list of
     `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
-    ids and turns that alternate, the student's first.
+    ids and alternating turns, the student's first.
     """
     refuse_other_formats(path)
     seen: dict[str, int] = {}
@@ -169,15 +169,15 @@ def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool)
 
 
 def _writable(text: str) -> str:
-    """Half a surrogate pair cannot be written; it becomes a question mark."""
+    """The text with a question mark for each half of a surrogate pair, which UTF-8 can't encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def clean(raw: RawConversation, reader: Reader) -> tuple[Conversation, Cut | None]:
     """The usable part of a conversation as `reader` reads it, and where it was cut if it was.
 
-    A reply that has a defect drops itself, the student turn before it and all that follows.
-    A last student turn without a reply is dropped too.
+    A reply with a defect is dropped, with the student turn before it and all that follows.
+    So is a last student turn without a reply.
     """
     messages: list[Message] = []
     for turn in range(len(raw.texts) // 2):

@@ -1,6 +1,6 @@
-"""Names the format of a file that is not a conversation file, and says how to convert it.
+"""Recognizes common formats that are not conversation files, and says how to convert them.
 
-Nothing here reads other formats: it names the common ones where a conversation file is refused.
+Nothing here reads these formats. It makes the error for a refused file more useful.
 """
 
 import json
@@ -14,7 +14,7 @@ from pedalign.core.errors import UserError
 SPEAKERS = ("human", "gpt")  # the student, the tutor
 SHAPE = '[{"id": "...", "conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "{...}"}, ...]}]'
 
-_HEAD = 2**20  # characters in which the first record is looked for
+_HEAD = 2**20  # characters that are searched for the first record
 _ROLES = "from: human for the student, gpt for the tutor; value: the turn's text; no system turn"
 _BY_HAND = f"nothing here reads it yet; write it as {SHAPE} ({_ROLES})"
 _SPEAKERS = "write 'human' for the student and 'gpt' for the tutor"
@@ -22,7 +22,7 @@ _NO_SYSTEM = "take the system turn out: the rubric's instructions stand in its p
 
 
 def refuse_other_formats(path: Path) -> None:
-    """Raises UserError where a file opens with a JSON object, and so is no list of conversations."""
+    """Raise UserError if a file begins with a JSON object, so that it is not a list of conversations."""
     with opened(path) as file:
         head = file.read(1000)
         if not head.lstrip().startswith("{"):
@@ -31,7 +31,7 @@ def refuse_other_formats(path: Path) -> None:
     try:
         record, end = json.JSONDecoder().raw_decode(head)
         lines = head[end:].lstrip().startswith("{")
-    except (ValueError, RecursionError):  # not JSON, or more than was read
+    except (ValueError, RecursionError):  # not JSON, or longer than what was read
         record, lines = read_json(path), False
     if lines:
         what, remedy = looks_like(record) or ("conversations", "")
@@ -59,7 +59,7 @@ def _inside(record: Mapping[str, Any]) -> str:
 
 
 def looks_like(record: Any) -> tuple[str, str] | None:
-    """What a record in place of a conversation looks like, and a remedy; None where it may be a conversation."""
+    """The format that a record seems to have, and a remedy; None if it may be a conversation."""
     if not isinstance(record, dict):
         return None
     if {"qid", "student_incorrect_solution", "conversation"} <= set(record):

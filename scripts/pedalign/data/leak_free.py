@@ -1,4 +1,4 @@
-"""Assigns problems to splits, so that no problem is in two of them: a small integer program."""
+"""Assigns problems to splits by a small integer program, so that no problem is in two splits."""
 
 import contextlib
 import re
@@ -11,13 +11,13 @@ import pulp
 
 from pedalign.core.errors import UserError
 
-TOLERANCE = 0.002  # of the optimum, in shares: what is that near is not searched on
-MAX_NODES = 20_000  # of the search; nodes, not seconds, so that every machine ends with the same splits
+TOLERANCE = 0.002  # distance from the optimum, in shares, at which the search ends
+MAX_NODES = 20_000  # limit of the search; in nodes, not seconds, so that every machine finds the same splits
 
 
 @dataclass(frozen=True)
 class ProblemCounts:
-    """What the conversations about one problem hold: how many there are in each file, and how often each label."""
+    """How many conversations each file has about one problem, and how often each label occurs in them."""
 
     conversations: tuple[int, ...]
     labels: Mapping[tuple[str, str], int]  # (label field's key, label) → replies
@@ -25,8 +25,11 @@ class ProblemCounts:
 
 @dataclass(frozen=True)
 class Assignment:
-    """`splits`: problem → split. `difference`: the mean difference between a label's share in a split and in all
-    conversations, over splits and labels; at most `gap` above the least possible one."""
+    """The split of each problem, and how alike the splits are.
+
+    `difference`: the mean difference between a label's share in a split and in all conversations, over splits and
+    labels; at most `gap` above the least possible one.
+    """
 
     splits: dict[str, str]
     difference: float
@@ -34,12 +37,13 @@ class Assignment:
 
 
 def assign(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int]) -> Assignment:
-    """A split for each problem: the numbers of problems are in proportion to `sizes`, and each file has at least
-    as many conversations about a split's problems as `sizes` says.
+    """Assign each problem to a split.
 
-    Where both can't be, the numbers of problems give way, as little as possible. The shares of the labels are kept as
-    close to those of all conversations as can be, up to TOLERANCE or the best found in MAX_NODES. Equal arguments give
-    equal assignments. Raises UserError, with the numbers, where no assignment meets the sizes.
+    The numbers of problems are in proportion to `sizes`, and each file has at least as many conversations about a
+    split's problems as `sizes` says. If both are not possible, the numbers of problems deviate, as little as possible.
+    The label shares of the splits are as close as possible to those of all conversations, up to TOLERANCE or the best
+    found in MAX_NODES. Equal arguments give equal assignments. Raises UserError, with the numbers, if no assignment
+    meets the sizes.
     """
     found = _most_alike(problems, sizes, 0)
     if not found:
@@ -56,12 +60,12 @@ def assign(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int]) -> A
 
 
 def even_counts(available: Sequence[Sequence[int]], size: int) -> list[list[int]]:
-    """How many conversations to take of each problem (rows) from each file (columns): `size` of every file, and so that
-    the problems' totals are as even as what is `available` allows.
+    """How many conversations to take of each problem (rows) from each file (columns).
 
-    Problem after problem takes one more conversation, round by round, until every file has given `size`. Where all its
-    files have given theirs, a problem that took from one of them takes from another file instead (an augmenting path).
-    So no problem gets a second one before all that can have got a first one. Of equal problems the first gets more.
+    Every file gives `size`, and the problems' totals are as even as what is `available` allows. In each round, each
+    problem takes one more conversation, until every file has given `size`. If all files of a problem have given `size`,
+    another problem that took from one of them takes from a different file instead (an augmenting path). So no problem
+    gets a second conversation before all that can have got a first. Of equal problems, the first gets more.
     """
     files = range(len(available[0]))
     counts, given = [[0 for _ in files] for _ in available], [0 for _ in files]
@@ -90,8 +94,8 @@ def even_counts(available: Sequence[Sequence[int]], size: int) -> list[list[int]
 
 
 def _most_alike(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int], off_by: int) -> Assignment | None:
-    """The assignment with the most alike shares of labels; its numbers of problems differ from those in
-    proportion by `off_by` in all at most."""
+    """The assignment with the most alike label shares, whose numbers of problems differ from proportion by at most
+    `off_by` in total."""
     model, takes, share, off = _model(problems, sizes)
     model += share == 1
     model += off <= off_by
@@ -124,13 +128,12 @@ def _replies(one: ProblemCounts, field: str) -> int:
 
 
 def _share_drawn(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int]) -> dict[str, float]:
-    """The share of each problem's conversations that an even draw takes: all problems give equally many, or all they
-    have."""
+    """The share of each problem's conversations in an even draw: each problem gives equally many, or all it has."""
     totals = {problem: sum(one.conversations) for problem, one in problems.items()}
     files = len(next(iter(problems.values())).conversations)
     left, level = float(sum(sizes.values()) * files), 0.0
     for number, total in enumerate(sorted(totals.values())):
-        level = left / (len(totals) - number)  # for each of those that have more
+        level = left / (len(totals) - number)  # conversations from each of the remaining problems
         if total >= level:
             break
         left -= total
@@ -150,8 +153,11 @@ def numbers_of_problems(problems: int, sizes: Mapping[str, int]) -> dict[str, in
 def _model(
     problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int]
 ) -> tuple[pulp.LpProblem, dict[tuple[str, str], pulp.LpVariable], pulp.LpVariable, pulp.LpAffineExpression]:
-    """A problem goes to one split, and every file has the share `share` of the `sizes` for every split. The last is by
-    how many problems the splits differ from what is in proportion."""
+    """The program, its variables (problem, split) → whether it is taken, the share, and the deviation.
+
+    Each problem goes to one split, and every file has at least `share` times `sizes` for each split. The deviation is
+    by how many problems the splits differ from proportion.
+    """
     model = pulp.LpProblem("leak_free_splits", pulp.LpMinimize)
     share = model.add_variable("share", lowBound=0, upBound=1)
     takes = {
@@ -174,8 +180,8 @@ def _model(
 
 
 def _solved(model: pulp.LpProblem) -> tuple[bool, float]:
-    """Whether a solution was found, and how far it is from the best one at most."""
-    # PuLP splits CBC's command line at spaces: it gets the names of files in its folder, not their paths.
+    """Solve the program. Returns whether a solution was found, and its largest possible distance from the best one."""
+    # PuLP splits CBC's command line at spaces, so CBC runs in the folder and gets file names, not paths.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         solver = pulp.COIN_CMD(
             path=pulp.PULP_CBC_CMD.pulp_cbc_path,
@@ -199,7 +205,7 @@ def _solved(model: pulp.LpProblem) -> tuple[bool, float]:
 
 
 def _infeasible(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int]) -> UserError:
-    """Says at which share of the sizes there would be an assignment."""
+    """The error for sizes without an assignment; it says which smaller sizes fit."""
     model, _, share, _ = _model(problems, sizes)
     model.setObjective(-share)
     found, _ = _solved(model)

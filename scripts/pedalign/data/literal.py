@@ -1,4 +1,4 @@
-"""A scanner for one mapping, written as a Python literal or as JSON, in text that no one can trust.
+"""A scanner for one mapping, written as a Python literal or as JSON, in untrusted text.
 
 Nothing is evaluated. Time is linear in the length of the text; length and depth are bounded, so a
 hundred thousand brackets or quotes cost milliseconds and raise nothing but `NotALiteral`.
@@ -11,8 +11,8 @@ from typing import Any
 MAX_CHARACTERS = 20_000
 MAX_DEPTH = 8
 
-# Nearly every reply is a flat mapping of texts without escapes, which these two read at once as the scanner would. Each
-# can match in one way alone, so that their time is linear too.
+# Nearly every reply is a flat mapping of texts without escapes. These two patterns read it at once, with the
+# same result as the scanner. Each can match in only one way, so their time is linear too.
 _TEXT = r"""(?:"([^"\\\ud800-\udfff]*)"|'([^'\\\ud800-\udfff]*)')"""
 _TEXTS = re.compile(_TEXT)
 _FLAT = re.compile(rf"\{{\s*(?:{_TEXT}\s*:\s*{_TEXT}\s*(?:,\s*|(?=\}})))*\}}")
@@ -30,13 +30,13 @@ class NotALiteral(ValueError):
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it is written: no text field's value."""
+    """A number as written. It is not text, so not a valid value of a field."""
 
     text: str
 
 
 def kind(value: Any) -> str:
-    """Says what a scanned value that is not text is, and how to write it as text."""
+    """What a scanned value is, if it is not text, and how to write it as text."""
     if isinstance(value, Number):
         return f'a number, {value.text}; write it as text: "{value.text}"'
     if isinstance(value, bool):
@@ -46,7 +46,7 @@ def kind(value: Any) -> str:
 
 
 class CutOff(NotALiteral):
-    """The text ends before its mapping is closed. `entries` are those whose key and value are closed before."""
+    """The text ends before its mapping is closed. `entries` are those whose key and value are complete."""
 
     entries: dict[str, Any]
 
@@ -154,7 +154,7 @@ def _separator(text: str, at: int, closing: str) -> int:
 
 
 def _strings(text: str, at: int) -> tuple[str, int]:
-    """One string, or several side by side, which Python joins."""
+    """One string, or several adjacent ones, which Python joins."""
     parts = []
     while text[at : at + 1] in ("'", '"'):
         part, at = _string(text, at)
@@ -202,5 +202,5 @@ def _string(text: str, at: int) -> tuple[str, int]:
 
 
 def join_surrogates(text: str) -> str:
-    """JSON writes some characters as two escapes; half of such a pair becomes a replacement mark."""
+    """Join pairs of escapes, as JSON writes some characters; half of a pair becomes a replacement mark."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,8 +1,8 @@
 """The rules of the paper's published scripts, followed exactly, so that figures can be compared to the digit.
 
-They belong to "Pedagogical Alignment of Large Language Models" (arXiv 2402.05000): what counts as a reply that can be
-read, as a valid gold reply, and as a mistake. Where the workflow's own rules are better, docs/how-to/paper-numbers.md
-says how the two differ. Field names, labels and their lengths are the rubric's.
+The paper is "Pedagogical Alignment of Large Language Models" (arXiv 2402.05000). The rules say which replies can be
+read, which gold replies are valid, and what is a mistake. docs/how-to/paper-numbers.md says how the workflow's own
+rules differ. Field names, labels and their lengths come from the rubric.
 """
 
 import ast
@@ -17,30 +17,30 @@ from pedalign.data.rubric import Canonical, Field, Rubric
 INSTRUCTIONS = "Instructions to Act as a Tutorbot"
 INSTRUCTIONS_END = "Student: "
 NOT_APPLICABLE = "N/A"
-MAX_CHARACTERS = 131_072  # Python's csv reads no longer cells, so the published scripts stop at a longer reply
+MAX_CHARACTERS = 131_072  # Python's csv refuses longer cells, so the published scripts fail at a longer reply
 
 
 def read_literal(text: str) -> Any:
-    """The Python literal that `text` is, as a whole; None where it is none, or longer than MAX_CHARACTERS.
+    """The whole `text` as one Python literal; None if it is not one, or longer than MAX_CHARACTERS.
 
-    The published scripts read replies by `ast.literal_eval`: words or line breaks around a mapping, and JSON's `null`,
-    `true` and `false`, are refused. Nothing is run; the length bounds time and memory.
+    The published scripts read replies by `ast.literal_eval`, which refuses words or line breaks around a mapping, and
+    JSON's `null`, `true` and `false`. Nothing is executed; the length bounds time and memory.
     """
     if len(text) > MAX_CHARACTERS:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            warnings.simplefilter("ignore")  # about unknown escapes
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 
 
 def canonical(text: str, rubric: Rubric) -> Canonical:
-    """A tutor turn of a conversation file as the paper keeps it, or why it cuts the conversation there.
+    """A tutor turn of a conversation file as the paper's scripts keep it, or why they cut the conversation there.
 
-    Kept is every mapping that has the label fields, whatever stands in them; "N/A" becomes the label for it. A
-    reply whose fields are all text is written in the rubric's canonical form, any other as Python writes it.
+    They keep every mapping that has the label fields, with any values; "N/A" becomes the label for it. A reply whose
+    fields are all text is written in the rubric's canonical form, any other as Python writes it.
     """
     mapping = read_literal(text)
     if not isinstance(mapping, dict):
@@ -61,8 +61,8 @@ def canonical(text: str, rubric: Rubric) -> Canonical:
 def student_turn(text: str) -> str:
     """A student turn of a conversation file without the published instructions (preprocess_sft_data.py).
 
-    A turn that holds their title loses all up to the first "Student: ", or its first 8 characters where there is none,
-    and the stray quotes before a "Q." in what is left.
+    A turn with their title loses all text up to the first "Student: " (without this mark, its first 8 characters), and
+    the stray quotes before a "Q." in the rest.
     """
     if INSTRUCTIONS not in text:
         return text
@@ -71,7 +71,7 @@ def student_turn(text: str) -> str:
 
 
 def response_text(text: str) -> str:
-    """A tutor's reply as generate_responses.py records it: stripped if it is a Python literal then, else as it is."""
+    """A tutor's reply as generate_responses.py records it: stripped if that is a Python literal, else unchanged."""
     stripped = text.strip()
     return text if read_literal(stripped) is None else stripped
 
@@ -79,8 +79,8 @@ def response_text(text: str) -> str:
 def prompt_text(messages: Sequence[dict[str, str]], instructions: str) -> str:
     """A prompt in the published form: "System: " with instructions and opening, "Student: ", "Tutorbot: " turns.
 
-    evaluate_responses.py takes a prompt that says "Student:" once for a conversation's first. So the mark stands once
-    for each student turn; where instructions or turns have it themselves, they get a space before the colon.
+    evaluate_responses.py takes a prompt with one "Student:" for the first of its conversation. So this mark must occur
+    once for each student turn: within instructions and turns it gets a space before the colon.
     """
     mark = INSTRUCTIONS_END.rstrip()
     roles = (mark, "Tutorbot:")
@@ -91,9 +91,9 @@ def prompt_text(messages: Sequence[dict[str, str]], instructions: str) -> str:
 
 
 def valid_gold(mapping: Any, rubric: Rubric) -> bool:
-    """Whether the paper takes a gold reply into pairs and scores: all fields are text, labels of a label's length.
+    """Whether the paper uses a gold reply for pairs and scores: all fields are text, and labels have a valid length.
 
-    CLASS has one character for evaluation and state, at most two for the action; which characters is not asked.
+    In CLASS that is one character for evaluation and state, at most two for the action, whatever they are.
     """
     if not isinstance(mapping, dict):
         return False
@@ -109,11 +109,11 @@ def _of_label_length(value: str, field: Field) -> bool:
 
 
 def mistake(gold: str, response: str, rubric: Rubric) -> tuple[str, int] | None:
-    """Why the paper makes a preference pair of a response, and how many of its labels are wrong; None where it makes
-    none (the gold reply is not valid, or all labels agree).
+    """Why the paper makes a preference pair of a response, and how many of its labels are wrong.
 
-    "unparseable", "incomplete" (a field is missing, or all are empty), which have all labels wrong, or the key of the
-    first label field that differs (preprocess_dpo_data.py).
+    The reason is "unparseable" or "incomplete" (a field is missing, or all are empty), where all labels count as wrong,
+    or the key of the first label field that differs (preprocess_dpo_data.py). None if the paper makes no pair: the gold
+    reply is not valid, or all labels agree.
     """
     wanted, found = read_literal(gold), read_literal(response)
     if not valid_gold(wanted, rubric):

@@ -1,4 +1,4 @@
-"""Preference pairs from a tutor's own mistakes: the gold reply is chosen, what the tutor said is rejected."""
+"""Preference pairs from a tutor's own mistakes: the gold reply is chosen, the tutor's reply is rejected."""
 
 import random
 from collections import Counter
@@ -18,11 +18,11 @@ from pedalign.data.rubric import Rubric
 class PreferenceSettings:
     """Which mistakes become pairs.
 
-    `paper_rules`: what is a mistake is decided as the paper's scripts do (data/paper_rules.py). `samples`: responses
-    per prompt. `per_prompt`: most pairs of one prompt; `reject` says which mistakes go first: "first" as they were
-    sampled, "worst" those with the most wrong labels, "nearest" those with the fewest. `balance`: {"field", "most"}: no
-    label of the gold replies has more than `most` times the mean number of pairs of a label. `most`: pairs in all. What
-    exceeds the last two is left out by chance, from `seed`.
+    `paper_rules`: mistakes are judged by the paper's rules (data/paper_rules.py). `samples`: responses per prompt.
+    `per_prompt`: most pairs of one prompt. `reject`: which mistakes of a prompt are taken first: "first" those sampled
+    first, "worst" those with the most wrong labels, "nearest" those with the fewest. `balance`: {"field", "most"}: no
+    label of the gold replies has more than `most` times the mean number of pairs per label. `most`: pairs in total.
+    Pairs beyond `balance` and `most` are left out at random, from `seed`.
     """
 
     paper_rules: bool = False
@@ -39,15 +39,14 @@ class _Mistake:
     row: int  # of the split
     rejected: str
     reason: str
-    wrong: int  # labels; all of them where the reply can't be read
+    wrong: int  # number of wrong labels; all of them if the reply can't be read
 
 
 def mistake(gold: str, response: str, rubric: Rubric) -> tuple[str, int] | None:
-    """Why a response is worse than the gold reply, and how many of its labels are wrong; None where all labels agree
-    or the gold reply has a defect.
+    """Why a response is worse than the gold reply, and how many of its labels are wrong.
 
-    "unparseable" or "incomplete", which have all labels wrong, or the key of the first label field that differs (arXiv
-    2402.05000, section 4).
+    The reason is "unparseable" or "incomplete", where all labels count as wrong, or the key of the first label field
+    that differs (arXiv 2402.05000, section 4). None if all labels agree or the gold reply has a defect.
     """
     wanted, reply = rubric.parse(gold), rubric.parse(response)
     if wanted.defect:
@@ -60,8 +59,11 @@ def mistake(gold: str, response: str, rubric: Rubric) -> tuple[str, int] | None:
 
 
 def _rejected(response: str, rubric: Rubric, paper_rules: bool) -> str:
-    """What is written of a wrong response. In canonical form chosen and rejected differ in content and never in spacing
-    or quoting; by the paper's rules the reply stays as the tutor gave it."""
+    """The text of a wrong response in its pair.
+
+    In canonical form, chosen and rejected differ in content, never in spacing or quoting. By the paper's rules, the
+    tutor's text stays as it is.
+    """
     reply = rubric.parse(response)
     as_given = paper_rules or reply.defect in ("unparseable", "incomplete")
     return response if as_given else rubric.serialize(reply.values)
@@ -73,12 +75,12 @@ def preference_pairs(
     rubric: Rubric,
     settings: PreferenceSettings,
 ) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
-    """TRL's preference format as parallel lists, with `conversation_id`, `turn` and `reason`; and the counts.
+    """Preference pairs as parallel lists in TRL's format, with `conversation_id`, `turn` and `reason`; and the counts.
 
     `rows` are those of a formatted split, `responses` those of its responses.csv, in the same order.
     The counts say how many pairs each choice leaves.
-    Raises UserError where the two do not belong together, no response is wrong, or the rubric lacks the field of
-    `balance`; AssertionError, which is a bug, where a rejected reply is the chosen one.
+    Raises UserError if the two do not belong together, no response is wrong, or the rubric lacks the field of
+    `balance`; AssertionError, which is a bug, if a rejected reply equals the chosen one.
     """
     rng = random.Random(settings.seed)
     mistakes = _mistakes(rows, responses, rubric, settings)
@@ -115,7 +117,7 @@ def preference_pairs(
 def _mistakes(
     rows: Iterable[dict[str, Any]], responses: Iterable[dict[str, str]], rubric: Rubric, settings: PreferenceSettings
 ) -> list[_Mistake]:
-    """Every wrong response in its order, each text of a prompt once."""
+    """Every wrong response, in order; of equal texts for one prompt, only the first."""
     judge = paper_rules.mistake if settings.paper_rules else mistake
     found: dict[tuple[int, str], _Mistake] = {}
     for at, (one, response) in enumerate(answered(rows, responses, settings.samples)):

@@ -18,7 +18,7 @@ _LABELS = "write the labels as the rubric has them, or the rubric's labels as th
 
 @dataclass(frozen=True)
 class Reason:
-    """`reason` is the same for all replies that are fixed in one way; `found` is what this one has."""
+    """Why a reply can't be used. `reason` is the same for all replies with one remedy; `found` is what this one has."""
 
     reason: str
     found: str
@@ -26,7 +26,7 @@ class Reason:
 
 
 def explain(text: str, rubric: Rubric, defect: str, detail: str) -> Reason:
-    """Why a reply can't be used: `defect` and `detail` are what the rubric, or the paper's rules, say of it."""
+    """The reason why a reply can't be used; `defect` and `detail` come from the rubric or from the paper's rules."""
     try:
         mapping = scan_mapping(text)
     except NotALiteral:
@@ -106,7 +106,7 @@ def _unknown_label(mapping: Mapping[str, Any], rubric: Rubric, detail: str) -> R
 
 @dataclass
 class Tally:
-    """Counts conversations by the reason why they are cut, and keeps the first of each as an example."""
+    """Counts cut conversations by reason, and keeps the first one of each reason as an example."""
 
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -119,7 +119,7 @@ class Tally:
         entry["conversations"] += 1
 
     def listed(self) -> list[dict[str, Any]]:
-        """The commonest first."""
+        """The reasons, the commonest first."""
         return sorted(self.entries.values(), key=lambda entry: -entry["conversations"])
 
     def commonest(self) -> str:

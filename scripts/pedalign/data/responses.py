@@ -1,4 +1,4 @@
-"""The table of a tutor's responses to a split: its columns, and which rows it must have."""
+"""The table of a tutor's responses to a split: its columns, and the check of its rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
@@ -20,7 +20,7 @@ COLUMNS = (
     "finish_reason",
     "sample",
 )
-# Of these, what later stages need.
+# The columns that later stages need.
 READ = ("response", "gpt", "conversation_id", "turn", "response_tokens", "finish_reason", "sample")
 
 
@@ -30,10 +30,10 @@ def answered(
     samples: int = 1,
     name: str = "",
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """Each of the split's `rows` with each of its `samples` responses; `name` is what it calls those of no `Table`.
+    """Each of the split's `rows` with each of its `samples` responses.
 
-    Raises UserError where a response is missing, doubled or foreign, has another place than its row, or another gold
-    reply.
+    Raises UserError if a response is missing, doubled, foreign or out of order, or its gold reply is not the row's;
+    `name` names the responses in the message, unless they are a `Table`.
     """
     name = str(responses.path) if isinstance(responses, Table) else name or "responses.csv"
     remedy = f"delete {name} and run again: the workflow makes it anew"
@@ -56,7 +56,7 @@ def answered(
 
 
 class Responses:
-    """The responses of a table to a split's `rows`, one to each; read anew and checked whenever they are asked for.
+    """The responses of a table to a split's `rows`, one to each; each loop reads and checks them again.
 
     Raises UserError as `answered` does.
     """
@@ -71,9 +71,9 @@ class Responses:
 def gathered(
     rows: Sequence[dict[str, Any]], shards: Iterable[Iterable[dict[str, str]]], samples: int, name: str
 ) -> Iterator[dict[str, str]]:
-    """The responses of all shards, each in the order of the split's `rows`, in that order.
+    """Merge the responses of all shards into the order of the split's `rows`, which each shard has too.
 
-    Raises UserError where responses are missing, doubled or foreign; `name` is what it calls the shards.
+    Raises UserError if responses are missing, doubled or foreign; `name` names the shards in the message.
     """
     places = {(row["conversation_id"], str(row["turn"])): at for at, row in enumerate(rows)}
 

@@ -1,4 +1,4 @@
-"""The rubric: which fields a tutor's reply has, and the parser for replies that no one can trust.
+"""The rubric: the fields of a tutor's reply, and the parser for replies, which are untrusted text.
 
 Everything about fields and labels is data (`datasets/rubrics/*.yaml`). A reply is text that holds one
 mapping, as a Python literal or as JSON; it is scanned by `pedalign.data.literal`, never evaluated, and fields
@@ -29,10 +29,10 @@ Defect = Literal["unparseable", "incomplete", "unknown_label"]
 class Field:
     """One field of a reply: a label field has `labels` (label → meaning), a text field has none."""
 
-    name: str  # as it stands in the reply, for example "Action Based on Evaluation"
+    name: str  # as replies have it, for example "Action Based on Evaluation"
     key: str  # short name in code and metrics, for example "action"
     labels: dict[str, str]
-    not_applicable: str | None  # the label that stands for "not applicable"
+    not_applicable: str | None  # the label that means "not applicable"
     not_applicable_values: frozenset[str]  # other spellings of it, casefolded
 
     @property
@@ -42,12 +42,11 @@ class Field:
 
 @dataclass(frozen=True)
 class Reply:
-    """A parsed reply: `values` maps field keys to text, for every field that was found as text.
+    """A parsed reply: `values` maps field keys to text, for every field whose value is text.
 
-    `defect` is None for a valid reply; else it names the first thing wrong, and `detail` says what was
-    found: "unparseable" (no mapping), "incomplete" (a field is missing or no text), "unknown_label".
-    `cut`: the text ends before the mapping is closed. Such a reply is "unparseable"; its `values` are those that stand
-    complete before the end.
+    `defect` is None for a valid reply, else the first thing wrong: "unparseable" (no mapping), "incomplete" (a field is
+    missing or not text) or "unknown_label"; `detail` says what was found. `cut`: the text ends before the mapping is
+    closed. Such a reply is "unparseable"; its `values` are those that are complete.
     """
 
     values: dict[str, str]
@@ -58,7 +57,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Canonical:
-    """A tutor turn in canonical form, or why it has none: `text` is empty where there is a `defect`."""
+    """A tutor turn in canonical form, or why it has none: `text` is empty if there is a `defect`."""
 
     text: str
     defect: Defect | None = None
@@ -96,7 +95,7 @@ class Rubric:
         return Reply(values, defect, detail)
 
     def _read(self, mapping: dict[str, Any]) -> tuple[dict[str, str], list[tuple[Defect, str]]]:
-        """Field keys → texts of a mapping, and what is wrong with it, field by field."""
+        """The texts of a mapping by field key, and what is wrong with it, field by field."""
         values: dict[str, str] = {}
         problems: list[tuple[Defect, str]] = []
         for field in self.fields:
@@ -203,9 +202,9 @@ class _File(Section):
 
 
 def load_rubric(path: Path) -> Rubric:
-    """Read a rubric (docs/reference/rubrics.md). Raises UserError with the place and what is wrong there.
+    """Read a rubric (docs/reference/rubrics.md). Raises UserError with the place and the mistake.
 
-    Labels are text as it stands in the file: YAML's own reading makes other values of `yes`, `1` and `010`.
+    Labels are read as text: YAML itself reads `yes`, `1` and `010` as other values.
     """
     data = read(_File, read_settings_file(path, as_text=True), str(path), _REFERENCE)
     fields = tuple(_field(entry, f"{path}: fields[{at}] ({entry.name})") for at, entry in enumerate(data.fields))
@@ -273,7 +272,7 @@ def _check_pairs(scaffold: _ScaffoldTell, label_fields: Mapping[str, Field], pla
 
 
 def _equal(names: Iterable[str]) -> tuple[str, str] | None:
-    """The first two names that differ in nothing but case."""
+    """The first two names that are equal but for case."""
     seen: dict[str, str] = {}
     for name in names:
         if name.casefold() in seen:

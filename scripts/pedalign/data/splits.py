@@ -1,4 +1,4 @@
-"""Drawing the SFT, DPO and test splits, and saying what was drawn, dropped and shared."""
+"""Draws the SFT, DPO and test splits, and reports what was drawn, dropped and shared."""
 
 import random
 import re
@@ -28,8 +28,8 @@ from pedalign.data.rubric import Rubric
 
 SPLITS = ("sft", "dpo", "test")
 
-# What `warnings` are about: cut or dropped conversations, as a share of those drawn; splits of fewer problems, with at
-# least two conversations about each, or of more conversations a problem.
+# Limits for `warnings`: the share of drawn conversations that are cut or dropped; the problems of a split that has two
+# or more conversations per problem; the conversations per problem.
 MOST_CUT = 0.2
 FEW_PROBLEMS = 10
 MANY_OF_A_PROBLEM = 50
@@ -37,11 +37,11 @@ MANY_OF_A_PROBLEM = 50
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Conversations drawn per file for each split, how, and the seed of the draw.
+    """How many conversations are drawn per file for each split, how, and from which seed.
 
-    `method`: "random" as the paper draws, or "leak_free": all conversations about a problem are in one split.
-    `paper_rules`: a file with too few conversations gives what it has, the test split the fewer (else it is refused),
-    and replies are read as the paper reads them.
+    `method`: "random", as in the paper, or "leak_free": all conversations about a problem are in one split.
+    `paper_rules`: a file with too few conversations gives all it has, so that the test split gets fewer (else the file
+    is refused), and replies are read as the paper's scripts read them.
     """
 
     sft: int
@@ -57,7 +57,7 @@ class SplitSettings:
 
 
 class EmptySplit(UserError):
-    """No drawn conversation of a split can be used; `account` is the account of the draw up to there."""
+    """No drawn conversation of a split can be used; `account` is the report of the draw so far."""
 
     def __init__(self, problem: str, remedy: str, account: dict[str, Any]) -> None:
         super().__init__(problem, remedy)
@@ -96,7 +96,7 @@ def draw(
 ) -> tuple[dict[str, Sequence[Conversation]], dict[str, Any]]:
     """Draw conversations from each file for each split, then read their replies and cut where one is not valid.
 
-    Returns the splits, whose conversations lie in a temporary file, and the account of them (`splits.json`).
+    Returns the splits, whose conversations are in a temporary file, and the report on them (`splits.json`).
     Raises UserError where a file has too few conversations (but not under the paper's rules), or a split is empty.
     """
     reader = turn_reader(rubric, settings.paper_rules)
@@ -106,7 +106,7 @@ def draw(
         "paper_rules": settings.paper_rules,
         "wanted_per_file": settings.sizes,
         "simulated": 0,
-        # Student turns that lost instructions before "Student: ", and those that keep this mark: it is their own words.
+        # Student turns that lost instructions before "Student: ", and those that keep this mark as the student's words.
         "instructions": {"taken_off": 0, "kept": 0},
         "files": [],
         "splits": {},
@@ -197,7 +197,7 @@ def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
 
 
 def _eligible(path: Path, reader: Reader) -> Iterator[RawConversation]:
-    """Those of more than two entries: what is drawn from."""
+    """The conversations of a file that can be drawn: those of more than two entries."""
     return (raw for raw in read_conversations(path, paper_rules=reader.paper_rules) if len(raw.texts) > 2)
 
 
@@ -205,13 +205,15 @@ def _conversation(record: dict[str, Any]) -> Conversation:
     return Conversation(record["id"], tuple(record["messages"]))
 
 
-Drawn = list[dict[str, list[int]]]  # for each file, split → which of its eligible conversations, from 0
+Drawn = list[dict[str, list[int]]]  # for each file, split → numbers of its eligible conversations, from 0
 
 
 def _draw_random(eligible: Sequence[int], settings: SplitSettings) -> Drawn:
-    """As the paper's code does: Python's `random` is seeded once; for each file in order a sample of all sizes
-    together is drawn, in one call, from its conversations of more than two entries in file order, and cut in the order
-    SFT, DPO, test (arXiv 2402.05000, preprocess_sft_data.py)."""
+    """Draw as the paper's code does (arXiv 2402.05000, preprocess_sft_data.py).
+
+    Python's `random` is seeded once. For each file in order, one call draws a sample for all splits together from the
+    eligible conversations in file order; it is divided in the order SFT, DPO, test.
+    """
     rng = random.Random(settings.seed)
     wanted = sum(settings.sizes.values())
     drawn = []
@@ -228,8 +230,8 @@ def _draw_leak_free(
     reader: Reader,
     report: dict[str, Any],
 ) -> tuple[Drawn, dict[str, Any]]:
-    """Each split draws from the conversations about its own problems; and what was shared out, and how well."""
-    members: dict[str, list[list[int]]] = {}  # problem → for each file, which of its eligible conversations
+    """Draw each split from the conversations about its own problems. Returns also the report on the assignment."""
+    members: dict[str, list[list[int]]] = {}  # problem → for each file, numbers of its eligible conversations
     labels: dict[str, Counter[tuple[str, str]]] = {}
     unusable = Tally()
     for number, path in enumerate(files):
@@ -262,7 +264,7 @@ def _draw_leak_free(
     drawn: Drawn = [{} for _ in files]
     for split, size in settings.sizes.items():
         own = [problem for problem, home in assignment.splits.items() if home == split]
-        rng.shuffle(own)  # of equal problems the first give more
+        rng.shuffle(own)  # as even_counts takes more from the first of equal problems
         counts = even_counts([problems[problem].conversations for problem in own], size)
         for file, by_split in enumerate(drawn):
             taken = [
@@ -286,7 +288,7 @@ def _reason(raw: RawConversation, cut: Cut, rubric: Rubric) -> Reason:
 def _cleaned(
     files: Sequence[Path], drawn: Drawn, reader: Reader, report: dict[str, Any], tally: Tally
 ) -> dict[str, Sequence[Conversation]]:
-    """The drawn conversations, each cut where a reply is not valid, of which the report and the tally are told."""
+    """The drawn conversations, each cut where a reply is not valid; cuts are added to the report and the tally."""
     store = Stored()
     places: dict[str, list[int]] = {split: [] for split in SPLITS}  # in the store
     for number, (path, by_split) in enumerate(zip(files, drawn, strict=True), start=1):
@@ -323,7 +325,7 @@ def _count_instructions(raw: RawConversation, reader: Reader, counts: dict[str, 
 
 
 def _labels(conversation: Conversation, rubric: Rubric) -> Iterator[tuple[str, str]]:
-    """The label field's key and the label, of each of the tutor's replies."""
+    """(key, label) of each label field of each tutor reply."""
     for message in conversation.messages[1::2]:
         values = rubric.parse(message["content"]).values
         for field in rubric.label_fields:

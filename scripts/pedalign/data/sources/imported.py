@@ -1,4 +1,4 @@
-"""The rows of a file in another format as the records of a conversation file, with an account of every row."""
+"""Turns the rows of a file in another format into records of a conversation file, and accounts for every row."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,12 +11,14 @@ Row = TypeVar("Row")
 
 
 class Unusable(ValueError):
-    """A row, or a turn of it, that cannot be used; the message is the reason by which such rows are counted."""
+    """A row, or a turn of it, can't be used; the message is the reason under which it is counted."""
 
 
 class Talk(NamedTuple):
-    """A conversation: `texts` alternate, the student's first, and the tutor's are replies in the rubric's form. `cut`:
-    why it ends before a turn of the row, if it does."""
+    """A conversation: alternating `texts`, the student's first; the tutor's are replies in the rubric's form.
+
+    `cut`: why it ends before the last turn of the row, if it does.
+    """
 
     id: str
     texts: list[str]
@@ -33,9 +35,9 @@ class Imported:
 
 
 def imported(rows: Iterable[Row], read: Callable[[Row], Talk]) -> Imported:
-    """The conversations that `read` makes of the rows; it raises Unusable for those that give none.
+    """The conversations that `read` makes of the rows; it raises Unusable for rows that give none.
 
-    Where an id is taken, "-2" stands behind it, or the next number that is free.
+    An id that is taken gets "-2", or the next free number, at its end.
     """
     rejected: Counter[str] = Counter()
     cuts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The formats that scripts/import_conversations.py reads, a registry: a function each, and its entry in IMPORTERS."""
+"""The registry of formats that scripts/import_conversations.py reads: each is an entry in IMPORTERS."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ from pedalign.data.sources.imported import Imported
 
 @dataclass(frozen=True)
 class Importer:
-    """`described`: what the file is, in words. `read`: its lines, without their ends, to conversations; raises
-    UserError where the rubric does not fit. `rubric`: the one that is read with unless another is given."""
+    """A format: what its file is in words (`described`), its reader and its default rubric.
+
+    `read` makes conversations of the lines, without line ends; it raises UserError if the rubric does not fit.
+    """
 
     described: str
     read: Callable[[Iterable[str], Rubric], Imported]

@@ -1,4 +1,4 @@
-"""MathDial (arXiv 2305.14536): its JSON lines to conversations with the rubric's replies."""
+"""Reads MathDial's JSON lines (arXiv 2305.14536) as conversations whose replies have the rubric's form."""
 
 import json
 import re
@@ -9,15 +9,15 @@ from pedalign.core.errors import UserError
 from pedalign.data.rubric import Rubric
 from pedalign.data.sources.imported import Imported, Talk, Unusable, imported
 
-TEACHER = "Teacher"  # whoever else speaks, under whatever name, is the student
+TEACHER = "Teacher"  # any other name is the student's
 _TURN = re.compile(r"(?P<speaker>[\w'-]{1,60})\s*:\s*(?P<text>.*)", re.DOTALL)
 _MOVE = re.compile(r"\(\s*(?P<move>[^()\s]([^()]{0,38}[^()\s])?)\s*\)\s*(?P<text>.*)", re.DOTALL)
 
 
 def conversations(lines: Iterable[str], rubric: Rubric) -> Imported:
-    """The conversations in MathDial's JSON lines; blank lines are no rows. An id is the row's `qid`.
+    """The conversations in MathDial's JSON lines; blank lines are skipped. An id is the row's `qid`.
 
-    Raises UserError where the rubric has other fields than one label, the teacher's move, and the text.
+    Raises UserError if the rubric has other fields than one label, the teacher's move, and the text.
     """
     if len(rubric.label_fields) != 1 or len(rubric.fields) != 2:
         raise UserError(
@@ -33,7 +33,7 @@ def _conversation(line: str, rubric: Rubric) -> Talk:
 
 
 def _row(line: str) -> dict[str, str]:
-    """The four fields that are used, as text that can be written as UTF-8. Raises Unusable."""
+    """The four fields that are used, as text that UTF-8 can encode. Raises Unusable if one is missing."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -50,9 +50,9 @@ def _row(line: str) -> dict[str, str]:
 
 
 def _texts(row: dict[str, str], rubric: Rubric) -> tuple[list[str], str | None]:
-    """Texts that alternate, the student's first, and why they end early if they do.
+    """Alternating texts, the student's first, and why they end early, if they do.
 
-    Raises Unusable where there is no reply before the first turn that cannot be used.
+    Raises Unusable if no reply comes before the first turn that can't be used.
     """
     student, replies = [[row["question"], row["student_incorrect_solution"]]], []
     cut = None
@@ -65,7 +65,7 @@ def _texts(row: dict[str, str], rubric: Rubric) -> tuple[list[str], str | None]:
                 replies.append(_reply(said, rubric))
             elif replies:
                 student.append(said)
-            else:  # the student goes on after the problem and the solution
+            else:  # the student adds to the problem and the solution
                 student[0] += said
     except Unusable as reason:
         if not replies:
@@ -79,10 +79,10 @@ def _texts(row: dict[str, str], rubric: Rubric) -> tuple[list[str], str | None]:
 
 
 def _opening(problem: str, *said: str) -> str:
-    """The student's first turn, worded so that `Conversation.problem` is the problem whatever the solution is.
+    """The student's first turn, worded so that `Conversation.problem` does not depend on the solution.
 
-    A blank line ends the problem. The turn starts with the mark that ends instructions ("Student: "), so the same
-    words further on mean nothing, and a "Q." further on (as in "BBQ.") is parted, since the last one opens the problem.
+    A blank line ends the problem. The turn starts with the mark that ends instructions ("Student: "), so a later one
+    has no effect. A later "Q." (as in "BBQ.") gets a space, since the last one begins the problem.
     """
     text = f"{' '.join(problem.split())}\n\nMy solution: {' '.join(' '.join(said).split())}"
     return f"Student: Q. {text.replace('Q.', 'Q .')}"
@@ -106,8 +106,8 @@ def _turns(conversation: str) -> list[tuple[str | None, str]]:
 def _reply(said: list[str], rubric: Rubric) -> str:
     """The rubric's canonical reply for the teacher's consecutive turns, each opening with its move in brackets.
 
-    Joined turns have the move of the first one that scaffolds or tells, by the rubric's pairs: a greeting does not
-    name what follows it. Where none does, the move is that of the first. Raises Unusable.
+    Joined turns have the move of the first one that scaffolds or tells, by the rubric's pairs: the move of a greeting
+    would not fit what follows. If none does, they have the move of the first one. Raises Unusable.
     """
     (field,) = rubric.label_fields
     matches = [_MOVE.fullmatch(text) for text in said]

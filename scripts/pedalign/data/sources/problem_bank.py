@@ -55,7 +55,7 @@ def _yaml_entries(path: Path) -> list[Any]:
     return entries
 
 
-# As published → as in our bank.
+# Names in the published CSV → names in our YAML.
 _PUBLISHED_NAMES = {
     "Problem": "problem",
     "SubProblems": "subproblems",
@@ -83,7 +83,7 @@ def _csv_entries(path: Path, rejected: Counter[str]) -> list[Any]:
 
 
 def _problem(entry: Any) -> Problem:
-    """Raises ValueError with the reason where the entry is not usable."""
+    """The problem in an entry. Raises ValueError with the reason if the entry is not usable."""
     if not isinstance(entry, dict):
         raise ValueError("not a mapping")
     subproblems = entry.get("subproblems")
@@ -102,7 +102,7 @@ def _subproblem(entry: Any) -> Subproblem:
     return Subproblem(
         question=_text(entry, "question"),
         answer=answer,
-        # Where a bank has none, a student who gives the right and a wrong answer at once is partly right.
+        # If the bank has none, the right and the wrong answer together count as partly right.
         partial_response=(
             _text(entry, "partial_response") if "partial_response" in entry else f"{answer}, and {lowered(incorrect)}"
         ).rstrip("."),
@@ -120,7 +120,7 @@ def _text(entry: dict[str, Any], name: str) -> str:
 
 
 def lowered(text: str) -> str:
-    """The text with a small first letter, unless it opens with a name such as DNA, CO2 or X-linked."""
+    """The text with a lower-case first letter, unless it begins with a name such as DNA, CO2 or X-linked."""
     first = re.match(r"\w+", text)
     keeps = first and (first.group() == "I" or any(c.isupper() or c.isdigit() for c in first.group()[1:]))
     single = first and len(first.group()) == 1 and first.group() != "A"

@@ -1,4 +1,4 @@
-"""The paper's conversation files: fetched from where they are published, and believed only bit for bit."""
+"""Downloads the paper's conversation files, and checks that they are the published ones, bit for bit."""
 
 import hashlib
 import os
@@ -21,11 +21,11 @@ PUBLISHED = {
     "bio-dataset-ppl.json": "f185a8b1a237a2e9ea959b8adda06278aa463f2f",
 }
 _MAX_BYTES = 200_000_000  # far more than any of them has
-_TRY_AGAIN = (408, 425, 429)  # of the client errors, those that pass
+_TRY_AGAIN = (408, 425, 429)  # client errors that may pass
 
 
 def published_blob(name: str) -> str:
-    """The git blob id of a published file. Raises UserError where no file of this name is published."""
+    """The git blob id of a published file. Raises UserError if no file of this name is published."""
     if name not in PUBLISHED:
         raise UserError(f"datasets/published: the paper published no file {name}", nearest(name, PUBLISHED))
     return PUBLISHED[name]
@@ -38,7 +38,7 @@ def blob_id(path: Path) -> str:
 
 
 def check_published(paths: Iterable[Path]) -> None:
-    """Raises UserError where one of the files is not the paper's, bit for bit; missing ones are passed over."""
+    """Raise UserError if one of the files is not the paper's, bit for bit. Missing files are skipped."""
     for path in paths:
         wanted = published_blob(path.name)
         found = blob_id(path) if path.is_file() else "none, as it is no file"
@@ -52,9 +52,9 @@ def check_published(paths: Iterable[Path]) -> None:
 def fetch(url: str, path: Path, wanted: str, tries: int = 6, pause: float = 2.0, timeout: float = 30.0) -> None:
     """Download `url` to `path`, which appears whole and with the blob id `wanted`, or not at all.
 
-    What has come stays in a hidden sibling of `path` and is not fetched twice, neither by the next of the `tries` nor
-    by the next call. `pause` (seconds) doubles with each try; a connection that is silent for `timeout` (seconds) is
-    given up. Raises UserError where the server has no such file, sends other bytes, or the tries are used up.
+    Received bytes stay in a hidden sibling of `path`, from where the next of the `tries` or the next call goes on.
+    `pause` (seconds) doubles with each try; a connection that is silent for `timeout` (seconds) is given up. Raises
+    UserError if the server has no such file or sends other bytes, or if all tries fail.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -88,13 +88,13 @@ def fetch(url: str, path: Path, wanted: str, tries: int = 6, pause: float = 2.0,
 
 
 def _download(url: str, part: Path, timeout: float) -> None:
-    """Add to `part` what it lacks. Raises requests' errors where it ends early, UserError where another try is vain."""
+    """Download what `part` lacks. Raises requests' errors if it ends early, UserError if another try is useless."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
         status = response.status_code
         if status == requests.codes.requested_range_not_satisfiable:
-            return  # nothing behind what is there
+            return  # the part is whole already
         if 400 <= status < 500 and status not in _TRY_AGAIN:
             raise UserError(
                 f"{url}: the server answers {status} {response.reason}", "check 'published_url' in config.yaml"

@@ -1,8 +1,8 @@
-"""A simulated student and tutor who talk over a problem bank, by chance but from a seed.
+"""Simulates conversations of a student and a tutor about a problem bank, at random from a seed.
 
-What they say and how a reply is labelled is data (`datasets/simulation.yaml`); the rules of the game
-are here: subproblems in order, a hint first and the solution after repeated failure, going back, and
-replies that are malformed in the ways seen in data made by language models.
+The wording and the labels of replies are data (`datasets/simulation.yaml`). The rules are here: subproblems in order, a
+hint first and the solution after repeated failure, going back, and replies that are malformed in the ways seen in data
+made by language models.
 """
 
 import json
@@ -17,12 +17,12 @@ from pedalign.core.errors import UserError
 from pedalign.data.rubric import Rubric
 from pedalign.data.sources.problem_bank import Problem, lowered
 
-MAX_TURNS = 12  # tutor turns of a conversation; students give up at last
+MAX_TURNS = 12  # most tutor turns of a conversation: then the student gives up
 
 
 @dataclass
 class _Talk:
-    """One conversation under way."""
+    """The state of a conversation in progress."""
 
     problem: Problem
     at: int = 0  # subproblem under discussion
@@ -32,7 +32,7 @@ class _Talk:
 
 @dataclass(frozen=True)
 class _Turn:
-    """What the student says, the reply's values, and the reply that would tell in place of a hint."""
+    """The student's words, the values of the tutor's reply and, for a hint, those of the reply that tells instead."""
 
     student: str
     reply: dict[str, str]
@@ -48,7 +48,7 @@ class Simulator:
         self.malformed_share = malformed_share
 
     def conversations(self, problems: Sequence[Problem], count: int, seed: str) -> Iterator[dict[str, Any]]:
-        """`count` records of a conversation file, over the problems in shuffled turns."""
+        """`count` records of a conversation file, over the problems in shuffled rounds."""
         rng = random.Random(seed)
         order = _rounds(problems, count, rng)
         width = len(str(count))
@@ -113,7 +113,7 @@ class Simulator:
         return _Turn(student, self._reply(move, talk, rng), told)
 
     def _reply(self, move: str, talk: _Talk, rng: random.Random, tell: bool = False) -> dict[str, str]:
-        """The values of the tutor's reply to a move; moves `talk` on where the reply does."""
+        """The values of the tutor's reply to a student's move; advances `talk` if the reply does."""
         entry = self.script["replies"][move]
         entry = entry["tell"] if tell else entry
         states, subproblems = self.script["states"], talk.problem.subproblems
@@ -148,7 +148,7 @@ class Simulator:
         return self.rubric.serialize(reply)
 
     def _written(self, reply: dict[str, str], rng: random.Random) -> str:
-        """The reply as a language model would have written it: JSON or a Python literal, at times broken."""
+        """The reply as a language model would have written it: JSON or a Python literal, sometimes malformed."""
         named: dict[str, Any] = {one.name: reply[one.key] for one in self.rubric.fields}
         write = repr if rng.random() < 0.3 else lambda value: json.dumps(value, ensure_ascii=False)
         for one in self.rubric.label_fields:
@@ -176,9 +176,9 @@ def _rounds(problems: Sequence[Problem], count: int, rng: random.Random) -> list
 
 
 def load_script(path: Path, rubric: Rubric) -> dict[str, Any]:
-    """What is said, and how it is labelled.
+    """Read a simulation's wording and labels.
 
-    Raises UserError where the file is not YAML, lacks a part, or has labels that the rubric does not have.
+    Raises UserError if the file is not YAML, lacks a part, or has labels that the rubric does not have.
     """
     script = read_yaml(path)
     try:
