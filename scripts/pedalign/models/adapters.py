@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): a few trained numbers in place of all, merged when training is done."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685): few weights are trained, and merged into the model after training."""
 
 import importlib.util
 import tempfile
@@ -15,8 +15,11 @@ from pedalign.models.checkpoints import load_model
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """`rank` and `alpha` are LoRA's r and alpha; `targets` names the layers, or is "all-linear" (all but the output).
-    `four_bit`: the weights that are not trained are held in 4 bits (QLoRA, arXiv 2305.14314)."""
+    """The settings of an adapter.
+
+    `rank` and `alpha` are LoRA's r and alpha; `targets` names the layers, or is "all-linear" (all but the output).
+    `four_bit`: the weights that are not trained are held in 4 bits (QLoRA, arXiv 2305.14314).
+    """
 
     rank: int
     alpha: int
@@ -26,9 +29,9 @@ class AdapterSettings:
 
 
 def load_with_adapter(source: str, dtype: str, settings: AdapterSettings) -> PeftModel:
-    """The model of a checkpoint, of which only a new adapter is trained.
+    """The model of a checkpoint with a new adapter, which alone is trained.
 
-    Raises UserError where 4 bits are asked for without a GPU or bitsandbytes, or a target is no layer of the model.
+    Raises UserError if 4 bits are asked for without a GPU or bitsandbytes, or a target is not a layer of the model.
     """
     options: dict[str, Any] = {}
     if settings.four_bit:
@@ -61,7 +64,7 @@ def load_with_adapter(source: str, dtype: str, settings: AdapterSettings) -> Pef
 def merged(model: PeftModel, source: str, dtype: str, settings: AdapterSettings) -> PreTrainedModel:
     """The model with its adapter added to the weights of `source`, as plain transformers loads it.
 
-    Weights that were held in 4 bits are read anew, so that what was rounded for training is not rounded in the result.
+    Weights that were held in 4 bits are read again, so that the result does not have the rounding of the training.
     """
     if not settings.four_bit:
         return model.merge_and_unload()
@@ -71,7 +74,7 @@ def merged(model: PeftModel, source: str, dtype: str, settings: AdapterSettings)
 
 
 def expect_four_bit(here: bool = True) -> None:
-    """Raises UserError where what 4 bits need is missing. `here`: jobs run on this machine, so a GPU is looked for."""
+    """Raise UserError if a requirement of 4 bits is missing. `here`: jobs run on this machine, so it needs a GPU."""
     missing = []
     if here and not torch.cuda.is_available():
         missing.append("a CUDA device")
@@ -80,5 +83,5 @@ def expect_four_bit(here: bool = True) -> None:
     if missing:
         raise UserError(
             f"adapter: four_bit needs {' and '.join(missing)}, not found here",
-            "set four_bit: false in the model's entry of config.yaml, or run where both are",
+            "set four_bit: false in the model's entry of config.yaml, or run on a machine that has both",
         )

@@ -24,18 +24,18 @@ from pedalign.core.progress import download_bar
 from pedalign.models.prompt_format import Renderer
 from pedalign.models.transformers4 import add_names_of_4
 
-MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more of them made the CPU no faster, GPUs were not measured
-LAYER_NUMBERS = 17  # of each token and hidden unit, while a layer is computed: arXiv 2205.05198, equation 1
+MOST_TOKENS = {"cpu": 131072, "cuda": 262144}  # at a time; more were not faster on a CPU, GPUs were not measured
+LAYER_NUMBERS = 17  # held per token and hidden unit while a layer is computed: arXiv 2205.05198, equation 1
 _PARTS = {AutoConfig: "configuration", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
 
-_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # reserved for it by Llama 3.1 and others, without saying so
+_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]")  # Llama 3.1 and others reserve these without declaring them
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a checkpoint folder or hub id.
 
-    One without a padding token pads with a token that it has: nothing is trained on padding or looks at it, and a token
-    that was added would need a row of its own in the embeddings.
+    A tokenizer without a padding token gets one of its other tokens for it: nothing attends to padding or is trained on
+    it, and a new token would need a new row of embeddings.
     """
     tokenizer = _load(AutoTokenizer, source)
     if tokenizer.pad_token is None:
@@ -46,7 +46,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 
 
 def load_config(source: str | Path) -> Any:
-    """The configuration of a checkpoint folder or hub id; of the hub, nothing else is fetched."""
+    """The configuration of a checkpoint folder or hub id; nothing else is downloaded."""
     return _load(AutoConfig, source)
 
 
@@ -63,7 +63,7 @@ def load_model(source: str | Path, dtype: str, device: str | None = None, **opti
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a GPU or, for the CPU, in this machine."""
+    """Free bytes of memory, on a GPU or, for the CPU, in this machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -71,13 +71,13 @@ def free_memory(device: torch.device) -> float:
 
 
 def cached_numbers(config: Any) -> int:
-    """How many numbers the keys and values of one token are, in all layers; an estimate where layers differ."""
+    """How many numbers the keys and values of one token have, over all layers; an estimate if layers differ."""
     config = config.get_text_config()
 
     def number(name: str) -> int | None:
         try:
             return getattr(config, name, None)
-        except Exception:  # transformers has an error of its own where layers differ
+        except Exception:  # transformers raises an error of its own if layers differ
             return None
 
     size = config.hidden_size
@@ -88,8 +88,9 @@ def cached_numbers(config: Any) -> int:
 
 
 def batch_tokens(model: PreTrainedModel, max_batch_tokens: int | None) -> int:
-    """How many tokens to hold at a time: those of the setting or, where it is None, as many as a device of this kind
-    has memory for, whatever else lies there now: so it is the same number each time.
+    """How many tokens to hold at a time: `max_batch_tokens` or, if it is None, as many as fit into the device's memory.
+
+    Other uses of the memory do not count, so that the number is the same each time.
     """
     if max_batch_tokens is not None:
         return max_batch_tokens
@@ -104,12 +105,12 @@ def batch_tokens(model: PreTrainedModel, max_batch_tokens: int | None) -> int:
 
 
 def _fetch(source: str | Path) -> Path:
-    """The folder of the cache with the files of a hub id, downloaded where they are not there yet."""
+    """The cache folder with the files of a hub id; missing ones are downloaded."""
     bar = download_bar(f"download {source}")
     try:
-        wanted = [*CHECKPOINT_FILES, CARD]  # the card says the licence
+        wanted = [*CHECKPOINT_FILES, CARD]  # the card names the licence
         return Path(snapshot_download(str(source), allow_patterns=wanted, tqdm_class=bar))
-    except IncompleteSnapshotError as error:  # without a net; what is there may do
+    except IncompleteSnapshotError as error:  # no network; the cached files may suffice
         return Path(error.snapshot_path)
     except (OSError, ValueError, HTTPError) as error:
         raise UserError(
@@ -121,7 +122,7 @@ def _fetch(source: str | Path) -> Path:
 def find_checkpoint(source: str | Path) -> list[Path]:
     """The files of a checkpoint folder or hub id (downloaded first), without pickles and without loading the weights.
 
-    Raises UserError where a configuration, a tokenizer or weights as safetensors are missing.
+    Raises UserError if a configuration, a tokenizer or weights as safetensors are missing.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -144,7 +145,7 @@ def find_checkpoint(source: str | Path) -> list[Path]:
 
 
 def _check_shapes(config: Any, weights: Iterable[Path]) -> None:
-    """Raises UserError where a file of weights is broken, or a weight has another shape than the configuration says."""
+    """Raise UserError if a file of weights is broken, or a weight has another shape than the configuration says."""
     with torch.device("meta"):
         shapes = {name: list(one.shape) for name, one in AutoModelForCausalLM.from_config(config).state_dict().items()}
     for path in weights:
@@ -164,7 +165,7 @@ def _check_shapes(config: Any, weights: Iterable[Path]) -> None:
 def _load(auto: Any, source: str | Path, **arguments: Any) -> Any:
     try:
         return auto.from_pretrained(str(source), trust_remote_code=False, **arguments)
-    except Exception as error:  # whatever the libraries raise at files that no one can trust
+    except Exception as error:  # untrusted files can make the libraries raise anything
         what = (str(error).splitlines() or [""])[0]
         if "trust_remote_code" in str(error):
             raise UserError(
@@ -184,21 +185,22 @@ def save_checkpoint(
     path: Path,
     weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Weights (the model's own where none are given), tokenizer, the chat template that renders as we do, and the token
-    at which plain `generate` ends; for transformers 5, and 4 where it can compute the same."""
+    """Save a checkpoint for plain transformers 5, and for transformers 4 if that can compute the same.
+
+    It has the weights (the model's own if none are given), the tokenizer, a chat template that renders as `renderer`
+    does, and the token at which plain `generate` ends.
+    """
     tokenizer.chat_template = renderer.jinja()
-    for how_it_was_loaded in ("is_local", "local_files_only"):  # HF_HUB_OFFLINE decides the second
+    for how_it_was_loaded in ("is_local", "local_files_only"):  # the second depends on HF_HUB_OFFLINE
         tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.get_text_config().use_cache = True  # training sets it to False, and others generate as it says
-    # Not the base model's: its settings for sampling are for other replies, and some can't be saved.
+    model.config.get_text_config().use_cache = True  # training sets it to False, which would slow down generation
+    # Not the base model's: its sampling settings are for other replies, and some can't be saved.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=renderer.end_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(path, state_dict=weights)
     tokenizer.save_pretrained(path)
     add_names_of_4(path, model.config)
-    for file in path.iterdir():
-        file.chmod(
-            (path / "config.json").stat().st_mode
-        )  # weights are written for this user alone, others by the umask
+    for file in path.iterdir():  # weights are written readable for this user only, other files by the umask
+        file.chmod((path / "config.json").stat().st_mode)

@@ -1,6 +1,6 @@
-"""Compares the lengths that an audit counted with the settings and the model: what would fail or be cut later.
+"""Checks the lengths that an audit counted against the settings and the model, before a text fails or is cut.
 
-Kept apart from the counting, so that other limits in config.yaml make no audit, and so no training, stale.
+This is separate from the counting, so that a change of limits in config.yaml makes no audit, and so no training, stale.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,9 +12,12 @@ from pedalign.core.errors import UserError
 
 @dataclass(frozen=True)
 class LengthSettings:
-    """`max_length` (None: no limit), `allow_truncation` and `max_new_tokens` as in config.yaml; `trained_share`: least
-    and most share of trained tokens; `fine_tuned`, `pairs`: whether the SFT split trains this model, and whether the
-    DPO split's prompts become preference pairs of it."""
+    """The settings to check against.
+
+    `max_length` (None: no limit), `allow_truncation` and `max_new_tokens` are as in config.yaml. `trained_share`: least
+    and most share of trained tokens. `fine_tuned`: whether the model is trained on the SFT split. `pairs`: whether the
+    DPO split's prompts become its preference pairs.
+    """
 
     max_length: int | None
     allow_truncation: bool
@@ -26,16 +29,18 @@ class LengthSettings:
 
 @dataclass(frozen=True)
 class _Text:
-    """What a model takes at once: how many tokens, and what it is."""
+    """A text that a model takes at once: its number of tokens, and what it is."""
 
     tokens: int
     what: str
 
 
 def expect_lengths_fit(audit: Mapping[str, Any], settings: LengthSettings) -> None:
-    """Raises UserError, with the longest text and the number to set, where a later stage would fail: a text beyond the
-    model's positions, an SFT conversation beyond `max_length` that must not be cut, a preference pair beyond
-    `max_length`. Also where the share of trained tokens is out of its bounds."""
+    """Raise UserError, with the longest text and the number to set, if a later stage would fail.
+
+    That is: a text beyond the model's positions, an SFT conversation beyond `max_length` that must not be cut, a
+    preference pair beyond `max_length`, or a share of trained tokens out of its bounds.
+    """
     _expect_positions(audit, settings)
     _expect_max_length(audit, settings)
     share, (least, most) = audit["trained_share"], settings.trained_share
@@ -52,14 +57,14 @@ def _conversation(audit: Mapping[str, Any], split: str) -> _Text:
 
 
 def _answered(audit: Mapping[str, Any], split: str, tokens: int) -> _Text:
-    """The longest prompt with a reply of as many tokens."""
+    """The longest prompt of a split, with a reply of `tokens` tokens."""
     found = audit["prompts"][split]
     what = f"{found['longest_at']}: a prompt of {found['longest']} with a reply of {tokens}"
     return _Text(found["longest"] + tokens, what)
 
 
 def _longest_pair(audit: Mapping[str, Any], settings: LengthSettings) -> _Text:
-    """With a gold reply, or with a tutor's that was cut off at max_new_tokens, behind which a pair has an end token."""
+    """The longest possible pair: with a gold reply, or with a reply cut off at max_new_tokens and its end token."""
     cut_off = _answered(audit, "dpo", settings.max_new_tokens + 1)
     return max(cut_off, _conversation(audit, "dpo"), key=lambda text: text.tokens)
 
@@ -116,13 +121,13 @@ def _expect_max_length(audit: Mapping[str, Any], settings: LengthSettings) -> No
 
 
 def cut_off_replies(audit: Mapping[str, Any], max_new_tokens: int) -> int:
-    """How many gold replies of all splits a tutor could not say within `max_new_tokens`, the end token included."""
+    """How many gold replies of all splits have more than `max_new_tokens` tokens, end token included."""
     lengths = audit["gold_replies"]["lengths"]
     return sum(count for tokens, count in lengths.items() if int(tokens) > max_new_tokens)
 
 
 def length_warnings(audit: Mapping[str, Any], settings: LengthSettings) -> Iterator[str]:
-    """What does not fail, but spoils results."""
+    """Warnings about lengths that do not fail, but spoil results."""
     gold, limit, new = audit["gold_replies"], settings.max_length, settings.max_new_tokens
     cut = cut_off_replies(audit, new)
     if cut:

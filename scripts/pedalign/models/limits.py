@@ -6,20 +6,19 @@ from typing import Any
 
 from pedalign.core.errors import UserError
 
-_STATED = (
-    "max_position_embeddings",
-    "max_seq_len",
-    "max_target_positions",
-)  # names for the positions; MPT's, Whisper's
-# Learned positions that are counted from behind the padding token's id.
+# Names of the number of positions; the last two are MPT's and Whisper's.
+_STATED = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+# Models whose learned positions are counted from the id after the padding token's.
 _BEHIND_PADDING = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
-_EXTENDED = ("linear", "dynamic", "yarn")  # kinds of rope scaling that reach `factor` times as far as the original
+_EXTENDED = ("linear", "dynamic", "yarn")  # kinds of rope scaling that multiply the original positions by `factor`
 
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """`positions`: most tokens of a text, None where nothing limits them; `window`: how many tokens back the layers
-    with a sliding window look, None without one; `embeddings`: rows of the input embeddings; token ids lie below it.
+    """The limits of a model.
+
+    `positions`: most tokens of a text (None: no limit). `window`: how many tokens back the layers with a sliding window
+    look (None: no such layers). `embeddings`: rows of the input embeddings; token ids are below it.
     """
 
     positions: int | None
@@ -34,8 +33,8 @@ def model_limits(config: Any) -> ModelLimits:
 
 
 def _positions(text: Any) -> int | None:
-    """Learned positions end there. Rotary ones compute on, but no one has trained what lies beyond."""
-    if getattr(text, "alibi", False):  # Falcon's config has a number of positions beside it, which nothing uses
+    """The number of positions. Learned ones end there; rotary ones go on, but nothing beyond was trained."""
+    if getattr(text, "alibi", False):  # Falcon's config also has a number of positions, which nothing uses
         return None
     stated = next((getattr(text, name) for name in _STATED if getattr(text, name, None)), None)
     if stated is None:
@@ -43,7 +42,7 @@ def _positions(text: Any) -> int | None:
     if text.model_type in _BEHIND_PADDING:
         return stated - text.pad_token_id - 1
     scalings = getattr(text, "rope_parameters", None) or {}
-    if "rope_type" not in scalings:  # one for each kind of layer
+    if "rope_type" not in scalings:  # one set for each kind of layer
         scalings = next((one for one in scalings.values() if isinstance(one, dict)), {})
     if scalings.get("rope_type") not in _EXTENDED:
         return stated
@@ -58,7 +57,7 @@ def _window(text: Any) -> int | None:
 
 
 def expect_token(limits: ModelLimits, token: int, what: str) -> None:
-    """Raises UserError where the model has no row of embeddings for a token id."""
+    """Raise UserError if the model has no row of embeddings for a token id."""
     if token >= limits.embeddings:
         raise UserError(
             f"{what} has the id {token}, the model has embeddings for ids below {limits.embeddings} (vocab_size)",
@@ -69,7 +68,7 @@ def expect_token(limits: ModelLimits, token: int, what: str) -> None:
 
 
 def expect_positions(limits: ModelLimits, texts: Iterable[tuple[int, str]]) -> None:
-    """Raises UserError, with the longest, where a text (its tokens, and what it is) is longer than the model takes."""
+    """Raise UserError, with the longest, if one of `texts` (tokens, what it is) is longer than the model takes."""
     tokens, what = max(texts, default=(0, ""))
     if limits.positions is not None and tokens > limits.positions:
         raise UserError(
@@ -88,8 +87,8 @@ class PairLength:
 
 
 def expect_pairs_fit(lengths: Sequence[PairLength], max_length: int | None, positions: int | None = None) -> None:
-    """Raises UserError, with the longest pair, where a pair has more tokens than `max_length` or than the model has
-    positions; None: no limit."""
+    """Raise UserError, with the longest pair, if a pair has more tokens than `max_length` or than the model has
+    positions (None: no limit)."""
     if not lengths:
         return
     longest = max(lengths, key=lambda one: one.tokens)

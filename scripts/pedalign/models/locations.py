@@ -20,15 +20,18 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from pedalign.core.checkpoint_folders import WEIGHTS, missing_weights
 from pedalign.core.errors import UserError
 
-_TIMEOUT = 5.0  # seconds that the hub gets
+_TIMEOUT = 5.0  # seconds for a request to the hub
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "sentencepiece.bpe.model")
 _ENTRY = "in the model's entry of config.yaml"
 
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint: `folder` is where its parts on this machine are; `download`: bytes of weights that are to be
-    fetched first; `lacks` names parts that neither the folder nor the hub has."""
+    """A checkpoint that was found.
+
+    `folder`: where its files on this machine are. `download`: bytes of weights to be downloaded first. `lacks`: parts
+    that neither the folder nor the hub has.
+    """
 
     folder: Path
     where: str
@@ -42,12 +45,12 @@ class Found:
         return not _names(self.folder).isdisjoint(_TOKENIZERS)
 
     def is_whole(self) -> bool:
-        """Whether it can be loaded here and now."""
+        """Whether the checkpoint can be loaded without a download."""
         return not self.download and not self.lacks
 
 
 def find(source: str) -> Found:
-    """Raises UserError where there is no such folder or hub id, or it can't be reached, and says why."""
+    """Find a checkpoint by its folder or hub id. Raises UserError if there is none, or it can't be reached."""
     folder = Path(source)
     if folder.is_dir():
         return Found(folder, "a folder", 0, _lacking_here(folder))
@@ -83,12 +86,11 @@ def _on_hub(source: str) -> Found:
     if refused:
         raise UserError(
             f"{source}: no folder, not in this machine's cache, and {constants.ENDPOINT} does not answer: {refused}",
-            f"where it does: hf download {source}; or name a folder {_ENTRY}",
+            f"run `hf download {source}` on a machine that reaches it; or name a folder {_ENTRY}",
         )
     try:
-        get_hf_file_metadata(
-            hf_hub_url(source, "config.json"), timeout=_TIMEOUT
-        )  # of gated models, all may list the files
+        # Without access to a gated model, this fails; the list of its files is public.
+        get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=_TIMEOUT)
         files = HfApi().model_info(source, timeout=_TIMEOUT, files_metadata=True).siblings or []
         folder = Path(hf_hub_download(source, "config.json", etag_timeout=_TIMEOUT)).parent
     except GatedRepoError:
@@ -109,7 +111,7 @@ def _on_hub(source: str) -> Found:
 
 @functools.cache
 def _silence(endpoint: str) -> str:
-    """Why the hub does not answer; empty where it does. Asked once: each time, a firewall may keep us waiting."""
+    """Why the hub does not answer; empty if it does. Asked once, as a firewall may delay each request."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:

@@ -1,8 +1,8 @@
-"""How likely a model finds given replies.
+"""Computes the log-probabilities that a model gives to replies.
 
-The figures are the model's own: its whole forward pass, with all that it does to its logits. To be fast, replies are
-computed in batches, padded at the end. A few of them are computed alone too, before the others; where the two differ,
-the model computes every reply alone.
+They come from the model's whole forward pass, with all that it does to its logits. For speed, replies are computed in
+batches, padded at the end. A few replies are first computed alone too; if the two results differ, every reply is
+computed alone.
 """
 
 import inspect
@@ -15,15 +15,16 @@ from transformers import PreTrainedModel
 
 from pedalign.models.checkpoints import batch_tokens
 
-_CACHED = 8192  # tokens at a time on a CPU: with more, it is slower, as its caches do not hold their activations
-_LOGITS = 2**28  # at a time, in batches: 1 GB as float32
-_LENGTHS = ("window", "chunk", "position", "context", "seq_len", "length")  # parts of names of settings
+_CACHED = 8192  # tokens at a time on a CPU; more are slower, as their activations do not fit into its caches
+_LOGITS = 2**28  # logits at a time, in batches: 1 GB as float32
+# Parts of the names of settings that are lengths.
+_LENGTHS = ("window", "chunk", "position", "context", "seq_len", "length")
 
 Reply = tuple[Sequence[int], Sequence[int]]  # prompt ids, reply ids
 
 
 class Scored(NamedTuple):
-    """Log-probabilities of replies, and whether they were computed in batches or, where batches are wrong, alone."""
+    """Log-probabilities of replies, and whether they were computed in batches or, as batches were wrong, alone."""
 
     totals: list[float]
     batched: bool
@@ -38,9 +39,8 @@ def log_probabilities(
 ) -> Scored:
     """The natural log-probability of each reply, summed over its tokens.
 
-    `replies` holds (prompt ids, reply ids); batches are of like length, of at most `max_batch_tokens` padded tokens
-    (None: as many as fit) or one reply. Probabilities are taken in float32. `progress` is called with the number of
-    replies done.
+    A batch has replies of like length, of at most `max_batch_tokens` padded tokens (None: as many as fit), or one
+    reply. The softmax is taken in float32. `progress` is called with the number of replies done.
     """
     model.eval()
     model = unwrapped(model)
@@ -60,7 +60,7 @@ def log_probabilities(
     else:
         return Scored(totals, True)
     print(
-        f"warning: {type(model).__name__} computes a batch of replies otherwise than each of them alone: "
+        f"warning: {type(model).__name__} computes replies in a batch differently from each reply alone: "
         "log-probabilities are computed one by one",
         flush=True,
     )
@@ -71,22 +71,21 @@ def log_probabilities(
 
 
 def log_probabilities_alone(model: PreTrainedModel, prompt: Sequence[int], reply: Sequence[int]) -> torch.Tensor:
-    """The log-probability of each token of one reply (tokens), by the model's plain forward pass: what is right."""
+    """The log-probability of each token of one reply (tokens), by the model's plain forward pass: the right values."""
     ids = torch.tensor([[*prompt, *reply]], device=model.device)
     forget_lengths(model, ids)
     return _of_tokens(model(input_ids=ids, use_cache=False).logits[0], ids[0], len(prompt))
 
 
 def forget_lengths(model: Any, ids: torch.Tensor) -> None:
-    """Let rotary embeddings that grow with the longest text seen so far (dynamic NTK) start anew, as for a model just
-    loaded: a text of one token does so."""
+    """Reset rotary embeddings that depend on the longest text seen so far (dynamic NTK), by a text of one token."""
     if "dynamic" in str(getattr(model.config.get_text_config(), "rope_parameters", None)):
         with torch.no_grad():
             model(input_ids=ids[:1, :1], use_cache=False)
 
 
 def agree(found: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether log-probabilities of the same tokens, computed in two ways in `dtype`, differ by rounding alone."""
+    """Whether log-probabilities of the same tokens, computed in two ways in `dtype`, differ only by rounding."""
     known = ~(found.isnan() & right.isnan())
     found, right = found[known], right[known]
     if not len(right):
@@ -100,9 +99,9 @@ def agree(found: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> bool:
 def tolerance(dtype: torch.dtype, device: torch.device) -> float:
     """The mean difference of log-probabilities l per token, as a share of 1 + |l|, that rounding can make.
 
-    Float32: 1e-4; on architectures of all kinds 2e-5 was seen. Numbers of fewer bits are rounded to the share `eps`,
-    and so is a logit, which can be several times as large as l; 4 `eps` is 0.03 for bfloat16, of which 0.013 was seen
-    (SmolLM2-135M, replies in a batch against each alone).
+    Float32: 1e-4; on architectures of all kinds, 2e-5 was seen. With fewer bits, a logit is rounded by the share `eps`
+    of itself, and it can be several times as large as l; so the limit is 4 `eps`. For bfloat16 that is 0.03; 0.013 was
+    seen (SmolLM2-135M, replies in a batch against each alone).
     """
     if dtype != torch.float32:
         return 4 * torch.finfo(dtype).eps
@@ -111,7 +110,7 @@ def tolerance(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def unwrapped(model: Any) -> Any:
-    """The model itself: of PEFT's wrapper, that with its adapter in place."""
+    """The model itself: without PEFT's wrapper, but with its adapter in place."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -121,7 +120,7 @@ def keeps_last_logits(model: Any) -> bool:
 
 
 def length_switches(config: Any) -> set[int]:
-    """Numbers of tokens from which on a model may compute otherwise: windows, chunks, lengths of rotary embeddings."""
+    """Lengths in tokens at which a model may begin to compute differently: windows, chunks, original positions."""
 
     def numbers(values: Mapping[str, Any]) -> Iterator[int]:
         for name, value in values.items():
@@ -138,7 +137,7 @@ def _length(reply: Reply) -> int:
 
 
 def _batches(model: Any, replies: Sequence[Reply], max_batch_tokens: int | None) -> list[list[int]]:
-    """The replies by number, the longest first, in batches that fit."""
+    """The replies, by index and the longest first, in batches that fit."""
     tokens = batch_tokens(model, max_batch_tokens)
     if max_batch_tokens is None and model.device.type == "cpu":
         tokens = min(tokens, _CACHED)
@@ -157,8 +156,8 @@ def _batches(model: Any, replies: Sequence[Reply], max_batch_tokens: int | None)
 
 
 def _compared(model: Any, replies: Sequence[Reply], batches: Sequence[Sequence[int]]) -> set[int]:
-    """The replies in which batches would go wrong first: the longest, the shortest, the most padded, and those on both
-    sides of each length at which the model may change."""
+    """The replies where a wrong batch would show first, by index: the longest, the shortest, the most padded, and those
+    on both sides of each length at which the model may compute differently."""
     if not batches:
         return set()
     order = [at for batch in batches for at in batch]
@@ -172,7 +171,7 @@ def _compared(model: Any, replies: Sequence[Reply], batches: Sequence[Sequence[i
 
 
 def _together(model: Any, replies: Sequence[Reply]) -> list[torch.Tensor] | None:
-    """The log-probability of each token of each reply; None where the model can't compute them in one batch."""
+    """The log-probability of each token of each reply; None if the model can't compute them in one batch."""
     longest = max(map(_length, replies))
     ids = torch.zeros(len(replies), longest, dtype=torch.long)
     for row, (prompt, reply) in enumerate(replies):
@@ -181,12 +180,12 @@ def _together(model: Any, replies: Sequence[Reply]) -> list[torch.Tensor] | None
     options = {}
     if keeps_last_logits(model):
         options["logits_to_keep"] = longest - min(len(prompt) for prompt, _ in replies) + 1
-    # Padding stands behind the text, where causal attention never looks; so no mask is needed.
+    # Padding comes after the text, where causal attention never looks, so no mask is needed.
     try:
         logits = model(input_ids=ids, use_cache=False, **options).logits
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # whatever an architecture raises where it takes no padding
+    except Exception:  # an architecture that takes no padding can raise anything
         if len(replies) == 1:
             raise
         return None
@@ -196,6 +195,6 @@ def _together(model: Any, replies: Sequence[Reply]) -> list[torch.Tensor] | None
 
 
 def _of_tokens(logits: torch.Tensor, ids: torch.Tensor, start: int, longest: int | None = None) -> torch.Tensor:
-    """The log-probabilities of `ids` from `start` on, by `logits` (last positions of `longest`, vocabulary)."""
+    """The log-probabilities of `ids` from `start` on; `logits` (positions, vocabulary) are the last of `longest`."""
     first = start - 1 - ((longest or len(ids)) - len(logits))
     return -cross_entropy(logits[first : first + len(ids) - start].float(), ids[start:], reduction="none")

@@ -1,9 +1,8 @@
-"""The one renderer: conversations to text, token ids and the mask of trained tokens.
+"""The only renderer of conversations: to text, token ids and the mask of trained tokens.
 
-The wording comes from FastChat's `Conversation`. A template is read off it once, as the text that
-stands before, between and after the turns; everything else, the Jinja template that is saved with a
-checkpoint included, is made from these pieces. Each piece and each turn is tokenized on its own, so the
-ids of a prompt are exactly a prefix of the training ids.
+The wording comes from FastChat's `Conversation`. A template is the text before, between and after its turns. Everything
+else is made from these pieces, the Jinja template that is saved with a checkpoint included. Each piece and each turn is
+tokenized separately, so the ids of a prompt are exactly a prefix of the training ids.
 """
 
 import functools
@@ -21,7 +20,7 @@ from pedalign.data.rubric import Rubric, instruction_text
 
 OWN = "tutor"  # our template; the others are those of model families
 
-# FastChat 0.2.36 has no llama-3 yet; this is Meta's published format in its terms.
+# FastChat 0.2.36 has no llama-3; this is Meta's published format.
 _LLAMA_3 = "<|start_header_id|>{}<|end_header_id|>\n\n"
 for _own in (
     FastChat(
@@ -73,7 +72,7 @@ class Template:
 
 
 def load_template(name: str) -> Template:
-    """Read the pieces off FastChat's template. Raises UserError for a name that is not supported."""
+    """Read the pieces of FastChat's template. Raises UserError for a name that is not supported."""
     if name not in END_TOKENS:
         raise UserError(f"template '{name}' is not known", nearest(name, END_TOKENS))
     conversation = conv_templates[name].copy()
@@ -114,17 +113,17 @@ class Renderer:
         self.instruction = instruction
         self.template = load_template(template)
         if template == OWN and tokenizer.eos_token and not _is_one_token(tokenizer, self.template.end):
-            # A pretrained model knows our marks as plain text; its own end token ends a reply, so no token is added.
+            # To a pretrained model our marks are plain text. Its own end token ends a reply, so no token is added.
             self.template = replace(self.template, end=tokenizer.eos_token)
-        # Tokenizers that open every text with a beginning-of-sequence token get it here, once.
+        # The beginning-of-sequence token is added here, once, if the tokenizer begins every text with it.
         opening = tokenizer("", add_special_tokens=True)["input_ids"]
         bos = tokenizer.bos_token if opening else None
         self._bos = bos if bos and not self.template.before_system.startswith(bos) else ""
-        # Rows of a conversation hold its turns again and again.
+        # The rows of a conversation repeat its turns.
         self._ids = functools.lru_cache(maxsize=4096)(self._tokenized)
         alone = tokenizer("\n", add_special_tokens=False)["input_ids"]
         twice = tokenizer("\n\n", add_special_tokens=False)["input_ids"]
-        self._lead = alone if len(alone) == 2 and twice == [*alone, alone[-1]] else []  # the space, the new line
+        self._lead = alone if len(alone) == 2 and twice == [*alone, alone[-1]] else []  # a space, a new line
         self.end_id = tokenizer.convert_tokens_to_ids(self.template.end)
         if self._ids(self.template.end, False) != (self.end_id,):
             raise UserError(
@@ -133,10 +132,10 @@ class Renderer:
             )
 
     def segments(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
-        """(kind, text) in order; kind is "piece" (the template's), "text" (someone's words) or "reply".
+        """(kind, text) in order; kind is "piece" or "end" (the template's), "text" (instruction, student) or "reply".
 
-        `messages` alternate, the student first. After a student turn the opening of the tutor's
-        turn follows: what a model is prompted with.
+        `messages` alternate, the student's first. The opening of the tutor's turn follows each student turn, so a
+        prompt ends in it.
         """
         template = self.template
         parts = [
@@ -171,10 +170,10 @@ class Renderer:
         return [*self._ids(reply, True), self.end_id]
 
     def _tokenized(self, text: str, words: bool) -> tuple[int, ...]:
-        """The ids of a piece of a text. Someone's `words` never become control tokens, whatever they spell.
+        """The ids of one segment. The `words` of people and models never become control tokens, whatever they spell.
 
-        SentencePiece tokenizers set a space before every text that they are given; behind a new line, which merges with
-        nothing, they do not, so there it is put, and its ids taken off again.
+        SentencePiece tokenizers put a space before every text. So a new line, which merges with nothing, is put before
+        the segment, and the ids of the space and the new line are removed.
         """
         if not text:
             return ()
@@ -189,7 +188,7 @@ class Renderer:
         """
 
         def quote(text: str) -> str:
-            # Jinja does not join the two escapes that JSON has for characters such as emoji.
+            # Jinja does not join the two escapes that JSON writes for characters such as emoji.
             return json.dumps(text, ensure_ascii=False)
 
         template = self.template

@@ -1,4 +1,4 @@
-"""Makes a model with random weights, and its tokenizer, trained on the conversations alone."""
+"""Makes a model with random weights, and a tokenizer trained on the conversations alone."""
 
 from collections.abc import Iterable
 from itertools import chain
@@ -15,10 +15,10 @@ from pedalign.models.prompt_format import load_template
 
 PAD = "<|pad|>"
 
-# Merges may run over words, up to the next punctuation mark (superwords, arXiv 2503.13423), and a JSON key with its
-# quotes is one piece: replies are JSON with few, fixed keys and a problem's sentences come again and again, so a
-# conversation has little more than half the tokens that merges within words would give it. Punctuation and the space
-# behind it are pieces of their own, so that a sentence is the same tokens wherever it stands.
+# Merges may span words, up to the next punctuation mark (superwords, arXiv 2503.13423), and a JSON key with its quotes
+# is one piece. Replies are JSON with few, fixed keys, and a problem's sentences are repeated often, so a conversation
+# has little more than half the tokens that merges within words would give. Punctuation with the space after it is a
+# separate piece, so that a sentence has the same tokens everywhere.
 _PIECES = r'\{"[^"]*": "|", "[^"]*": "|"\}|[.,?!:;]+ ?|[^.,?!:;"{}]+'
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints that transformers 4 reads as transformers 5 does; many servers and converters still use it.
+"""Makes checkpoints that transformers 4 reads as transformers 5 does; many servers and converters still use it.
 
 Transformers 5 writes how a model's rotary position embeddings are computed as `rope_parameters`. Transformers 4 reads
-`rope_theta`, `rope_scaling` and other names instead. Where it finds none, it computes with its defaults, silently.
+`rope_theta`, `rope_scaling` and other names instead. Without these, it silently uses its defaults.
 """
 
 import copy
@@ -15,13 +15,14 @@ if TYPE_CHECKING:  # the card is written where transformers is not installed
     from transformers import PreTrainedConfig
 
 _ROPE = "rope_parameters"
-_SCALED_OTHERWISE = ("dbrx", "nemotron", "phimoe", "recurrent_gemma")  # in transformers 4, or not at all
+# Transformers 4 scales these differently, or not at all.
+_SCALED_OTHERWISE = ("dbrx", "nemotron", "phimoe", "recurrent_gemma")
 
 
 def add_names_of_4(folder: Path, config: "PreTrainedConfig") -> None:
     """Add to the checkpoint in `folder`, of a model with this `config`, the names that transformers 4 reads.
 
-    Where they can't say the same, the tokenizer stays one that transformers 4 refuses to load.
+    If these names can't express the same, the tokenizer stays one that transformers 4 refuses to load.
     """
     both = _with_names_of_4(config, read_json(folder / "config.json"))
     if both is None:
@@ -29,7 +30,7 @@ def add_names_of_4(folder: Path, config: "PreTrainedConfig") -> None:
     _write(folder / "config.json", both)
     path = folder / "tokenizer_config.json"
     tokenizer = read_json(path)
-    if (folder / "tokenizer.json").is_file():  # which says all that the class of a tokenizer would say
+    if (folder / "tokenizer.json").is_file():  # it has all that a tokenizer class would add
         tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
         tokenizer["model_input_names"] = ["input_ids", "attention_mask"]
     if isinstance(tokenizer.get("extra_special_tokens"), list):
@@ -38,9 +39,9 @@ def add_names_of_4(folder: Path, config: "PreTrainedConfig") -> None:
 
 
 def which_transformers(config: dict[str, Any]) -> str:
-    """In words, the versions of transformers that compute as a checkpoint with this content of config.json was trained.
+    """The versions of transformers that compute a checkpoint as it was trained, in words; `config` is its config.json.
 
-    4.50 and 4.57 are those of transformers 4 that were tried. 4.50 does not read what YaRN and LongRoPE stretch from,
+    Of transformers 4, versions 4.50 and 4.57 were tried. 4.50 does not read the original length for YaRN and LongRoPE,
     nor which layers have a sliding window.
     """
     least, eager = "4.50", False
@@ -57,14 +58,14 @@ def which_transformers(config: dict[str, Any]) -> str:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """As transformers does, so that nothing else in the file is another."""
+    """Write JSON as transformers does, so that nothing else in the file changes."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _with_names_of_4(config: "PreTrainedConfig", written: dict[str, Any]) -> dict[str, Any] | None:
-    """`written`, the content of a config.json, with the names of transformers 4 besides.
+    """`written`, the content of a config.json, with the names of transformers 4 added.
 
-    None where transformers 5, which still reads them, finds something else in them than in its own.
+    None if transformers 5, which still reads them, finds other values in them than in its own names.
     """
     wanted = _found(config.to_dict())
     for names in (_of_all_layers, _of_gpt_neox, _of_layer_types):
@@ -76,7 +77,7 @@ def _with_names_of_4(config: "PreTrainedConfig", written: dict[str, Any]) -> dic
             for part in _with_rope(old):
                 del part[_ROPE]
             alike = all(_found(type(config).from_dict(copy.deepcopy(one)).to_dict()) == wanted for one in (both, old))
-        except Exception:  # whatever a configuration raises at names that are not its own
+        except Exception:  # a configuration can raise anything at unknown names
             continue
         if alike:
             for part in _parts(both):
@@ -89,7 +90,7 @@ def _with_names_of_4(config: "PreTrainedConfig", written: dict[str, Any]) -> dic
 
 
 def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A configuration and those in it, as that of the text in one for pictures and text."""
+    """A configuration and those nested in it, such as the text model's in a multimodal one."""
     inner = [part for part in config.values() if isinstance(part, dict) and "model_type" in part]
     return [config, *(one for part in inner for one in _parts(part))]
 
@@ -99,7 +100,7 @@ def _with_rope(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _found(config: dict[str, Any]) -> list[Any]:
-    """What a configuration says of rotary embeddings; "type" is an older name of "rope_type"."""
+    """The rotary embeddings of a configuration, for comparison; "type" is an older name of "rope_type"."""
 
     def plain(parameters: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -124,7 +125,7 @@ def _of_gpt_neox(config: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]
 
 
 def _of_layer_types(config: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
-    """As in Gemma 3 and Olmo 3: layers with a sliding window may have another theta, and have no scaling."""
+    """Names as in Gemma 3 and Olmo 3: layers with a sliding window may have another theta, and have no scaling."""
     full, sliding = rope["full_attention"], rope["sliding_attention"]
     thetas = {"rope_theta": full["rope_theta"], "rope_local_base_freq": sliding["rope_theta"]}
     return {**thetas, **_scaling(config, full)}
@@ -138,10 +139,10 @@ def _scaling(config: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
     scaling = {name: rope[name] for name in rope if name not in ("rope_theta", "partial_rotary_factor")}
     if rope["rope_type"] != "longrope":
         return {"rope_scaling": scaling}
-    # The length is read beside rope_scaling, and the factor is what follows from it.
+    # The original length is read next to rope_scaling, and the factor is computed from it.
     original, longest = rope["original_max_position_embeddings"], config["max_position_embeddings"]
     if (rope.get("factor") or longest / original) != longest / original:
         raise ValueError("another factor")
-    if config["model_type"].startswith(("phi3", "phi4")):  # takes no other names
+    if config["model_type"].startswith(("phi3", "phi4")):  # these take no other names
         scaling = {"type": "longrope", **{name: rope[name] for name in ("short_factor", "long_factor")}}
     return {"rope_scaling": scaling, "original_max_position_embeddings": original}
