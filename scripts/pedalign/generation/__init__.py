@@ -1,1 +1,1 @@
-"""The engines that let a tutor answer."""
+"""The engines that generate a tutor's replies."""

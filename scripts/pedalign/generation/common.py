@@ -15,8 +15,8 @@ from pedalign.models.prompt_format import Renderer
 class GenerationSettings:
     """How replies are decoded, and by which `engine` (`pedalign.generation.engines`).
 
-    `temperature` 0 is greedy; `repetition_penalty` 1 is none. `max_batch_tokens` bounds the tokens whose keys and
-    values are held at a time, those of replies of full length included. None: as many as fit.
+    `temperature` 0 is greedy; `repetition_penalty` 1 is none. `max_batch_tokens` limits the tokens whose keys and
+    values are held at a time, with replies of full length (None: as many as fit).
     """
 
     max_new_tokens: int
@@ -39,19 +39,19 @@ class History:
 
 @dataclass(frozen=True)
 class Completion:
-    """The new ids of one row, without the end token; `finish_reason` is "stop" or "length"."""
+    """The generated ids of one row, without the end token; `finish_reason` is "stop" or "length"."""
 
     ids: list[int]
     finish_reason: str
 
 
 def history(identity: str, prompts: Sequence[Sequence[Message]], rendering: Renderer, samples: int = 1) -> History:
-    """A conversation's prompts, each of which begins with the one before it and is asked for `samples` times."""
+    """The history of a conversation's prompts; each extends the one before it, and is answered `samples` times."""
     lengths = [len(rendering.encode(prompt)[0]) for prompt in prompts for _ in range(samples)]
     return History(identity, rendering.encode(prompts[-1])[0], lengths)
 
 
-Row = tuple[int, int]  # position of a history, and which of its prompts, from 0
+Row = tuple[int, int]  # index of a history, index of one of its prompts
 
 
 def rows_of(histories: Sequence[History], batch: Sequence[int]) -> list[Row]:
@@ -62,11 +62,11 @@ def rows_of(histories: Sequence[History], batch: Sequence[int]) -> list[Row]:
 def batches(
     histories: Sequence[History], settings: GenerationSettings, shard: int = 1, shards: int = 1
 ) -> list[list[int]]:
-    """Positions of histories of like length, the longest first, so that memory fails early if at all.
+    """Batches of histories (indices) of like length, the longest first, so that memory runs out early if at all.
 
-    Batches are dealt out to the `shards` in turn; those of `shard` (from 1) are returned. They are the same
-    batches for any number of shards: rounding depends on what shares a batch, and now and then a token on rounding.
-    The settings say how many tokens at a time; what all prompts begin with counts once.
+    Batches are dealt out to the `shards` in turn; those of `shard` (from 1) are returned. The batches are the same for
+    any number of shards, as rounding depends on the rows of a batch, and now and then a token depends on rounding.
+    `max_batch_tokens` limits a batch; the tokens that all prompts begin with count once.
     """
     assert settings.max_batch_tokens is not None
     found: list[list[int]] = []
@@ -84,7 +84,7 @@ def batches(
 
 
 def shared_beginning(histories: Sequence[History]) -> int:
-    """How many tokens, the instruction's above all, all prompts begin with; each prompt has two more at least."""
+    """How many tokens all prompts begin with, mainly the instruction's; each prompt has at least two more."""
     first, last = min(history.ids for history in histories), max(history.ids for history in histories)
     alike = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return max(0, min(alike, min(min(history.prompt_lengths) for history in histories) - 2))
@@ -109,10 +109,10 @@ class TokenChooser:
         self.draws = None
         if settings.temperature > 0:
             self.draws = torch.stack([_draws(settings, histories[at].id, turn) for at, turn in rows]).to(device)
-        self.seen: torch.Tensor | None = None  # (rows, vocabulary), where a repetition penalty asks for it
+        self.seen: torch.Tensor | None = None  # (rows, vocabulary), for a repetition penalty
 
     def choose(self, logits: torch.Tensor, active: torch.Tensor, step: int) -> torch.Tensor:
-        """The tokens (rows) that follow by logits (rows, vocabulary) of the `active` rows, at their `step`, from 0."""
+        """The next tokens (rows) by logits (rows, vocabulary) of the `active` rows, at their `step` (from 0)."""
         settings = self.settings
         if settings.repetition_penalty != 1:
             logits = self._punished(logits, active)
@@ -129,7 +129,7 @@ class TokenChooser:
         return tokens
 
     def _punished(self, logits: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        """Logits of tokens that stand in the prompt or the reply already are made smaller (arXiv 1909.05858, 4.1)."""
+        """The logits, made smaller for tokens that the prompt or the reply already has (arXiv 1909.05858, 4.1)."""
         if self.seen is None:
             self.seen = torch.zeros(len(self.prompts), logits.shape[-1], dtype=torch.bool, device=logits.device)
             for row, prompt in enumerate(self.prompts):
@@ -140,12 +140,12 @@ class TokenChooser:
 
 
 def row_seed(settings: GenerationSettings, identity: str, turn: int) -> int:
-    """What decides a row's sampling: its own, whatever the batch. Less than 2 to the 63rd."""
+    """The seed of a row's sampling, the same in any batch; less than 2 to the 63rd."""
     digest = hashlib.sha256(f"{settings.seed}\0{identity}\0{turn}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _draws(settings: GenerationSettings, identity: str, turn: int) -> torch.Tensor:
-    """The uniform numbers that a row is sampled by."""
+    """The uniform random numbers for the sampling of a row."""
     generator = torch.Generator().manual_seed(row_seed(settings, identity, turn))
     return torch.rand(settings.max_new_tokens, generator=generator)

@@ -1,11 +1,10 @@
-"""Chooses the engine that answers for a model: the fastest of those proved to give this very model's replies.
+"""Chooses the engine for a model: the fastest of those that are proved to give this model's own replies.
 
 The proof takes seconds. A few prompts are answered by transformers' own `generate`, each alone, and by the engine. Both
-are made to write the same tokens, and at each step the log-probabilities of all tokens must agree. The prompts lie on
+are made to write the same tokens, and at each step the log-probabilities of all tokens must agree. The prompts are on
 both sides of every length at which the configuration says that something changes (a window, a chunk, scaled positions).
 
-Numbers of 16 bits hide small mistakes behind their rounding, so a model in bfloat16 is tried in float32, too, where
-memory allows.
+Rounding to 16 bits hides small mistakes, so a model in bfloat16 is also tried in float32, if memory allows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,18 +28,18 @@ from pedalign.models.prompt_format import Renderer
 Generate = Callable[..., list[list[Completion]]]
 SHARED_PREFIX, PLAIN, VLLM = "shared_prefix", "plain", "vllm"
 ALONE = "plain, one prompt at a time"
-# The fastest first: "auto" takes the first that is proved. The last one is the truth that all are held against.
+# The fastest first: "auto" takes the first that is proved. All are compared with the last one.
 ENGINES: dict[str, Generate] = {
     SHARED_PREFIX: shared_prefix_engine.generate,
     PLAIN: plain_engine.generate,
     ALONE: partial(plain_engine.generate, padded=False),
 }
-_TOKENS = 8  # that the proof has each prompt answered with
-_NEVER = -1  # an end token that no model gives
-_SIDES = 4  # tokens before a switch where a prompt ends, so that its reply runs over it
-# How much of a difference of log-probabilities is rounding: so much always, and never more than that. Between the two:
-# four times what the model's own forward pass differs by from its `generate`. In float32 that of any token. In 16 bits
-# the mean: unlikely tokens of a large vocabulary differ by 0.8 without a mistake (SmolLM2-135M; 0.08 in the mean).
+_TOKENS = 8  # length of each reply in the proof
+_NEVER = -1  # an end token that no model generates
+_SIDES = 4  # a prompt ends so many tokens before a switch: its reply crosses it
+# The difference of log-probabilities that counts as rounding: its lower and upper bound. Between them, it is four times
+# the difference of the model's own forward pass from its `generate`. In float32 it is the largest of any token; in 16
+# bits the mean, as unlikely tokens of a large vocabulary differ by 0.8 without a mistake (SmolLM2-135M; mean 0.08).
 _EXACT, _ROUNDED = (1e-3, 1e-2), (0.15, 0.5)
 
 Replies = dict[tuple[str, int], list[torch.Tensor]]  # history's id, turn → log-probabilities (vocabulary) of each step
@@ -48,7 +47,7 @@ Replies = dict[tuple[str, int], list[torch.Tensor]]  # history's id, turn → lo
 
 @dataclass(frozen=True)
 class Engine:
-    """`name`: as records have it; `why`: why no faster one was taken, empty where none is faster.
+    """A chosen engine. `name`: as in records. `why`: why no faster one was chosen; empty if none is faster.
 
     vLLM has no `generate` here: it runs in an environment of its own (`vllm_engine`).
     """
@@ -63,10 +62,10 @@ class Engine:
 
 @torch.inference_mode()
 def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings: GenerationSettings) -> Engine:
-    """The engine that `settings.engine` asks for, or for "auto" the fastest, of those that are proved for the model.
+    """The engine that `settings.engine` names (for "auto", the fastest), once it is proved for the model.
 
-    `histories` are to be answered; some of them are tried, and prompts of other lengths made of them. Raises UserError
-    where no engine is proved, or transformers itself can't answer.
+    The proof uses some of the `histories` to answer, and prompts of other lengths made of them. Raises UserError if
+    no engine is proved, or transformers itself can't answer.
     """
     names = {"auto": list(ENGINES), **{name: [name] for name in ENGINES if name != ALONE}, PLAIN: [PLAIN, ALONE]}
     if settings.engine not in names:
@@ -91,9 +90,9 @@ def choose_engine(model: PreTrainedModel, histories: Sequence[History], settings
 
 
 def engine_for(model: Any, rendering: Renderer, conversations: Sequence[Conversation], engine: str) -> Engine:
-    """The engine by which a model, which may hold an adapter, will answer once it is trained on the conversations.
+    """The engine that a model, with an adapter or without, will use once it is trained on the conversations.
 
-    Whether an engine is right depends on the model's computations, and so can be known before the training.
+    Whether an engine is right depends on the model's computations, so it can be known before the training.
     """
     if engine == VLLM:
         return Engine(VLLM)
@@ -110,9 +109,8 @@ def _said(error: Exception) -> str:
 
 
 def probe_histories(histories: Sequence[History], max_new_tokens: int, switches: Sequence[int]) -> list[History]:
-    """What the proof has answered: the shortest and the longest history, the first and the last prompt of each; and a
-    prompt that ends just before each of the `switches` that a reply can reach.
-    """
+    """The prompts of the proof: the first and last of the shortest and of the longest history, and one that ends just
+    before each of the `switches` that a reply can reach."""
     order = sorted(histories, key=lambda history: (len(history.ids), history.id))
     some = {at: order[at] for at in (0, len(order) - 1)}
     probes = [
@@ -129,7 +127,7 @@ def probe_histories(histories: Sequence[History], max_new_tokens: int, switches:
 
 
 def _proofs(model: PreTrainedModel, probes: Sequence[History]) -> "list[_Proof]":
-    """In float32, where memory suffices for such weights beside the model's, and in the model's own precision."""
+    """A proof in float32, if memory suffices for such weights next to the model's, and one in the model's own dtype."""
     own, numbers = model.dtype, sum(one.numel() for one in _weights(model))
     if own == torch.float32:
         return [_Proof(model, probes, own, _EXACT)]
@@ -139,7 +137,7 @@ def _proofs(model: PreTrainedModel, probes: Sequence[History]) -> "list[_Proof]"
         with suppress(UserError):  # memory does not suffice after all
             proofs.append(_Proof(model, probes, torch.float32, _EXACT))
     least, most = _ROUNDED
-    if not proofs:  # the difference of the forward pass may then be more than rounding, and allows nothing
+    if not proofs:  # the forward pass may then differ by more than rounding, so it raises no bound
         most = least
     return [*proofs, _Proof(model, probes, own, (least, most))]
 
@@ -150,7 +148,7 @@ def _weights(model: PreTrainedModel) -> list[torch.Tensor]:
 
 @contextmanager
 def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
-    """Within, the model's weights are of `dtype`; behind it they are the same tensors as before."""
+    """Give the model weights of `dtype` within the block; afterwards they are the same tensors as before."""
     weights = [one for one in _weights(model) if one.dtype != dtype] if dtype != model.dtype else []
     own = [one.data for one in weights]
     try:
@@ -163,10 +161,10 @@ def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
 
 
 class _Proof:
-    """What transformers' `generate` writes behind the probes with a model in `dtype`, against which engines are held.
+    """The replies of transformers' `generate` to the probes, with the model in `dtype`, for comparison with engines.
 
-    `rounding`: the least and the most difference that is taken for rounding. `otherwise`: that the model's forward pass
-    itself gives other numbers, in words; else empty. Raises UserError where transformers can't answer.
+    `rounding`: the bounds of the difference that counts as rounding. `otherwise`: a message if the model's own forward
+    pass gives other numbers, else empty. Raises UserError if transformers can't answer.
     """
 
     def __init__(
@@ -180,7 +178,7 @@ class _Proof:
                 forward = _forward(model, probes, self.tokens)
         except UserError:
             raise
-        except Exception as error:  # whatever a model's code raises at what it was not made for
+        except Exception as error:  # a model's code can raise anything
             raise UserError(
                 f"transformers' own generate fails with this {kind} model: {_said(error)}",
                 "take a model of another architecture (docs/how-to/engines.md lists them)",
@@ -200,13 +198,13 @@ class _Proof:
             )
 
     def problem(self, name: str) -> str | None:
-        """How an engine's log-probabilities differ from the true ones; None where they agree but for rounding."""
+        """How an engine's log-probabilities differ from the true ones; None if they agree up to rounding."""
         if name == ALONE:
             return None
         try:
             with _computing_in(self.model, self.dtype):
                 found = _answered(ENGINES[name], self.model, self.probes, self.tokens)
-        except Exception as error:  # whatever a model's code raises at what it was not made for
+        except Exception as error:  # a model's code can raise anything
             return _said(error)
         for (identity, turn), difference in self._differences(found).items():
             if not difference <= self.allowed:
@@ -215,14 +213,14 @@ class _Proof:
         return None
 
     def _differences(self, found: Replies) -> dict[tuple[str, int], float]:
-        """Of each prompt, from the true log-probabilities: the largest one in float32, the mean in 16 bits."""
+        """Each prompt's difference from the true log-probabilities: the largest in float32, the mean in 16 bits."""
         exact = self.dtype == torch.float32
         offs = {key: (torch.stack(found[key]) - torch.stack(steps)).abs() for key, steps in self.truth.items()}
         return {key: float(off.max() if exact else off.mean()) for key, off in offs.items()}
 
 
 def _chooser(seen: Replies, tokens: dict[tuple[str, int], list[int]] | None) -> type[TokenChooser]:
-    """One that keeps all log-probabilities, and takes the given tokens; the likeliest where none are given."""
+    """A TokenChooser that stores all log-probabilities in `seen` and takes the given tokens, else the likeliest."""
 
     class Recording(TokenChooser):
         def __init__(self, histories: Sequence[History], rows: Sequence[tuple[int, int]], *how: Any) -> None:
@@ -251,8 +249,10 @@ def _answered(
 
 
 def _forward(model: PreTrainedModel, probes: Sequence[History], tokens: dict[tuple[str, int], list[int]]) -> Replies:
-    """By one forward pass over each prompt and the tokens behind it. It differs from `generate` by rounding in most
-    models; others compute otherwise as a text grows."""
+    """The log-probabilities by one forward pass over each prompt and the tokens after it.
+
+    In most models they differ from those of `generate` only by rounding; others compute differently as a text grows.
+    """
     found: Replies = {}
     for probe in probes:
         for turn, length in enumerate(probe.prompt_lengths):

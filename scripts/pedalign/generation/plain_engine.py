@@ -12,7 +12,7 @@ from pedalign.models.checkpoints import batch_tokens
 
 
 class _Chosen(LogitsProcessor):
-    """Leaves of each row's logits the one token that the chooser takes, so that `generate` takes it too."""
+    """Masks all tokens of a row but the one that the chooser takes, so that `generate` takes it."""
 
     def __init__(self, chooser: TokenChooser) -> None:
         self.chooser, self.step = chooser, 0
@@ -37,8 +37,8 @@ def generate(
 ) -> list[list[Completion]]:
     """A completion for every prompt of every history, in their order; arguments as `shared_prefix_engine.generate`.
 
-    `padded`: prompts of like length share a batch, of `max_batch_tokens` tokens with their replies at most; else each
-    is answered alone.
+    `padded`: prompts of like length share a batch of at most `max_batch_tokens` tokens, replies included; else each
+    prompt is answered alone.
     """
     model.eval()
     most = batch_tokens(model, settings.max_batch_tokens) if padded else 0
@@ -62,7 +62,7 @@ def generate(
 def _as_memory_allows(
     model: PreTrainedModel, histories: Sequence[History], rows: Sequence[Row], *how: Any
 ) -> list[dict[Row, Completion]]:
-    """The rows' completions; in two halves where memory does not suffice for all, and so on."""
+    """The rows' completions. If memory does not suffice, the rows are answered in two halves, and so on."""
     try:
         return [_answer(model, histories, rows, *how)]
     except torch.OutOfMemoryError:
@@ -73,7 +73,7 @@ def _as_memory_allows(
                 "its reply",
                 "lower 'max_new_tokens', or take a GPU with more memory",
             ) from None
-    torch.cuda.empty_cache()  # outside of `except`, where the error holds on to what was computed
+    torch.cuda.empty_cache()  # outside of `except`, where the error keeps tensors alive
     half = len(rows) // 2
     print(f"out of memory with {len(rows)} prompts at a time: trying {half}", flush=True)
     return [
@@ -100,7 +100,7 @@ def _answer(
     if len(rows) == 1:
         # Rotary embeddings that depend on the length remember the longest text they have seen; a short one resets them.
         model(input_ids=ids[:, -1:].to(model.device))
-    # A checkpoint's own settings (a temperature, a penalty, tokens that are forbidden) are for other replies.
+    # A checkpoint's own settings (temperature, penalty, forbidden tokens) are for other replies.
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
         output = model.generate(

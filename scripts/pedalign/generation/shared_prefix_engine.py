@@ -1,14 +1,13 @@
 """The shared-prefix engine: answers all turns of many conversations from keys and values that they share.
 
-The prompt of a turn extends the prompt of the turn before it, and all begin with the instruction. So the
-keys and values of the instruction are computed once, those of a conversation once, and all its turns are
-answered from them at the same time: each decoding step reads the instruction once, the history once per
-conversation, not once per turn, and the few tokens that a turn has of its own apart from them. The three
-parts are joined exactly, by their log-sum-exps. Rows that have ended leave their batch, and the last
-rows of a batch are not waited for: they go on beside the next one.
+The prompt of a turn extends the prompt of the turn before it, and all begin with the instruction. So keys and values
+are computed once for the instruction and once for each conversation, and all turns are answered from them at the same
+time. Each decoding step reads the instruction once, each history once (not once per turn), and the few generated tokens
+of each turn. Attention over these three parts is joined exactly, by their log-sum-exps. Rows that have ended leave
+their batch; the last rows of a batch go on together with the next batch.
 
-The attention is ours, in the place of the model's. It is plain scaled dot-product attention: not every model's.
-`pedalign.generation.engines` proves for a model that its replies are the model's own, before they are used.
+This attention replaces the model's. It is plain scaled dot-product attention, which not every model has:
+`pedalign.generation.engines` proves for a model that the replies are its own, before they are used.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,11 +37,11 @@ Part = tuple[torch.Tensor, torch.Tensor]  # attention over some of the keys, and
 
 
 class _SharedHistory:
-    """Keys and values that rows of a batch share: of the text all begin with, and of each one's conversation."""
+    """Keys and values that rows of a batch share: of the common beginning, and of each conversation."""
 
     def __init__(self, beginning: Layers, rest: Layers, slots: torch.Tensor, lengths: torch.Tensor, group: int):
-        """`beginning`: of one sequence; `rest`: of conversations, behind it; `slots` (conversations, width): the row
-        that stands there or -1; `lengths` (rows): how many tokens of the rest a row sees; `group`: heads per kv head.
+        """`beginning`: of one sequence. `rest`: of the conversations, after it. `slots` (conversations, width): the row
+        in each place, or -1. `lengths` (rows): how many tokens of the rest a row sees. `group`: heads per kv head.
         """
         self.beginning, self.rest = beginning, rest
         self.width = slots.shape[1]
@@ -56,7 +55,7 @@ class _SharedHistory:
         self.bias = bias.repeat_interleave(group, 1)[:, None]
 
     def attend(self, query: torch.Tensor, layer: int, scaling: float) -> list[Part]:
-        """Attention of `query` (rows, kv heads, group, size) over both parts; over one where no beginning is shared."""
+        """Attention of `query` (rows, kv heads, group, size) over the beginning, if one is shared, and the rest."""
         rows, heads, group, size = query.shape
         parts = []
         keys, values = self.beginning[layer]
@@ -81,13 +80,13 @@ def _part(
     if bias is not None:
         scores.add_(bias)
     top = scores.amax(-1, keepdim=True)
-    weights = scores.sub_(top).exp_()  # the one pass of exponentials, which are what takes longest
+    weights = scores.sub_(top).exp_()  # exponentials take longest: this is the only pass
     mass = weights.sum(-1, keepdim=True)
     return weights.to(values.dtype) @ values / mass, (top + mass.log()).squeeze(-1)
 
 
 class _OwnTokens:
-    """Keys and values of what each row of a batch has generated."""
+    """Keys and values of the tokens that each row of a batch has generated."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -95,7 +94,7 @@ class _OwnTokens:
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self.layers.get(layer, (key[:, :, :0], value[:, :, :0]))
-        if self.length == keys.shape[2]:  # full: half as much again
+        if self.length == keys.shape[2]:  # full: add half
             more = key.new_empty(*key.shape[:2], self.length // 2 + 16, key.shape[3])
             self.layers[layer] = keys, values = torch.cat([keys, more], 2), torch.cat([values, more], 2)
         keys[:, :, self.length] = key[:, :, 0]
@@ -107,7 +106,7 @@ class _OwnTokens:
 
 
 class _Batch:
-    """Rows that began to be answered together; its tensors are of the `active` ones."""
+    """Rows whose answers began together; its tensors are those of the `active` rows."""
 
     def __init__(
         self,
@@ -119,22 +118,22 @@ class _Batch:
         settings: GenerationSettings,
         chooser: type[TokenChooser],
     ) -> None:
-        """Reads the histories; `rows` are in their order."""
+        """Compute the histories' keys and values; `rows` are in the histories' order."""
         self.settings, self.end_id, self.beginning = settings, end_id, beginning
         self.rows = rows
         self.written: list[list[int]] = [[] for _ in rows]
-        self.open = set(range(len(rows)))  # those that have not ended
+        self.open = set(range(len(rows)))  # rows that have not ended
         members = sorted({at for at, _ in rows})
         self.active = torch.arange(len(rows), device=model.device)
         numbers = {at: number for number, at in enumerate(members)}
         self.conversation = torch.tensor([numbers[at] for at, _ in rows], device=model.device)
         lengths = [histories[at].prompt_lengths[turn] for at, turn in rows]
-        # The prompts' last tokens are fed as the first of the rows' own ones: by the same steps as all that follow.
+        # A prompt's last token is fed as the first of the row's own, by the same steps as all that follow.
         self.lengths = torch.tensor(lengths, device=model.device) - 1
         self.rest = _read(model, [histories[at] for at in members], beginning)
         prompts = [histories[at].ids[:length] for (at, _), length in zip(rows, lengths, strict=True)]
         self.tokens = torch.tensor([prompt[-1] for prompt in prompts], device=model.device)  # to be fed next
-        self.logits = torch.empty(0)  # of the tokens that are to be chosen next
+        self.logits = torch.empty(0)  # of the tokens to be chosen next
         self.chooser = chooser(histories, rows, settings, end_id, model.device)
         self.group = model.config.get_text_config().num_attention_heads // self.rest[0][0].shape[1]
         self.own = _OwnTokens()
@@ -145,12 +144,12 @@ class _Batch:
         self.shared = _SharedHistory(self.beginning, self.rest, _slots(self.conversation), behind, self.group)
 
     def held(self) -> int:
-        """Tokens, as `batches` counts them, but for the beginning."""
+        """The number of tokens held, as `batches` counts them, without the beginning."""
         keys = self.rest[0][0]
         return len(keys) * keys.shape[2] + len(self.active) * self.settings.max_new_tokens
 
     def choose(self, ended: Callable[[Row, Completion], None]) -> None:
-        """The next token of each row; `ended` is told which rows end. Those leave once they are a fifth."""
+        """Choose each row's next token; call `ended` for rows that end. Ended rows leave once they are a fifth."""
         step = self.own.length - 1
         self.tokens = self.chooser.choose(self.logits, self.active, step)
         active = self.active.tolist()
@@ -177,8 +176,10 @@ class _Batch:
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int, scaling: float
     ) -> torch.Tensor:
-        """Attention of `query` (rows, heads, 1, size) over all that the rows see; their new `key` and `value` (rows, kv
-        heads, 1, size) are kept."""
+        """Attention of `query` (rows, heads, 1, size) over all that the rows see.
+
+        Their new `key` and `value` (rows, kv heads, 1, size) are kept.
+        """
         rows, heads, _, size = query.shape
         query = query.view(rows, key.shape[1], self.group, size)
         own = self.own.update(key, value, layer)
@@ -189,7 +190,7 @@ class _Batch:
 
 
 class _KeptByBatches:
-    """In the place of transformers' Cache where batches are answered: the part of it that models call."""
+    """Replaces transformers' Cache while batches are answered: the part of it that models call."""
 
     is_compileable = False
 
@@ -214,9 +215,9 @@ def _attention(
     going: Sequence[_Batch] = (),
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """transformers' attention interface: plain SDPA, behind a beginning that all sequences share where one is given.
+    """Attention by transformers' interface: plain SDPA, after the `beginning` that all sequences share, if given.
 
-    With batches that are answered: query, key and value (their rows, heads, 1, size) of each row's last token.
+    With batches `going`, query, key and value (their rows, heads, 1, size) are those of each row's last token.
     """
     unknown = [name for name in ("softcap", "s_aux") if kwargs.get(name) is not None]
     if unknown:
@@ -249,16 +250,15 @@ def generate(
 ) -> list[list[Completion]]:
     """A completion for every prompt of every history, in their order.
 
-    The result of a row depends on its own prompt (and, when sampling, on its conversation's id, its
-    turn and the seed), not on the rows that share its batch, but for rounding in the last bits.
-    `progress` is called with the number of rows done. `selection`: those of the histories' `batches`
-    that are answered, one after the other; the histories of others get no completion. None: all, where
-    the last rows of a batch, once they hold an eighth of the tokens, go on beside the next one.
+    A row's result depends on its own prompt (and, when sampling, on its conversation's id, its turn and the seed), not
+    on the other rows of its batch, but for rounding in the last bits. `progress` is called with the number of rows
+    done. `selection`: those of the histories' `batches` to answer, one after the other; other histories get no
+    completion. None: all batches; the last rows of one, once they hold an eighth of the tokens, go on with the next.
     """
     model.eval()
     own_attention = model.config._attn_implementation
-    # Tokens that the last rows of a batch hold when the next one joins them; in a selection none are left over, so that
-    # shards answer as one job does.
+    # The next batch begins once the rows of the last one hold so many tokens. In a selection it waits for all of them,
+    # so that shards give the same replies as one job.
     waiting = 0
     if selection is None:
         most = batch_tokens(model, settings.max_batch_tokens)
@@ -279,7 +279,7 @@ def generate(
 
 
 def _read_beginning(model: PreTrainedModel, histories: Sequence[History]) -> Layers:
-    """Keys and values of what all prompts begin with, of one sequence."""
+    """Keys and values of the tokens that all prompts begin with, as one sequence."""
     begun = shared_beginning(histories)
     ids = torch.tensor([histories[0].ids[: max(begun, 1)]], device=model.device)
     layers = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
@@ -287,7 +287,7 @@ def _read_beginning(model: PreTrainedModel, histories: Sequence[History]) -> Lay
 
 
 class _Answering:
-    """What `generate` has in hand: batches that go on at the same time, and the completions of the rows that ended."""
+    """The state of `generate`: batches in progress, and the completions of rows that ended."""
 
     def __init__(
         self,
@@ -305,9 +305,9 @@ class _Answering:
         self.completions: dict[Row, Completion] = {}
 
     def answer(self, rows: Sequence[Row], waiting: int) -> None:
-        """Answer a batch's rows beside those that go on already, until what is left holds no more than so many tokens.
+        """Answer a batch's rows together with those in progress, until the rest hold no more than `waiting` tokens.
 
-        In two halves where memory does not suffice for the whole, and so on.
+        If memory does not suffice, the rows are answered in two halves, and so on.
         """
         try:
             self.going.append(
@@ -331,7 +331,7 @@ class _Answering:
                     "lower 'max_new_tokens' or 'pair.samples', or take a GPU with more memory",
                 ) from None
             self.going = []
-        torch.cuda.empty_cache()  # outside of `except`, where the error holds on to what was computed
+        torch.cuda.empty_cache()  # outside of `except`, where the error keeps tensors alive
         half = len(conversations) // 2
         print(f"out of memory with {len(conversations)} conversations at a time: trying {half}", flush=True)
         middle = conversations[half]
@@ -340,17 +340,17 @@ class _Answering:
 
 
 def _read(model: PreTrainedModel, histories: Sequence[History], beginning: Layers) -> Layers:
-    """Keys and values of whole conversations behind the beginning."""
+    """Keys and values of whole conversations, after the beginning."""
     begun = beginning[0][0].shape[2]
     rests = [history.ids[begun:] for history in histories]
     longest = max(map(len, rests))
     ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in rests], device=model.device)
-    # Padding stands behind the text, where causal attention never looks; so one mask does for all.
+    # Padding comes after the text, where causal attention never looks, so one mask serves all.
     mask = torch.ones(longest, begun + longest, dtype=torch.bool, device=model.device).tril(begun)
     output = model(
         input_ids=ids,
         position_ids=torch.arange(begun, begun + longest, device=model.device)[None],
-        attention_mask=mask[None, None],  # four dimensions: taken as it is
+        attention_mask=mask[None, None],  # a mask of four dimensions is used as it is
         beginning=beginning,
         use_cache=True,
         logits_to_keep=1,
@@ -359,11 +359,11 @@ def _read(model: PreTrainedModel, histories: Sequence[History], beginning: Layer
 
 
 def _step(model: PreTrainedModel, going: Sequence[_Batch]) -> None:
-    """Feed each row's last token: the batches' logits for the next, by the model's own head, in float32."""
+    """Feed each row's last token; gives each batch the logits for the next one, by the model's own head, in float32."""
     output = model(
         input_ids=torch.cat([batch.tokens for batch in going])[:, None],
         position_ids=torch.cat([batch.lengths + batch.own.length for batch in going])[:, None],
-        attention_mask=torch.empty(1, 1, 1, 1, device=model.device),  # four dimensions: taken as it is, and not used
+        attention_mask=torch.empty(1, 1, 1, 1, device=model.device),  # of four dimensions, so used as it is: not at all
         past_key_values=_KeptByBatches(max(batch.own.length for batch in going)),
         going=going,
         use_cache=True,
@@ -376,7 +376,7 @@ def _step(model: PreTrainedModel, going: Sequence[_Batch]) -> None:
 
 
 def _slots(conversation: torch.Tensor) -> torch.Tensor:
-    """(conversations, most rows of one) → the row that stands there, -1 for none. Input is sorted."""
+    """A table (conversations, most rows of one) of rows, -1 for none, by each row's conversation (sorted)."""
     counts = conversation.bincount()
     starts = counts.cumsum(0) - counts
     slots = starts[:, None] + torch.arange(int(counts.max()), device=conversation.device)

@@ -1,6 +1,6 @@
-"""Answering by vLLM, in an environment of its own (`make vllm`): its versions of torch and transformers are others.
+"""Generates replies by vLLM, in its own environment (`make vllm`) with other versions of torch and transformers.
 
-The prompts are rendered and tokenized here, as for the other engine; vLLM gets token ids and gives token ids.
+Prompts are rendered and tokenized here, as for the other engines; vLLM gets and returns token ids.
 """
 
 import os
@@ -26,10 +26,10 @@ def generate(
 ) -> list[list[Completion]]:
     """A completion for every prompt of every history, in their order, by the model of a checkpoint folder or hub id.
 
-    As `shared_prefix_engine.generate`; all prompts are submitted at once, conversation after conversation, so that a
-    prompt finds the keys and values of the one before it. Every GPU of the job has a part of the model. What
-    `settings` say of tokens at a time does not matter here.
-    Raises UserError where vLLM is not installed or fails.
+    Arguments as `shared_prefix_engine.generate`, but `max_batch_tokens` has no effect: all prompts are submitted at
+    once, conversation after conversation, so that a prompt finds the keys and values of the one before it. Every GPU of
+    the job has a part of the model.
+    Raises UserError if vLLM is not installed or fails.
     """
     chosen = range(len(histories)) if selection is None else sorted(at for batch in selection for at in batch)
     rows = [(at, turn) for at in chosen for turn in range(len(histories[at].prompt_lengths))]
@@ -62,7 +62,7 @@ def generate(
         if status := subprocess.run(command, env=environment).returncode:
             raise UserError(
                 f"vLLM failed (exit status {status}) with {source}",
-                "it said why above; `engine: auto` does without it",
+                "see its own message above; `engine: auto` works without vLLM",
             )
         for (at, _), (ids, finish_reason) in zip(rows, read_json(answers), strict=True):
             results[at].append(Completion(ids, finish_reason))

@@ -1,4 +1,4 @@
-"""Where vLLM is installed."""
+"""Finds the installation of vLLM."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ from pedalign.core.errors import UserError
 
 
 def vllm_python() -> Path:
-    """The Python that has vLLM: of `make vllm`, or this one. Raises UserError where neither has."""
+    """The Python that has vLLM: that of `make vllm`, or this one. Raises UserError if neither has it."""
     own = Path(__file__).parents[3] / ".venv-vllm/bin/python"
     if own.exists():
         return own

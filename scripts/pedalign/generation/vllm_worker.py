@@ -1,7 +1,7 @@
-"""What runs in vLLM's environment, and so needs no package but those that come with it:
-`python -m pedalign.generation.vllm_worker JOB ANSWERS`.
+"""Runs vLLM in its own environment: `python -m pedalign.generation.vllm_worker JOB ANSWERS`.
 
-JOB is what `vllm_engine` writes; ANSWERS a list of [new ids, finish reason], in the order of the prompts.
+It needs no packages but those that come with vLLM. JOB is the file that `vllm_engine` writes; ANSWERS becomes a list of
+[generated ids, finish reason], in the order of the prompts.
 """
 
 import json
@@ -15,7 +15,7 @@ from pedalign.core.progress import Progress
 
 
 def main() -> None:
-    die_with_parent()  # the GPU is free when the stage ends, however it ends
+    die_with_parent()  # so that the GPU is free when the stage ends, however it ends
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     Path(sys.argv[2]).write_text(json.dumps(_answers(job)), encoding="utf-8")
 
@@ -59,7 +59,7 @@ def _answers(job: dict[str, Any]) -> list[tuple[list[int], str]]:
 
 
 def _progress(prompts: Any = None, *, total: int = 0, **_: Any) -> Any:
-    """What vLLM tells how far it is: once as it takes the prompts, which is soon done, and once as it answers."""
+    """The progress bar for vLLM, which asks twice: to take the prompts, which is quick and gets none, and to answer."""
     return prompts if prompts is not None else Progress("generate", total, "replies")
 
 
