@@ -1,7 +1,7 @@
 r"""Count the tokens of all splits with one model's tokenizer, and hold them against its limits, before any training.
 
 Reads   the SFT, DPO and test splits, and the model's folder or hub id (its configuration and tokenizer)
-Writes  audit.json; fails where a stage would fail later, and says which text and which number to set
+Writes  audit.json; fails if a later stage would fail, and says which text is too long and which number to set
 
     python scripts/audit.py results/data/bio-sft.json results/data/bio-dpo.json results/data/bio-test.json \
         --model results/tiny/base --rubric datasets/rubrics/class.yaml --output results/tiny/sft/audit.json \

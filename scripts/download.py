@@ -1,6 +1,6 @@
 """Download one of the paper's conversation files and check it bit for bit.
 
-Reads   <url>/<file> from the net; what an earlier call left half-done is gone on with
+Reads   <url>/<file> from the internet; resumes a partial download of an earlier call
 Writes  the file, whole or not at all
 
     python scripts/download.py datasets/published/bio-dataset-1.json
@@ -15,7 +15,7 @@ from pedalign.data.sources.published import REPOSITORY, check_published, fetch, 
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("output", type=Path, help="bio-dataset-1.json, -2, -3 or -ppl in the folder of your choice")
-    parser.add_argument("--url", default=REPOSITORY, help="folder on the net that has the files; a mirror serves too")
+    parser.add_argument("--url", default=REPOSITORY, help="folder on the internet that has the files, such as a mirror")
     args = parser.parse_args()
 
     wanted = published_blob(args.output.name)

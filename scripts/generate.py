@@ -4,7 +4,7 @@ Reads   a formatted split, the tutor's checkpoint folder or hub id, the rubric
 Writes  responses.csv, rows in the split's order: prompt, response, gpt (the gold reply), conversation_id,
         turn (from 0), prompt_tokens, response_tokens, finish_reason, sample (from 0);
         prompt and response as the paper's generate_responses.py writes them, so that its scripts read this file;
-        with --shard, the rows that this shard answers
+        with --shard, only the rows of this shard
 
     python scripts/generate.py results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/responses.csv \
@@ -70,13 +70,13 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
         for asked in histories
     ]
     expect_positions(model_limits(load_config(args.model)), texts)
-    selection = None  # all; how many at a time, the model says
+    selection = None  # all batches; their size depends on the model
     if generation.max_batch_tokens is not None:
         selection = batches(histories, generation, *args.shard)
     completions: list[list[Completion]] = [[] for _ in histories]
     started = time.monotonic()
     engine = Engine(generation.engine)
-    if selection == []:  # as where there are more shards than batches
+    if selection == []:  # there are more shards than batches
         pass
     elif generation.engine == VLLM:
         begin("generating")
@@ -95,7 +95,7 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
     begin("saving")
     records = []
     for group, asked, answers in zip(conversations, histories, completions, strict=True):
-        for at, answer in enumerate(answers):  # none where another shard has them
+        for at, answer in enumerate(answers):  # none if they are another shard's
             row = group[at // settings.samples]
             records.append(
                 (

@@ -19,7 +19,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("file", type=Path, help="in the given format")
     parser.add_argument("--format", required=True, help=", ".join(IMPORTERS))
-    parser.add_argument("--rubric", type=Path, help="left out: the format's own")
+    parser.add_argument("--rubric", type=Path, help="default: the format's own")
     parser.add_argument("--output", type=Path, required=True, help="<dataset>-dataset-<n>.json")
     parser.add_argument("--report", type=Path, help="JSON with the counts")
     args = parser.parse_args()

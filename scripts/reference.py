@@ -1,6 +1,6 @@
 r"""The log-probabilities that the fine-tuned tutor gives to the replies of the preference pairs.
 
-Every alignment of this tutor is held against them, whatever its algorithm, beta and seed: they are computed once.
+Every alignment of this tutor needs them, whatever its algorithm, beta and seed, so they are computed once.
 
 Reads   the preference dataset, the SFT checkpoint, the rubric
 Writes  reference.json: parallel lists of conversation_id, turn, chosen and rejected (natural log-probabilities of the

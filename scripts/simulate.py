@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--malformed", type=float, default=0.02, help="share of malformed replies")
     parser.add_argument("--seed", type=int, default=43)
     parser.add_argument("--rubric", type=Path, default=Path("datasets/rubrics/class.yaml"))
-    parser.add_argument("--script", type=Path, default=Path("datasets/simulation.yaml"), help="what they say")
+    parser.add_argument(
+        "--script", type=Path, default=Path("datasets/simulation.yaml"), help="wording and labels of the turns"
+    )
     parser.add_argument("--report", type=Path, help="JSON with the count of problems used and rejected by reason")
     args = parser.parse_args()
     if not (args.files > 0 and args.conversations > 0 and args.pairs >= 0 and 0 <= args.malformed < 1):

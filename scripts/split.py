@@ -2,8 +2,8 @@ r"""Draw the SFT, DPO and test splits from conversation files.
 
 Reads   <dataset>-dataset-<n>.json, in the order given, and the rubric
 Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatted.json, -test_formatted.json
-        (one row per tutor turn) and splits.json (what was drawn, dropped and shared) into the output folder; where a
-        split is empty, splits-failed.json alone, which lists why
+        (one row per tutor turn) and splits.json (what was drawn, dropped and shared) into the output folder; if a
+        split is empty, only splits-failed.json, which lists the reasons
 
     python scripts/split.py datasets/simulated/bio-dataset-[123].json --rubric datasets/rubrics/class.yaml \
         --dataset bio --output results/data --settings split.yaml
