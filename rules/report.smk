@@ -33,12 +33,13 @@ rule card:
         dataset=CONFIG.dataset,
         source=CONFIG.source,
         origin=PLAN.origin,
+        rows=PLAN.rows,
         valid_format=CONFIG.checks.valid_format,
         more=lambda wildcards: [f"--{name}={path}" for name, path in PLAN.card_inputs(wildcards).items()],
     shell:
         "python {resources.scripts:q}/card.py {input.manifest:q} --metrics {input.metrics:q} --splits {input.splits:q}"
         " --rubric {input.rubric:q} --dataset {params.dataset:q} --source {params.source:q}"
-        " --origin {params.origin:q} {params.more:q} --valid-format {params.valid_format}"
+        " --origin {params.origin:q} --rows {params.rows} {params.more:q} --valid-format {params.valid_format}"
         " --output {output:q} 2>&1 | tee {log:q}"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.settings import read_settings
-from pedalign.training.algorithms import AlignmentSettings
+from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
 from pedalign.training.alignment import align, read_pairs
 from pedalign.training.loop import train_and_save
 from pedalign.training.settings import StageSettings, add_training_arguments
@@ -33,7 +33,8 @@ def main() -> None:
     alignment = read_settings(AlignmentSettings, json.dumps(settings.alignment))
     pairs = read_pairs(read_json(args.preferences), read_json(args.reference))
     train = partial(align, pairs=pairs, alignment=alignment, settings=settings.training)
-    train_and_save(Path(__file__), args, settings, [args.preferences, args.reference], train)
+    at_a_time = ALGORITHMS[alignment.algorithm].rows == "replies"
+    train_and_save(Path(__file__), args, settings, [args.preferences, args.reference], train, at_a_time)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Writes  README.md, and a copy into the checkpoint's folder, where the hub looks 
     python scripts/card.py results/tiny/dpo-b0.1/checkpoint.json --metrics results/tiny/dpo-b0.1/test/metrics.json \
         --comparison results/tiny/dpo-b0.1/test/comparison.json --splits results/data/splits.json \
         --rubric datasets/rubrics/class.yaml --dataset bio --source simulated \
-        --origin 'random weights' --valid-format 0.9 --output results/tiny/dpo-b0.1/README.md
+        --origin 'random weights' --rows pairs --valid-format 0.9 --output results/tiny/dpo-b0.1/README.md
 """
 
 from pathlib import Path
@@ -45,6 +45,9 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
     parser.add_argument("--source", required=True, help="where these lie, as 'source' in config.yaml")
     parser.add_argument("--origin", required=True, help="the model that all began with, folder or hub id")
+    parser.add_argument(
+        "--rows", choices=("conversations", "pairs", "replies"), required=True, help="what its training counts as rows"
+    )
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
 
@@ -71,7 +74,7 @@ def main() -> None:
         ),
         transformers=which_transformers(read_json(checkpoint / "config.json")),
         scratch=args.origin == "random weights",
-        data=_data(splits, args.dataset, manifest),
+        data=_data(splits, args.dataset, manifest, args.rows),
         leaks=_leaks(splits),
         alignment=settings.get("alignment"),
         settings=_flat(settings),
@@ -93,7 +96,7 @@ def main() -> None:
     )
     write_text(args.output, card)
     write_text(checkpoint / CARD, card)
-    told = {name: getattr(args, name) for name in ("dataset", "source", "origin", "valid_format")}
+    told = {name: getattr(args, name) for name in ("dataset", "source", "origin", "rows", "valid_format")}
     record([args.output], inputs, told)
     print(f"{args.output}: the model card, in the checkpoint's folder too")
 
@@ -108,11 +111,11 @@ def _told(manifest: dict[str, Any], origin: str) -> str:
     return f"A tutor that was fine-tuned from {origin}."
 
 
-def _data(splits: dict[str, Any], dataset: str, manifest: dict[str, Any]) -> str:
+def _data(splits: dict[str, Any], dataset: str, manifest: dict[str, Any], rows: str) -> str:
     drawn = splits["splits"]
     told = f"Dataset `{dataset}`: fine-tuned on {drawn['sft']['conversations']} conversations"
-    if alignment := manifest["settings"].get("alignment"):
-        what = "replies, good and bad," if alignment["algorithm"] == "kto" else "pairs"
+    if manifest["settings"].get("alignment"):
+        what = "replies, good and bad," if rows == "replies" else rows
         told += f", aligned on {manifest['rows']} {what} from {drawn['dpo']['conversations']} others"
     return f"{told}; drawn by the method '{splits['method']}'."
 

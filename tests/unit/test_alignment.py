@@ -15,8 +15,9 @@ from pedalign.models.log_probs import log_probabilities
 from pedalign.models.scratch import scratch_model
 from pedalign.training import alignment
 from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
-from pedalign.training.alignment import Pair, align, read_pairs, spread
+from pedalign.training.alignment import Pair, align, read_pairs
 from pedalign.training.shared_prompt import PromptOnce
+from pedalign.training.single_replies import spread
 
 pytestmark = pytest.mark.slow
 
@@ -190,6 +191,11 @@ def test_too_few_prompts_for_ktos_batches_are_refused(made):
         align(model, tokenizer, renderer, pairs(model, renderer)[:3], algorithm("kto"), settings())
     with pytest.raises(UserError, match="device_batch_size is 1"):
         align(model, tokenizer, renderer, pairs(model, renderer), algorithm("kto"), settings(device_batch_size=1))
+
+
+def test_an_algorithm_that_is_not_known_is_refused_with_the_nearest_name(refused):
+    with refused("algorithm 'cpdo' is not known", "cdpo"):
+        algorithm("cpdo")
 
 
 def test_pairs_that_do_not_fit_are_refused_before_training_with_the_longest(made, refused):

@@ -58,7 +58,7 @@ def checkpoint(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
          "--settings", scoring),
         ("card", own / "checkpoint.json", "--metrics", test / "metrics.json", "--splits", results / "splits.json",
          "--dataset", "talks", "--source", "simulated", "--origin", "someone/some-model",
-         "--valid-format", 0.9, "--output", own / "README.md"),
+         "--rows", "conversations", "--valid-format", 0.9, "--output", own / "README.md"),
     ):  # fmt: skip
         hub = {"HF_HUB_CACHE": str(results / "hub")} if name == "card" else {}
         answer = script(name, *arguments, *common, **hub)

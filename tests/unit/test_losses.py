@@ -25,6 +25,7 @@ from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
 from pedalign.training.alignment import Pair, align, without_dropout
 from pedalign.training.loop import training_order
 from pedalign.training.sft import train_sft
+from pedalign.training.single_replies import single_replies
 
 pytestmark = pytest.mark.slow
 
@@ -96,11 +97,11 @@ def by_trl(model, name: str) -> list[float]:
     """Plain TRL, with its own tokenization, head and rows, and a second model as reference."""
     tokenizer, renderer = words()
     reference = copy.deepcopy(model)
-    arguments = {**THREE_STEPS.trainer_arguments(), **ALGORITHMS[name](AlignmentSettings(name, BETA, NOISE))}
+    arguments = {**THREE_STEPS.trainer_arguments(), **ALGORITHMS[name].loss(AlignmentSettings(name, BETA, NOISE))}
     arguments["beta"] = BETA
     if name == "kto":
         given = [alignment._pair_row(renderer, pair) for pair in pairs(model, renderer)]
-        single = alignment._single_rows(copy.deepcopy(model), given, None, THREE_STEPS)
+        single = single_replies(copy.deepcopy(model), given, None, THREE_STEPS)
         rows = [
             {
                 "prompt": tokenizer.decode(row["prompt_ids"]),

@@ -68,6 +68,8 @@ def test_a_card_tells_of_what_is_there(planned):
     plan, _ = planned()
     assert list(plan.card_inputs(JOB)) == ["comparison", "perplexity", "before", "audit"]
     assert list(plan.card_inputs(SimpleNamespace(model="tiny", policy="sft"))) == ["perplexity", "audit"]
+    tutors = (SimpleNamespace(model="tiny", policy=policy) for policy in ("sft", "dpo-b0.1", "kto-b0.1"))
+    assert [plan.rows(tutor) for tutor in tutors] == ["conversations", "pairs", "replies"]
 
 
 SETTINGS_OF = {

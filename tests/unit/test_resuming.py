@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from launched import Inputs, Launched, alive, until, weights
 
 from pedalign.core.artifacts import read_json, write_json, write_text
-from pedalign.training import states
+from pedalign.training import loop, states
 from pedalign.training.loop import training_order
 from pedalign.training.states import KEPT, Origin, TrainingStates, origin
 
@@ -489,8 +489,8 @@ def test_the_origin_is_all_that_decides_the_result(tmp_path, root, monkeypatch):
     (model / "weights").write_text("1")
     settings = {"training": {"seed": 1}, "adapter": None, "alignment": None}
 
-    def now(script=script, **changed) -> Origin:
-        return origin(script, settings | changed, [data], model)
+    def now(script=script, at_a_time=False, **changed) -> Origin:
+        return origin(script, settings | changed, [data], model, at_a_time)
 
     first = now()
     assert now() == first and not first.counted
@@ -509,10 +509,28 @@ def test_the_origin_is_all_that_decides_the_result(tmp_path, root, monkeypatch):
     assert [found.split(":")[0] for found in now().differences(with_manifest)] == ["model"]
 
     assert now(adapter={"dropout": 0.1}).counted and not now(adapter={"dropout": 0.0}).counted
-    assert now(alignment={"algorithm": "kto"}).counted and not now(alignment={"algorithm": "dpo"}).counted
+    assert now(at_a_time=True).counted
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     assert (now().processes, now().sharded) == (2, True) and now().key == now().key
+
+
+@pytest.mark.parametrize(("algorithm", "counts"), [("dpo", False), ("kto", True)])
+def test_the_number_of_processes_counts_where_the_loss_depends_on_rows_at_a_time(
+    tmp_path, root, monkeypatch, algorithm, counts
+):
+    told = []
+    monkeypatch.setattr(loop, "train_and_save", lambda *given: told.append(given[-1]))
+    for name in ("preferences.json", "reference.json"):
+        write_json(tmp_path / name, {key: [] for key in ("conversation_id", "turn", "prompt", "chosen", "rejected")})
+    aligning = {"algorithm": algorithm, "beta": 0.1, "label_noise": 0.0}
+    plain = {"rendering": {}, "training": dataclasses.asdict(small.settings()), "alignment": aligning}
+    files = [str(tmp_path / "preferences.json"), "--reference", str(tmp_path / "reference.json")]
+    others = [one for name in ("model", "rubric", "output", "manifest") for one in (f"--{name}", name)]
+    script = str(root / "scripts/align.py")
+    monkeypatch.setattr("sys.argv", [script, *files, *others, "--settings", json.dumps(plain)])
+    runpy.run_path(script, run_name="__main__")
+    assert told == [counts]
 
 
 ROWS = st.lists(st.integers(1, 500), min_size=1, max_size=40)

@@ -137,7 +137,7 @@ TABLE = {
     "how the report is drawn": (other("reporting/charts.py"), {"report": 1}),
     "the report's wording": (replaced("reporting/report.html", "<p", "<p "), {"report": 1}),
     "the formula of a loss": (
-        replaced("training/algorithms.py", '_pairwise("sigmoid")', '_pairwise("hinge")'),
+        replaced("training/algorithms.py", '_loss_type("sigmoid")', '_loss_type("hinge")'),
         ALIGNING,
     ),
     "resamples of the bootstrap": (setting("score", "resamples", value=300), {"perplexity": 2, **SCORING}),

@@ -1,25 +1,49 @@
-"""The registry of alignment algorithms: the loss that TRL computes for each, with its settings.
+"""The registry of alignment algorithms: the one place where an algorithm is declared.
 
 Light to import: the config is checked against it before anything is loaded.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pedalign.core.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
 class AlignmentSettings:
-    """`beta`: weight of staying near the reference model. `label_noise`: share of pairs that may be the wrong way
-    round (cdpo allows for it, the others take every pair at its word)."""
+    """What an alignment is told: its algorithm, and the numbers in the loss.
+
+    `beta`: weight of staying near the reference model. `label_noise`: share of pairs that may be the wrong way round;
+    an algorithm without `uses_label_noise` takes every pair at its word.
+    Raises UserError where the algorithm is not known.
+    """
 
     algorithm: str
     beta: float
     label_noise: float
 
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise UserError(f"algorithm '{self.algorithm}' is not known", nearest(self.algorithm, ALGORITHMS))
 
-def _pairwise(loss_type: str) -> Callable[[AlignmentSettings], dict[str, Any]]:
-    return lambda settings: {"loss_type": loss_type}
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An alignment algorithm: its loss, and all that the workflow has to know of it.
+
+    `loss`: the settings that make TRL's loss exactly what the literature calls by the algorithm's name.
+    `rows`: what a row of the training is. "pairs" are trained by DPOTrainer. "replies" are the single replies of the
+    pairs, trained by KTOTrainer; its estimate depends on the rows that all devices compute at a time.
+    """
+
+    loss: Callable[[AlignmentSettings], dict[str, Any]]
+    rows: Literal["pairs", "replies"] = "pairs"
+    uses_label_noise: bool = False
+
+
+def _loss_type(name: str) -> Callable[[AlignmentSettings], dict[str, Any]]:
+    return lambda settings: {"loss_type": name}
 
 
 def _conservative(settings: AlignmentSettings) -> dict[str, Any]:
@@ -36,11 +60,11 @@ def _conservative(settings: AlignmentSettings) -> dict[str, Any]:
     }
 
 
-# algorithm → TRL's loss, with the settings that make it exactly what the literature calls by that name
-ALGORITHMS: dict[str, Callable[[AlignmentSettings], dict[str, Any]]] = {
-    "dpo": _pairwise("sigmoid"),  # arXiv 2305.18290, equation 7
-    "ipo": _pairwise("ipo"),  # arXiv 2310.12036, equation 17, on log-probabilities per token
-    "rso": _pairwise("hinge"),  # arXiv 2309.06657, the hinge-norm loss
-    "cdpo": _conservative,  # "A note on DPO with noisy preferences and relationship to IPO" (Mitchell 2023)
-    "kto": _pairwise("kto"),  # arXiv 2402.01306, L_KTO
+ALGORITHMS = {
+    "dpo": Algorithm(_loss_type("sigmoid")),  # arXiv 2305.18290, equation 7
+    "ipo": Algorithm(_loss_type("ipo")),  # arXiv 2310.12036, equation 17, on log-probabilities per token
+    "rso": Algorithm(_loss_type("hinge")),  # arXiv 2309.06657, the hinge-norm loss
+    # "A note on DPO with noisy preferences and relationship to IPO" (Mitchell 2023)
+    "cdpo": Algorithm(_conservative, uses_label_noise=True),
+    "kto": Algorithm(_loss_type("kto"), rows="replies"),  # arXiv 2402.01306, L_KTO
 }

@@ -1,6 +1,5 @@
 """Preference optimization, by TRL's trainers on rows that the renderer made."""
 
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +9,19 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from pedalign.core.errors import UserError, nearest
-from pedalign.core.processes import everywhere, processes
+from pedalign.core.errors import UserError
+from pedalign.core.processes import everywhere
 from pedalign.data.conversations import Message
 from pedalign.models.limits import PairLength, expect_pairs_fit, model_limits
-from pedalign.models.log_probs import log_probabilities, tolerance
+from pedalign.models.log_probs import tolerance
 from pedalign.models.prompt_format import Renderer
 from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings
 from pedalign.training.loop import expect_all_rows, run_trainer, telling_batches, training_order
 from pedalign.training.settings import TrainingSettings
 from pedalign.training.shared_prompt import PromptOnce, can_share_prompts
+from pedalign.training.single_replies import SIDES, single_replies
 from pedalign.training.states import TrainingStates
 from pedalign.training.trl_log_probs import ALONE, computing_dtype, fast_head, prove_head
-
-SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,13 @@ def align(
     """Align `model` in place with preference pairs; the facts for the manifest.
 
     The reference model is `model` as given: the pairs hold its log-probabilities.
-    Raises UserError where the algorithm is not known, a pair has more tokens than `max_length` or the model's
-    positions, or the policy's log-probabilities before the first step are not the reference model's.
+    Raises UserError where a pair has more tokens than `max_length` or the model's positions, or the policy's
+    log-probabilities before the first step are not the reference model's.
     """
-    if alignment.algorithm not in ALGORITHMS:
-        raise UserError(f"algorithm '{alignment.algorithm}' is not known", nearest(alignment.algorithm, ALGORITHMS))
+    algorithm = ALGORITHMS[alignment.algorithm]
     arguments = {
         **settings.trainer_arguments(),
-        **ALGORITHMS[alignment.algorithm](alignment),
+        **algorithm.loss(alignment),
         "beta": alignment.beta,
         "precompute_ref_log_probs": True,
     }
@@ -122,9 +119,9 @@ def align(
     expect_pairs_fit(measured, settings.max_length, positions)
     trainer_class: Any
     config: Any
-    if alignment.algorithm == "kto":
+    if algorithm.rows == "replies":
         most = min((limit for limit in (settings.max_length, positions) if limit is not None), default=None)
-        rows = _single_rows(model, pair_rows, most, settings)
+        rows = single_replies(model, pair_rows, most, settings)
         padded = [[len(row["prompt_ids"]) + len(row["completion_ids"])] for row in rows]
         order = training_order(len(rows), settings)  # the rows' order is part of the method
         trainer_class, config = _RenderedKTOTrainer, KTOConfig(**arguments)
@@ -242,76 +239,3 @@ def _pair_row(renderer: Renderer, pair: Pair) -> dict[str, Any]:
         "ref_rejected_logps": pair.reference_rejected,
         "length": len(ids) + max(len(chosen), len(rejected)),
     }
-
-
-def _single_rows(
-    model: PreTrainedModel, pair_rows: Sequence[dict[str, Any]], most: int | None, settings: TrainingSettings
-) -> list[dict[str, Any]]:
-    """KTO's rows: each reply of a pair alone, and beside it the reply that the row before it has, of those that all
-    devices compute at a time.
-
-    From those mismatched replies KTO estimates how far the policy has moved (arXiv 2402.01306, section 4); so a batch
-    must hold two rows or more, and no two of one prompt. The estimate is one over all devices, in TRL: the result
-    depends on the number of rows at a time, and on nothing else of how they are spread. A mismatched reply that does
-    not fit into `most` tokens behind its prompt is cut.
-    """
-    size = settings.device_batch_size
-    if size < 2:
-        raise UserError(
-            f"kto needs batches of two replies or more on each device, device_batch_size is {size}",
-            "set device_batch_size to 2 or more under 'align' in the model's entry of config.yaml",
-        )
-    rows = []
-    for row in pair_rows:
-        for side in SIDES:
-            rows.append(
-                {
-                    "prompt_ids": row["prompt_ids"],
-                    "completion_ids": row[f"{side}_ids"],
-                    "label": side == "chosen",
-                    "ref_logps": row[f"ref_{side}_logps"],
-                }
-            )
-    at_a_time = size * processes()
-    order = spread([str(row["prompt_ids"]) for row in rows], at_a_time, settings.seed)
-    rows = [rows[at] for at in order]
-    for start in range(0, len(rows), at_a_time):
-        batch = rows[start : start + at_a_time]
-        for at, row in enumerate(batch):
-            room = None if most is None else most - len(row["prompt_ids"])
-            row["KL_completion_ids"] = batch[at - 1]["completion_ids"][:room]
-    replies = [(row["prompt_ids"], row["KL_completion_ids"]) for row in rows]
-    longest = max(sum(map(len, reply)) for reply in replies)
-    totals, _ = log_probabilities(model, replies, max_batch_tokens=size * longest)
-    for row, total in zip(rows, totals, strict=True):
-        row["ref_KL_logps"] = total
-    return rows
-
-
-def spread(prompts: Sequence[str], size: int, seed: int) -> list[int]:
-    """An order of the rows, shuffled by `seed`, in which no batch of `size` holds two of one prompt.
-
-    Rows of a prompt are set as far apart as they can be, which keeps both kinds of reply in every part.
-    Raises UserError where a prompt has too many rows for that.
-    """
-    rng = random.Random(seed)
-    members: dict[str, list[int]] = {}
-    for at, prompt in enumerate(prompts):
-        members.setdefault(prompt, []).append(at)
-    places = []
-    for rows in members.values():
-        start = rng.random()
-        rng.shuffle(rows)
-        places += [((start + number) / len(rows), at) for number, at in enumerate(rows)]
-    waiting = [at for _, at in sorted(places)]
-    order: list[int] = []
-    while waiting:
-        batch = {prompts[at] for at in order[len(order) - len(order) % size :]}
-        free = next((number for number, at in enumerate(waiting) if prompts[at] not in batch), None)
-        if free is None:
-            raise UserError(
-                f"kto: {len(members)} prompts are too few for batches of {size} replies of different prompts",
-                "lower device_batch_size under 'align' in the model's entry of config.yaml",
-            )
-        order.append(waiting.pop(free))
-    return order

@@ -208,12 +208,18 @@ class Train(Protocol):
 
 
 def train_and_save(
-    script: Path, args: argparse.Namespace, settings: StageSettings, data: list[Path], train: Train
+    script: Path,
+    args: argparse.Namespace,
+    settings: StageSettings,
+    data: list[Path],
+    train: Train,
+    at_a_time: bool = False,
 ) -> None:
     """Load the model, `train` it or its adapter in place, write the whole model, and its manifest last.
 
     In as many processes as the launcher started; the first one writes. A training that was ended goes on from its
-    newest state, if `script`, `data` and settings are the same.
+    newest state, if `script`, `data` and settings are the same, and the number of processes too where the loss depends
+    on the rows that all of them compute `at_a_time`.
     """
     if processes() > 1:
         die_with_launcher()
@@ -231,7 +237,7 @@ def train_and_save(
     if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
         tokenizer.pad_token = rendering.template.end
     dtype, adapter, plain = settings.training.dtype, settings.adapter, dataclasses.asdict(settings)
-    source = origin(script, plain, [*data, args.rubric], args.model)
+    source = origin(script, plain, [*data, args.rubric], args.model, at_a_time)
     torch.manual_seed(settings.training.seed)  # of a new adapter
     with TrainingStates(args.output, source, args.save_minutes, args.save_steps) as states:
         # In bfloat16, small steps would round away: all weights are trained in float32, in the computations of which

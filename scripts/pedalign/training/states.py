@@ -69,8 +69,8 @@ class Origin:
     """All that decides the result of a training, and how it was spread: `sharded` states are in as many parts as
     there were `processes` and can't be put together in another number.
 
-    `counted`: the number of processes has a say in the result. Each draws its own random numbers for dropout, and KTO
-    estimates how far the policy has moved from what all of them compute at a time.
+    `counted`: the number of processes has a say in the result. Each draws its own random numbers for dropout, and a
+    loss may depend on the rows that all of them compute at a time.
     """
 
     decides: dict[str, Any]
@@ -107,10 +107,15 @@ def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, values
 
 
-def origin(script: Path, settings: dict[str, Any], files: Sequence[Path], model: str | Path) -> Origin:
-    """What decides the result of `script`: its settings, input files, model, code and the packages that compute."""
-    adapter, alignment = settings.get("adapter"), settings.get("alignment")
-    counted = bool(adapter and adapter["dropout"]) or bool(alignment and alignment["algorithm"] == "kto")
+def origin(
+    script: Path, settings: dict[str, Any], files: Sequence[Path], model: str | Path, at_a_time: bool = False
+) -> Origin:
+    """What decides the result of `script`: its settings, input files, model, code and the packages that compute.
+
+    `at_a_time`: the loss depends on the rows that all processes compute at a time.
+    """
+    adapter = settings.get("adapter")
+    counted = at_a_time or bool(adapter and adapter["dropout"])
     decides = {
         "settings": settings,
         "data": {file.name: sha256(file) for file in files},

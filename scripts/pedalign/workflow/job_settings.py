@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import UserError
+from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow.config import Config
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class JobSettings:
 
     def align(self, wildcards: Any) -> str:
         model, policy = wildcards.model, self.plan.policy(wildcards)
-        noise = self.config.pair.label_noise if policy.algorithm == "cdpo" else 0.0  # which alone looks at it
+        noise = self.config.pair.label_noise if ALGORITHMS[policy.algorithm].uses_label_noise else 0.0
         return as_text(
             rendering=self._rendering(model),
             training=self._training(model, "align", policy.seed, None),

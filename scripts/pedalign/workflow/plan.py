@@ -18,6 +18,7 @@ from pedalign.data.rubric import instruction_text, load_rubric
 from pedalign.data.sources.published import PUBLISHED, check_published
 from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.generation.vllm_environment import vllm_python
+from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow.config import Config, Model
 from pedalign.workflow.job_settings import answering, as_text
 from pedalign.workflow.policies import Policy, adopted, parse_policy, runs, unknown_model
@@ -198,6 +199,10 @@ class Plan:
     def origin(self, wildcards: Any) -> str:
         """The model that a tutor's training began with, in words."""
         return self.entry(wildcards.model).origin or "random weights"
+
+    def rows(self, wildcards: Any) -> str:
+        """What a row of a tutor's training is."""
+        return "conversations" if wildcards.policy == "sft" else ALGORITHMS[self.policy(wildcards).algorithm].rows
 
     # Resources of a job: functions that Snakemake calls
 
