@@ -30,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
 
     settings = StageSettings.read(args.settings)
-    alignment = read_settings(AlignmentSettings, json.dumps(settings.alignment))
+    alignment = read_settings(AlignmentSettings, json.dumps(settings.alignment), "--settings: alignment")
     pairs = read_pairs(read_json(args.preferences), read_json(args.reference))
     train = partial(align, pairs=pairs, alignment=alignment, settings=settings.training)
     at_a_time = ALGORITHMS[alignment.algorithm].rows == "replies"

@@ -70,7 +70,7 @@ def main() -> None:
         simulated=simulated,
         rubric=rubric,
         metadata=metadata(
-            name, args.origin, "alignment" in settings, args.dataset, args.source, simulated, metrics, rubric
+            name, args.origin, bool(settings.get("alignment")), args.dataset, args.source, simulated, metrics, rubric
         ),
         transformers=which_transformers(read_json(checkpoint / "config.json")),
         scratch=args.origin == "random weights",

@@ -73,6 +73,10 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
     selection = None  # all batches; their size depends on the model
     if generation.max_batch_tokens is not None:
         selection = batches(histories, generation, *args.shard)
+    elif args.shard != (1, 1):
+        raise UserError(
+            "--shard: max_batch_tokens is null, so the parts of a split are not known", "give it a number in --settings"
+        )
     completions: list[list[Completion]] = [[] for _ in histories]
     started = time.monotonic()
     engine = Engine(generation.engine)

@@ -1,4 +1,7 @@
-"""Programs as processes of their own, forked from one that has imported already what takes them seconds each time."""
+"""Programs as processes of their own, forked from one that has already imported what takes them seconds each time.
+
+A call of Snakemake starts its jobs in this way too: the command `python` is another one for them (`_stand_in`).
+"""
 
 import atexit
 import functools
@@ -7,16 +10,21 @@ import importlib
 import json
 import os
 import runpy
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).parents[1]
+SERVER = "PEDALIGN_FORK_SERVER"  # names the socket of the server that forks scripts
 # Nothing of this repository: a call loads that of its checkout.
 LOADED = {
     "snakemake": (
@@ -24,75 +32,147 @@ LOADED = {
         *("docutils.parsers.rst.directives.images", "jsonschema", "smart_open", "tqdm"),
     ),
     "script": (
-        *(
-            "torch._dynamo",
-            "torch.distributed.tensor",
-            "transformers.trainer",
-            "transformers.models.auto.modeling_auto",
-        ),
-        *(
-            "transformers.models.llama.modeling_llama",
-            "transformers.generation.continuous_batching",
-            "peft",
-            "datasets",
-        ),
-        *("sklearn.metrics", "scipy.stats", "jsonschema", "yaml", "tqdm"),
+        *("torch._dynamo", "torch.distributed.tensor", "torch.utils.tensorboard"),
+        *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"),
+        *("transformers.generation.continuous_batching", "trl.trainer.dpo_trainer", "trl.trainer.kto_trainer"),
+        *("peft", "datasets", "fastchat.conversation", "sklearn.metrics", "scipy.stats", "altair", "yaml", "tqdm"),
     ),
 }
 SECONDS = 900  # at most, for a call
 
 
 @functools.cache
-def _server(kind: str) -> subprocess.Popen:
-    """Of this process; it ends with it."""
-    command, environment = [sys.executable, __file__, kind], {**os.environ, "TQDM_DISABLE": "1"}
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _server(kind: str) -> str:
+    """The socket of a server, which ends with this process."""
+    folder = tempfile.mkdtemp(prefix="fork-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = f"{folder}/server"
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    server = subprocess.Popen([sys.executable, __file__, kind, path], env=environment, stdin=subprocess.PIPE)
+    atexit.register(server.kill)
+    return path
 
 
-def _answer(kind: str, folder: Path, command: list[str], given: str = "") -> subprocess.CompletedProcess:
-    with tempfile.TemporaryDirectory() as held:
-        files = [Path(held, name) for name in ("stdin", "stdout", "stderr")]
-        files[0].write_text(given)
-        asked = {"command": command, "folder": str(folder), "environment": dict(os.environ)}
-        server = _server(kind)
-        print(json.dumps(asked | {"files": [str(file) for file in files]}), file=server.stdin, flush=True)
-        status = json.loads(server.stdout.readline())
-        return subprocess.CompletedProcess(command, status, *(file.read_text() for file in files[1:]))
+def _answer(
+    kind: str, folder: Path, command: list[str], environment: dict[str, str], given: str = ""
+) -> subprocess.CompletedProcess:
+    with (
+        tempfile.TemporaryFile("w+") as stdin,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        stdin.write(given)
+        stdin.seek(0)
+        files = [file.fileno() for file in (stdin, out, err)]
+        with _ask(_server(kind), command, str(folder), environment, files) as answer:
+            answer.readline()  # its process
+            status = int(answer.readline() or 1)
+        return subprocess.CompletedProcess(command, status, *(file.seek(0) or file.read() for file in (out, err)))
+
+
+def _ask(path: str, command: list[str], folder: str, environment: dict[str, str], files: list[int]) -> TextIO:
+    """What the server at a socket says of the process that it forks: a line with its number, one with its status."""
+    connection = socket.socket(socket.AF_UNIX)
+    while True:
+        try:
+            connection.connect(path)
+            break
+        except (FileNotFoundError, ConnectionRefusedError):  # it still imports
+            time.sleep(0.1)
+    socket.send_fds(connection, [b"\n"], files)
+    asked = {"command": command, "folder": folder, "environment": environment}
+    connection.sendall(json.dumps(asked).encode() + b"\n")
+    return connection.makefile()
+
+
+def _stand_in(python: str, *command: str) -> None:
+    """What a job's command `python` is: a script is run by a process that the server forks, all else by Python."""
+    if not command or not command[0].endswith(".py"):
+        os.execv(python, [python, *command])
+    answer = _ask(os.environ[SERVER], [*command], os.getcwd(), dict(os.environ), [0, 1, 2])
+    child = int(answer.readline())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    status = int(answer.readline() or 1)
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """What the command would do there, with this process's environment of now."""
     command = shutil.which("snakemake")
     assert command
-    return _answer("snakemake", folder, [command, *arguments])
+    environment = {**os.environ, SERVER: _server("script"), "PATH": f"{_python().parent}:{os.environ['PATH']}"}
+    return _answer("snakemake", folder, [command, *arguments], environment)
+
+
+@functools.cache
+def _python() -> Path:
+    """A command `python` that lets the server run scripts."""
+    path = Path(_server("script")).with_name("python")
+    path.write_text(f"#!/bin/sh\nexec '{sys.executable}' -IS '{__file__}' job '{sys.executable}' \"$@\"\n")
+    path.chmod(0o755)
+    return path
 
 
 def script(name: str, *arguments: object, given: str = "") -> subprocess.CompletedProcess:
     """What a script would do, called in the root. What libraries read of the environment when they are imported, they
     have read before."""
-    return _answer("script", ROOT, [f"scripts/{name}.py", *map(str, arguments)], given)
+    return _answer("script", ROOT, [f"scripts/{name}.py", *map(str, arguments)], dict(os.environ), given)
 
 
-def _serve(kind: str) -> None:
+def _serve(kind: str, path: str) -> None:
     sys.path[0] = os.devnull  # in place of this file's folder
     for name in LOADED[kind]:
         importlib.import_module(name)
     gc.freeze()  # which it shares with its children
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            _become(**json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:  # closed as this server's parent ends
+            connection, _ = listener.accept()
+            if not os.fork():
+                listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _tend(connection)
+            connection.close()
 
 
-def _become(command: list[str], folder: str, environment: dict[str, str], files: list[str]) -> None:
+def _tend(connection: socket.socket) -> None:
+    """Fork the process that is asked for, say its number and how it ends, and kill it if nobody waits for it."""
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    asked = json.loads(connection.makefile().readline())
+    child = os.fork()
+    if not child:
+        connection.close()
+        _become(**asked, files=files)
+    connection.sendall(f"{child}\n".encode())
+    ended = os.pidfd_open(child)
+    if ended not in select.select([ended, connection], [], [])[0]:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        connection.sendall(f"{status}\n".encode())
+    finally:
+        os._exit(0)
+
+
+def _become(command: list[str], folder: str, environment: dict[str, str], files: list[int]) -> None:
     signal.alarm(SECONDS)
     for number, file in enumerate(files):
-        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
+        os.dup2(file, number)
+        os.close(file)
     sys.stdin = os.fdopen(0, closefd=False)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if SERVER in environment:
+        sys.executable = str(Path(environment[SERVER]).with_name("python"))
+    if "torch" in sys.modules and "OMP_NUM_THREADS" in environment:
+        sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
     sys.argv = command
     sys.path[0] = str(Path(command[0]).resolve().parent)
     status: object = 0
@@ -115,4 +195,5 @@ def _become(command: list[str], folder: str, environment: dict[str, str], files:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    kind, *arguments = sys.argv[1:]
+    _stand_in(*arguments) if kind == "job" else _serve(kind, *arguments)

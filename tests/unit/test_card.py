@@ -98,6 +98,7 @@ def test_the_hub_reads_of_the_card_what_the_tutor_is_and_the_figures_that_were_m
         f"{field.name}, macro F1": metrics[field.key]["macro_f1"],
     }
     assert {name: one.metric_value for name, one in found.items()} == {"replies in valid format": 1.0, **wanted}
+    assert card.data.tags == ["education", "tutoring", "sft"]  # by what trained it, whatever its folder is called
     assert {one.dataset_name for one in found.values()} == {"talks (simulated conversations)"}
     again = yaml.safe_load(card.data.to_yaml())
     assert again == yaml.safe_load((checkpoint / "README.md").read_text().split("---\n")[1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,17 +88,19 @@ def test_an_error_of_a_library_on_a_full_disk_says_that_it_is_full(tmp_path, mon
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_writing(tmp_path) -> None:
     with subprocess.Popen(["true"]) as process:
-        dead, alive = process.pid, os.getppid()
+        host = socket.gethostname()
+        dead, alive, elsewhere = f"{host}.{process.pid}", f"{host}.{os.getppid()}", f"other.{process.pid}"
     (tmp_path / f".a[1].csv.{dead}.tmp").write_text("half")
     (tmp_path / f".other.csv.{dead}.tmp").write_text("half")
     (tmp_path / f".folder.{dead}.tmp/deep").mkdir(parents=True)
-    (tmp_path / f".folder.{alive}.tmp").mkdir()
+    for process_that_may_live in (alive, elsewhere):
+        (tmp_path / f".folder.{process_that_may_live}.tmp").mkdir()
     write_text(tmp_path / "a[1].csv", "")
     with whole_directory(tmp_path / "folder"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {
         *("a[1].csv", "folder"),
-        *(f".other.csv.{dead}.tmp", f".folder.{alive}.tmp"),
+        *(f".other.csv.{dead}.tmp", f".folder.{alive}.tmp", f".folder.{elsewhere}.tmp"),
     }
 
 

@@ -166,6 +166,14 @@ def test_each_file_gives_its_size_and_no_draw_is_more_even_over_the_problems(ava
     assert sorted(map(sum, counts)) == max(sorted(map(sum, way)) for way in whole)
 
 
+def test_a_field_none_of_whose_labels_is_known_does_not_keep_problems_from_being_shared_out() -> None:
+    problems = {name: ProblemCounts((3,), {("action", "1"): 0, ("state", "a"): at}) for at, name in enumerate("abcd")}
+    assigned = assign(problems, {"sft": 3, "test": 3})
+    assert sorted(assigned.splits.values()) == ["sft", "sft", "test", "test"]
+    unknown = {name: ProblemCounts((3,), {("action", "1"): 0}) for name in "ab"}
+    assert sorted(assign(unknown, {"sft": 3, "test": 3}).splits.values()) == ["sft", "test"]
+
+
 @pytest.fixture(scope="module")
 def simulated(root):
     return dataset_files(root / "datasets/simulated", "bio")

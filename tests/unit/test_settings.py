@@ -37,11 +37,14 @@ def test_a_file_gives_the_settings_that_a_json_object_gives(tmp_path: Path, name
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed: 7\nepoch: 3\n", ["unexpected keyword argument 'epoch'", "seed, learning_rate, training"]),
-        ("learning_rate: 0.1\n", ["missing 1 required positional argument: 'seed'", "seed, learning_rate"]),
+        ("seed: 7\nlearning-rate: 3\n", ["unknown key 'learning-rate'", "did you mean 'learning_rate'?"]),
+        ("learning_rate: 0.1\n", ["--settings: key 'seed' is missing", "seed, learning_rate"]),
+        ("seed: '2024'\n", ["--settings: seed: is '2024' (text)", "give an integer"]),
+        ("seed: 7\ntraining: [1]\n", ["--settings: training: is [1] (list)", "give keys with values"]),
         ("- 7\n", ["no names and values"]),
         ("seed: 7\nlearning_rate: 1e-5\n", ["learning_rate: '1e-5' is text to YAML", "write 1.0e-05"]),
-        ("seed: 7\ntraining: {learning_rate: 2e-5}\n", ["training.learning_rate: '2e-5' is text"]),
+        ("seed: 7\ntraining: {learning_rate: 2e-5}\n", ["training.learning_rate: '2e-5' is text", "write 2.0e-05"]),
+        ("seed: 7\nlearning_rate: 125e-7\n", ["'125e-7' is text to YAML", "write 1.25e-05"]),
         ("seed: {7\n", ["not YAML"]),
     ],
 )

@@ -114,6 +114,12 @@ def test_a_shard_that_is_none_is_refused(tutor, text: str) -> None:
     assert f"--shard: is '{text}'" in str(ended.value) and len(str(ended.value).splitlines()) == 2
 
 
+def test_a_part_of_a_split_is_refused_without_a_size_of_batches(tutor, monkeypatch) -> None:
+    monkeypatch.setitem(GENERATION, "max_batch_tokens", None)
+    with pytest.raises(SystemExit, match="--shard: max_batch_tokens is null"):
+        tutor.generate("2/3", 0.0, 1)
+
+
 def test_gathering_puts_rows_into_the_splits_order_and_refuses_missing_doubled_and_foreign_ones(refused) -> None:
     rows = list(formatted_rows(small.TALKS[:12]))
     given = [
@@ -127,8 +133,9 @@ def test_gathering_puts_rows_into_the_splits_order_and_refuses_missing_doubled_a
         for sample in range(11)
     ]
     assert list(gathered(rows, [given[150:], [], given[:150]], 11, "shards")) == given
-    foreign = {**given[0], "conversation_id": "z"}
-    for wrong in ([given[1:]], [given, given[-1:]], [given, [foreign]], [given[1:], [foreign]], [given[:-1]], [[]]):
+    foreign, bad = {**given[0], "conversation_id": "z"}, {**given[-1], "sample": "x"}
+    missing = ([given[1:]], [given[1:], [foreign]], [given[:-1]], [[]], [given[:-1], [bad]])
+    for wrong in (*missing, [given, given[-1:]], [given, [foreign]], [given, [bad]]):
         with refused(f"shards has {sum(map(len, wrong))} rows for {len(given)} prompts", "delete shards"):
             list(gathered(rows, wrong, 11, "shards"))
     with refused("shards has"):

@@ -45,7 +45,7 @@ def test_given_checkpoints_are_evaluated_without_training(theirs):
         "card": 2,
         "report": 1,
     }
-    answer = checkout.snakemake("--cores", "2", config="theirs.yaml")
+    answer = checkout.forked("--cores", "2", config="theirs.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     for artifact in ("sft/test/metrics.json", "dpo-b0.1/test/metrics.json", "dpo-b0.1/test/comparison.json"):
         one, other = (

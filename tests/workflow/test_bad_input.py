@@ -74,11 +74,11 @@ def test_a_target_that_snakemake_takes_for_settings_is_refused(shared, arguments
     ],
 )
 def test_a_rule_or_target_by_an_old_name_and_a_stage_as_a_target_are_told_what_to_write(shared, arguments, words):
-    refused_with(shared.snakemake("--cores", "1", "--dry-run", *arguments), words)
+    refused_with(shared.forked("--cores", "1", "--dry-run", *arguments), words)
 
 
 def test_targets_after_two_dashes_are_targets(shared):
-    answer = shared.snakemake("--cores", "1", "--dry-run", "--config", "seed=7", "--", "split")
+    answer = shared.forked("--cores", "1", "--dry-run", "--config", "seed=7", "--", "split")
     assert answer.returncode == 0 and "\nsplit results/data/bio-sft.json (" in answer.stdout + answer.stderr
 
 
@@ -99,7 +99,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "negative split size": ({"split": {"test": -1}}, ["split.test: is -1", "at least 1"]),
     "a list for a mapping": ({"split": [1, 2]}, ["split: is [1, 2] (list)", "keys with values"]),
     "text for a number": ({"seed": "x"}, ["seed: is 'x'", "integer"]),
-    "a fraction for a count": ({"seed": 1.5}, ["seed: is 1.5 (float)", "integer"]),
+    "a fraction for a count": ({"seed": 1.5}, ["seed: is 1.5 (number)", "integer"]),
     "a seed that is too large": ({"seed": 2**32}, ["seed: is 4294967296", "at most 4294967295"]),
     "no number": ({"score": {"resamples": float("nan")}}, ["score.resamples: is nan", "integer"]),
     "too few resamples": ({"score": {"resamples": 5}}, ["score.resamples: is 5", "at least 100"]),

@@ -1,11 +1,10 @@
 """A call from another folder, a path with spaces and umlauts, and the workflow as a module of another one."""
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from checkouts import QUICK, Checkout, fresh_checkout
@@ -21,9 +20,7 @@ def workflow(tmp_path_factory) -> Checkout:
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     folder.mkdir(exist_ok=True)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["snakemake", "--cores", "1", *arguments]
-    answer = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    answer = forked.snakemake(folder, "--cores", "1", *arguments)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return answer
 

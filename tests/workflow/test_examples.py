@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import forked
 import pytest
 import yaml
 from checkouts import QUICK, ROOT, fresh_checkout
@@ -68,10 +69,8 @@ def test_an_example_says_what_it_is_for_and_how_it_is_called(name):
 def test_the_example_of_own_data_trains_a_tutor_on_it(checkout, tmp_path):
     shutil.copytree(checkout.path, tmp_path / "checkout", symlinks=True)
     quick = yaml.safe_load((checkout.path / QUICK).read_text())
-    command = ["snakemake", "--cores", "2", "results-lessons/tiny/sft/checkpoint.json", "--configfile"]
-    answer = subprocess.run(
-        [*command, "examples/own-data.yaml", QUICK], cwd=tmp_path / "checkout", capture_output=True, text=True
-    )
+    wanted = ("--cores", "2", "results-lessons/tiny/sft/checkpoint.json")
+    answer = forked.snakemake(tmp_path / "checkout", *wanted, "--configfile", "examples/own-data.yaml", QUICK)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     results = tmp_path / "checkout/results-lessons"
     trained = json.loads((results / "data/lessons-sft.json").read_text())

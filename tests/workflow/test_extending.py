@@ -87,7 +87,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     config["models"]["tiny"]["generate"] |= {"engine": "by_conversation", "max_new_tokens": 8}
     (checkout.path / "extended.yaml").write_text(yaml.safe_dump(config))
     targets = ("results/report.html", "results/tiny/sppo-b0.1/test/diversity.json")
-    answer = checkout.snakemake("--cores", "2", *targets, config="extended.yaml")
+    answer = checkout.forked("--cores", "2", *targets, config="extended.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return checkout
 

@@ -44,7 +44,7 @@ def test_up_to_so_many_is_what_the_machine_has_and_jobs_share_it_one_at_a_time(f
     shutil.rmtree(checkout.path / "results/tiny/dpo-b0.1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     monkeypatch.setenv("PEDALIGN_LEASES", str(checkout.path / "leases"))
-    answer = checkout.snakemake("--cores", "8", "--until", "align", config=with_gpus(checkout, "up to 4", "up to 2", 1))
+    answer = checkout.forked("--cores", "8", "--until", "align", config=with_gpus(checkout, "up to 4", "up to 2", 1))
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "sft results/" not in answer.stderr and "align results/" in answer.stderr
     trainings = logs(checkout, "*-b0.1/checkpoint.log")

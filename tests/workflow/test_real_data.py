@@ -44,7 +44,7 @@ def test_published_problems_are_simulated_and_train_a_tutor_that_is_measured_and
         "results/tiny/sft/test/perplexity.json",
         "results/tiny/preferences.json",
     )
-    answer = checkout.snakemake("--cores", "2", "--config", "source=my-data", "dataset=class", "--", *wanted)
+    answer = checkout.forked("--cores", "2", "--config", "source=my-data", "dataset=class", "--", *wanted)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert json.loads((checkout.path / "results/data/splits.json").read_text())["simulated"]
     assert set(metrics(checkout, "sft")) > {"evaluation", "action", "state"}
@@ -59,7 +59,7 @@ def test_mathdial_is_imported_and_goes_through_the_whole_workflow_with_its_rubri
     quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
     config = {**yaml.safe_load(example), **quick, "results": "results"}
     (checkout.path / "my-data/mathdial.yaml").write_text(yaml.safe_dump(config))
-    answer = checkout.snakemake("--cores", "2", config="my-data/mathdial.yaml")
+    answer = checkout.forked("--cores", "2", config="my-data/mathdial.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "simulated" not in answer.stdout + answer.stderr
     for policy in ("sft", "dpo-b0.1"):

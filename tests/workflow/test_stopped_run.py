@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import yaml
 from checkouts import QUICK, ROOT, Checkout, made_once
@@ -48,7 +49,7 @@ def ready(shared_folder, finished) -> Checkout:
 
 
 def done(path: Path, *targets: str) -> None:
-    answer = subprocess.run(["snakemake", "--cores", "2", *targets], cwd=path, capture_output=True, text=True)
+    answer = forked.snakemake(path, "--cores", "2", *targets)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 

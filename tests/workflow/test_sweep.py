@@ -36,7 +36,7 @@ def test_leak_free_splits_share_no_problem(finished, changed):
 
 def test_several_answers_to_a_prompt_become_several_pairs(changed):
     checkout = changed(pair={"samples": 3, "temperature": 1.0, "per_prompt": 2})
-    answer = checkout.snakemake("--cores", "2", "--until", "pair")
+    answer = checkout.forked("--cores", "2", "--until", "pair")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     model = checkout.path / "results/tiny"
     rows = json.loads((checkout.path / "results/data/bio-dpo_formatted.json").read_text())

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -130,6 +132,15 @@ def parse_yaml(text: str, where: str, loader: type = _Data) -> Any:
         raise UserError(f"{where}: YAML nested too deeply", "write it anew without needless nesting") from None
 
 
+def yaml_number(text: object) -> str | None:
+    """How YAML wants a number that it read as text: `1e-5` needs a point, 1.0e-05. None if `text` is no such number."""
+    try:
+        number = float(text) if isinstance(text, str) else nan
+    except ValueError:
+        return None
+    return re.sub(r"^(-?\d+)e", r"\1.0e", repr(number)) if isfinite(number) else None
+
+
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -143,11 +154,12 @@ def _runs(process: int) -> bool:
 def _temporary(path: Path) -> Path:
     """The path of a temporary sibling of `path`. Removes the siblings that killed processes left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+    host = socket.gethostname()  # on a shared disk, processes of other machines are left alone
+    for left in path.parent.glob(f".{escape(path.name)}.{escape(host)}.*.tmp"):
         process = left.name.split(".")[-2]
         if process.isdecimal() and not _runs(int(process)):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
 
 
 @contextmanager

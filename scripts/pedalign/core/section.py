@@ -1,5 +1,6 @@
 """The base class of settings and rubrics (pydantic), and the messages for mistakes in them."""
 
+import json
 import re
 import sys
 import typing
@@ -9,6 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from pedalign.core.artifacts import yaml_number
 from pedalign.core.errors import UserError, nearest
 
 S = TypeVar("S", bound="Section")
@@ -102,7 +104,12 @@ def read(kind: type[S], values: Any, where: str, reference: str = "see the comme
         return kind.model_validate(values)
     except ValidationError as error:
         found = min(error.errors(include_url=False), key=_order)
-    problem, remedy, below = _explained(found, _meaning(kind, found["loc"]) or reference)
+    meaning, below = _meaning(kind, found["loc"]) or reference, ""
+    if found["type"] == "mistake":
+        problem, remedy, below = (found["ctx"][name] for name in ("problem", "remedy", "place"))
+        remedy = remedy or meaning
+    else:
+        problem, remedy = explained(found, meaning)
     if isinstance(found["input"], str) and found["type"] in _TYPES and where == "config":
         remedy += _TEXT_HINT
     parts = [part for part in found["loc"] if not str(part).startswith("(")]
@@ -149,40 +156,33 @@ def _sections(kind: Any) -> Iterator[type[Section]]:
         yield from _sections(part)
 
 
-def _explained(error: Any, meaning: str) -> tuple[str, str, str]:
-    """What is wrong, how to fix it, and the path of the mistake below the error's own place."""
+def explained(error: Any, meaning: str = "") -> tuple[str, str]:
+    """What is wrong in an error of pydantic, and how to fix it; `meaning`: what the field is for."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
-    if kind == "mistake":
-        return context["problem"], context["remedy"] or meaning, context["place"]
+    told = f": {meaning}" if meaning else ""
     if kind == "literal_error":
-        return f"is {value!r}", nearest(str(value), re.findall(r"'([^']*)'", context["expected"])), ""
+        return f"is {shown(value)}", nearest(str(value), re.findall(r"'([^']*)'", context["expected"]))
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
-        return f"is {shown(value)}", f"give {words} {context[name]}: {meaning}", ""
+        return f"is {shown(value)}", f"give {words} {context[name]}{told}"
     if kind in _LENGTHS:
-        return f"is {shown(value)}", f"{_LENGTHS[kind].format(**context)}: {meaning}", ""
+        return f"is {shown(value)}", f"{_LENGTHS[kind].format(**context)}{told}"
     if kind in _TYPES:
-        remedy = f"give {_TYPES[kind]}: {meaning}"
-        if kind == "float_type" and (number := _as_number(value)) is not None:
-            remedy = f"write {number}, as YAML takes {value} for a text"
-        return f"is {shown(value)} ({type(value).__name__})", remedy, ""
-    return f"is {shown(value)}: {error['msg']}", meaning, ""
-
-
-def _as_number(text: Any) -> str | None:
-    """A text that is a number, as YAML wants it: YAML reads `1e-5` as text, since it has no point."""
-    try:
-        return f"{float(text):.1e}" if isinstance(text, str) else None
-    except ValueError:
-        return None
+        found = f"is {shown(value)}" + (f" ({_KINDS[type(value)]})" if type(value) in _KINDS else "")
+        if kind == "float_type" and (number := yaml_number(value)):
+            return found, f"write {number}, as YAML takes {value} for a text"
+        return found, f"give {_TYPES[kind]}{told}"
+    return f"is {shown(value)}: {error['msg']}", meaning
 
 
 def shown(value: Any) -> str:
-    """A value as messages show it: cut if it is long, and without a URL's password."""
-    text = re.sub(r"//[^/@]*@", "//…@", repr(value))
+    """A value as messages show it: as YAML writes it, cut if it is long, and without a URL's password."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    text = re.sub(r"//[^/@]*@", "//…@", text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+_KINDS = {str: "text", int: "integer", float: "number", list: "list", dict: "keys with values"}
 _LIMITS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("more than", "gt"),

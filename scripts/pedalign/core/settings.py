@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pedalign.core.artifacts import read_json, read_settings_file
-from pedalign.core.errors import UserError
+from pydantic import TypeAdapter, ValidationError
+
+from pedalign.core.artifacts import read_json, read_settings_file, yaml_number
+from pedalign.core.errors import UserError, nearest
+from pedalign.core.section import explained
 
 T = TypeVar("T")
 
@@ -19,17 +22,27 @@ def add_settings_argument(parser: ArgumentParser, kind: type, name: str = "setti
     parser.add_argument(f"--{name}", required=True, help=f"a YAML or JSON file, or a JSON object, with: {fields}")
 
 
-def read_settings(kind: type[T], given: str) -> T:
+def read_settings(kind: type[T], given: str, place: str = "--settings") -> T:
     """An instance of the dataclass `kind`, from a JSON object or the path of a file that holds one.
 
-    Raises UserError if keys are missing or unknown.
+    Raises UserError, after `place`, if keys are missing or unknown, or a value is not of its field's type.
     """
-    names = ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
-    remedy = f"give a YAML or JSON file, or one JSON object, with these keys: {names}"
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    remedy = f"give a YAML or JSON file, or one JSON object, with these keys: {', '.join(names)}"
+    values = settings_values(given, remedy)
+    for name in values:
+        if name not in names:
+            raise UserError(f"{place}: unknown key '{name}'", nearest(name, names))
     try:
-        return kind(**settings_values(given, remedy))
-    except TypeError as error:
-        raise UserError(f"--settings: {error}", remedy) from None
+        TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = ".".join(map(str, found["loc"]))
+        if found["type"] == "missing":
+            raise UserError(f"{place}: key '{where}' is missing", remedy) from None
+        problem, fix = explained(found)
+        raise UserError(f"{place}: {where}: {problem}", fix or remedy) from None
+    return kind(**values)
 
 
 def settings_values(given: str, remedy: str = "give a YAML or JSON file, or one JSON object") -> dict[str, Any]:
@@ -42,20 +55,16 @@ def settings_values(given: str, remedy: str = "give a YAML or JSON file, or one 
     else:
         values = (read_json if given.endswith(".json") else read_settings_file)(Path(given))
         for name, text in _numbers_as_text(values):
-            raise UserError(f"{given}: {name}: '{text}' is text to YAML", f"write {float(text):.1e} as a number has it")
+            raise UserError(f"{given}: {name}: '{text}' is text to YAML", f"write {yaml_number(text)}")
     if not isinstance(values, dict):
         raise UserError("--settings: no names and values", "give a file of `name: value` lines, or one JSON object")
     return values
 
 
 def _numbers_as_text(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """(name, text) of each number that YAML reads as text: `1e-5`, as YAML wants 1.0e-5."""
+    """The places and texts of numbers such as `1e-5`, which is text to YAML."""
     for key, value in values.items() if isinstance(values, dict) else ():
         place = f"{name}.{key}" if name else str(key)
         yield from _numbers_as_text(value, place)
-        if isinstance(value, str) and value[:1].isdigit():
-            try:
-                float(value)
-            except ValueError:
-                continue
+        if isinstance(value, str) and "e" in value.lower() and yaml_number(value):
             yield place, value

@@ -140,7 +140,7 @@ def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool)
     identity = record.get("id")
     if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
         raise UserError(f"{where}: field 'id' is {identity!r}", "give the conversation an id, a string")
-    identity = _writable(str(identity))
+    identity = writable(str(identity))
     where = f"{where} (id '{identity}')"
     entries = record.get("conversations")
     if not isinstance(entries, list):
@@ -164,11 +164,11 @@ def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool)
         value = entry.get("value")
         if not isinstance(value, str):
             raise UserError(f"{place}: field 'value' is {json_kind(value)}, not text", "write the turn's text there")
-        texts.append(_writable(value))
-    return RawConversation(str(identity), tuple(texts), record.get("simulated") is True)
+        texts.append(writable(value))
+    return RawConversation(identity, tuple(texts), record.get("simulated") is True)
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
     """The text with a question mark for each half of a surrogate pair, which UTF-8 can't encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 

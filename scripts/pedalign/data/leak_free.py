@@ -105,6 +105,8 @@ def _most_alike(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int],
         label_total = sum(one.labels.get(label, 0) for one in problems.values())
         total = sum(_replies(one, label[0]) for one in problems.values())
         expected = sum(drawn[problem] * _replies(one, label[0]) for problem, one in problems.items())
+        if not label_total or not expected:  # no share to keep
+            continue
         surplus = {
             problem: drawn[problem] * (one.labels.get(label, 0) - label_total / total * _replies(one, label[0]))
             for problem, one in problems.items()
@@ -115,12 +117,12 @@ def _most_alike(problems: Mapping[str, ProblemCounts], sizes: Mapping[str, int],
             taken = pulp.lpSum(takes[problem, split] * (scale * more) for problem, more in surplus.items())
             model += taken == above - below
             differences.append(above + below)
-    model.setObjective(pulp.lpSum(differences) * (1 / len(differences)))
+    model.setObjective(pulp.lpSum(differences) * (1 / max(len(differences), 1)))
     found, gap = _solved(model)
     if not found:
         return None
     splits = {problem: split for problem in problems for split in sizes if takes[problem, split].value() > 0.5}
-    return Assignment(splits, round(float(pulp.value(model.objective)), 6), gap)
+    return Assignment(splits, round(float(pulp.value(model.objective) or 0), 6), gap)
 
 
 def _replies(one: ProblemCounts, field: str) -> int:
@@ -198,7 +200,7 @@ def _solved(model: pulp.LpProblem) -> tuple[bool, float]:
         bound = re.search(r"^Lower bound:\s+(\S+)", Path("cbc.log").read_text(), re.MULTILINE)
     if not found:
         return False, 0.0
-    gap = float(pulp.value(model.objective)) - float(bound[1]) if bound else TOLERANCE
+    gap = float(pulp.value(model.objective) or 0) - float(bound[1]) if bound else TOLERANCE
     if model.sol_status == pulp.LpSolutionOptimal:
         gap = min(gap, TOLERANCE)  # the bound is printed with three digits
     return True, round(max(gap, 0.0), 6)

@@ -78,6 +78,8 @@ def gathered(
     places = {(row["conversation_id"], str(row["turn"])): at for at, row in enumerate(rows)}
 
     def place(response: dict[str, str]) -> tuple[int, int]:
-        return places.get((response["conversation_id"], response["turn"]), len(rows)), int(response["sample"])
+        sample = response["sample"]
+        at = places.get((response["conversation_id"], response["turn"]), len(rows))
+        return at, int(sample) if sample.isdecimal() else samples
 
     return (response for _, response in answered(rows, merge(*shards, key=place), samples, name))

@@ -148,7 +148,7 @@ def _empty(split: str, settings: SplitSettings, report: dict[str, Any], tally: T
     dropped = sum(one["split"] == split for one in report["dropped"])
     problem = f"the {split} split is empty: "
     if not dropped or not tally.entries:
-        problem += f"the files hold fewer conversations of more than two turns than {settings.sizes} for each"
+        problem += f"the files hold fewer conversations of more than two turns than {_listed(settings.sizes)}"
         return EmptySplit(problem, "lower the sizes under 'split' in config.yaml", report)
     problem += (
         f"none of {dropped:,} drawn conversations opens with a valid reply; of all splits, the {tally.commonest()}"
@@ -190,10 +190,14 @@ def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
     wanted = sum(sizes.values())
     if eligible < wanted:
         raise UserError(
-            f"{path}: {wanted} conversations wanted ({', '.join(f'{split} {size}' for split, size in sizes.items())}), "
+            f"{path}: {wanted} conversations wanted ({_listed(sizes)}), "
             f"{eligible} have more than two turns: {wanted - eligible} are missing",
             "lower the sizes under 'split' in config.yaml, or add conversations",
         )
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {size}" for split, size in sizes.items())
 
 
 def _eligible(path: Path, reader: Reader) -> Iterator[RawConversation]:

@@ -47,8 +47,8 @@ class Completion:
 
 def history(identity: str, prompts: Sequence[Sequence[Message]], rendering: Renderer, samples: int = 1) -> History:
     """The history of a conversation's prompts; each extends the one before it, and is answered `samples` times."""
-    lengths = [len(rendering.encode(prompt)[0]) for prompt in prompts for _ in range(samples)]
-    return History(identity, rendering.encode(prompts[-1])[0], lengths)
+    lengths = [len(rendering.encode(prompt)[0]) for prompt in prompts]
+    return History(identity, rendering.encode(prompts[-1])[0], [one for one in lengths for _ in range(samples)])
 
 
 Row = tuple[int, int]  # index of a history, index of one of its prompts

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from pedalign.core.errors import UserError
 from pedalign.generation.common import Completion, GenerationSettings, History, Row, TokenChooser, rows_of
 from pedalign.models.checkpoints import batch_tokens
+from pedalign.models.log_probs import forget_lengths
 
 
 class _Chosen(LogitsProcessor):
@@ -98,8 +99,7 @@ def _answer(
         ids[at, longest - len(prompt) :] = torch.tensor(prompt)
         mask[at, longest - len(prompt) :] = 1
     if len(rows) == 1:
-        # Rotary embeddings that depend on the length remember the longest text they have seen; a short one resets them.
-        model(input_ids=ids[:, -1:].to(model.device))
+        forget_lengths(model, ids[:, -1:].to(model.device))
     # A checkpoint's own settings (temperature, penalty, forbidden tokens) are for other replies.
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:

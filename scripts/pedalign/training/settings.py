@@ -81,8 +81,10 @@ class StageSettings:
     @classmethod
     def read(cls, given: str) -> "StageSettings":
         settings = read_settings(cls, given)
-        training = read_settings(TrainingSettings, json.dumps(settings.training))
-        adapter = read_settings(AdapterSettings, json.dumps(settings.adapter)) if settings.adapter else None
+        training = read_settings(TrainingSettings, json.dumps(settings.training), "--settings: training")
+        adapter = settings.adapter and read_settings(
+            AdapterSettings, json.dumps(settings.adapter), "--settings: adapter"
+        )
         return dataclasses.replace(settings, training=training, adapter=adapter)
 
 

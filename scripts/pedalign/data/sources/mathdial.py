@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from pedalign.core.errors import UserError
+from pedalign.data.conversations import writable
 from pedalign.data.rubric import Rubric
 from pedalign.data.sources.imported import Imported, Talk, Unusable, imported
 
@@ -46,7 +47,7 @@ def _row(line: str) -> dict[str, str]:
     for name in names:
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise Unusable(f"no '{name}'")
-    return {name: row[name].encode("utf-8", "replace").decode("utf-8") for name in names}
+    return {name: writable(row[name]) for name in names}
 
 
 def _texts(row: dict[str, str], rubric: Rubric) -> tuple[list[str], str | None]:

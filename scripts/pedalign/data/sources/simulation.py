@@ -73,8 +73,8 @@ class Simulator:
             entries = []
             for turn in turns[: end + 1]:
                 entries.append({"from": "human", "value": turn.student})
-                entries.append({"from": "gpt", "value": self._canonical(turn.reply)})
-            entries.append({"from": "gpt", "value": self._canonical(turns[end].alternative or {})})
+                entries.append({"from": "gpt", "value": self.rubric.serialize(turn.reply)})
+            entries.append({"from": "gpt", "value": self.rubric.serialize(turns[end].alternative or {})})
             records.append({"id": f"{seed}-{len(records):0{width}}", "simulated": True, "conversations": entries})
         return records
 
@@ -143,9 +143,6 @@ class Simulator:
             "subproblem": subproblems[talk.at].question,
             self.rubric.spoken: spoken,
         }
-
-    def _canonical(self, reply: dict[str, str]) -> str:
-        return self.rubric.serialize(reply)
 
     def _written(self, reply: dict[str, str], rng: random.Random) -> str:
         """The reply as a language model would have written it: JSON or a Python literal, sometimes malformed."""
