@@ -141,9 +141,24 @@ def test_a_policys_name_says_exactly_what_its_run_says(algorithm, beta, seed) ->
     assert parse_policy(policy_name(algorithm, beta, seed, 42), 42) == Policy(algorithm, beta, seed)
 
 
-@pytest.mark.parametrize(
-    "name", ["dpo", "dpo-b", "dpo-b0", "dpo-b-1", "dpo-b0.1-s", "dpo-b0.1-sx", "DPO-b0.1", "d/po-b1"]
-)
+@pytest.mark.parametrize("name", ["dpo", "dpo-b", "dpo-b-1", "dpo-b0.1-s", "dpo-b0.1-sx", "DPO-b0.1", "d/po-b1"])
 def test_a_policy_of_another_form_is_refused(refused, name: str) -> None:
     with refused(f"'{name}'", "dpo-b0.1"):
+        parse_policy(name, 42)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dpo-b0.10", "write dpo-b0.1"),
+        ("dpo-b1.0-s42", "write dpo-b1"),
+        ("dpo-b0.1-s07", "write dpo-b0.1-s7"),
+        ("dpo-b0", "more than 0"),
+        ("dpo-b100000000", "at most 10000000"),
+        ("dpo-b0.1-s4294967296", "at most 4294967295"),
+        ("dppo-b0.1", "did you mean 'dpo'?"),
+    ],
+)
+def test_a_policys_name_that_no_run_has_is_refused(refused, name: str, words: str) -> None:
+    with refused(f"'{name}'", words):
         parse_policy(name, 42)

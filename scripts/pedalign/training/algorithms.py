@@ -42,6 +42,16 @@ class Algorithm:
     uses_label_noise: bool = False
 
 
+def expect_batch(rows: str, device_batch_size: int) -> None:
+    """Raises UserError where a batch of an algorithm's `rows` needs more than a device computes at a time."""
+    if rows == "replies" and device_batch_size < 2:
+        raise UserError(
+            f"single replies are trained in batches of two or more on each device, device_batch_size is "
+            f"{device_batch_size}",
+            "set device_batch_size to 2 or more under 'align' in the model's entry of config.yaml",
+        )
+
+
 def _loss_type(name: str) -> Callable[[AlignmentSettings], dict[str, Any]]:
     return lambda settings: {"loss_type": name}
 

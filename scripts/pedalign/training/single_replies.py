@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from pedalign.core.errors import UserError
 from pedalign.core.processes import processes
 from pedalign.models.log_probs import log_probabilities
+from pedalign.training.algorithms import expect_batch
 from pedalign.training.settings import TrainingSettings
 
 SIDES = ("chosen", "rejected")
@@ -25,12 +26,7 @@ def single_replies(
     depends on the number of rows at a time, and on nothing else of how they are spread. A mismatched reply that does
     not fit into `most` tokens behind its prompt is cut.
     """
-    size = settings.device_batch_size
-    if size < 2:
-        raise UserError(
-            f"single replies are trained in batches of two or more on each device, device_batch_size is {size}",
-            "set device_batch_size to 2 or more under 'align' in the model's entry of config.yaml",
-        )
+    expect_batch("replies", size := settings.device_batch_size)
     rows = []
     for row in pair_rows:
         for side in SIDES:

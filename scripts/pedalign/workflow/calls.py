@@ -104,6 +104,9 @@ def check_before_start(
         check_clock(files)
         check_recorded(*files)
         _check_lengths(plan, settings, jobs, made)
+        for job in jobs:
+            if job.rule.name in ("sft", "align"):
+                plan.check_batch(job.rule.name, job.wildcards, job.resources.gpu)
         if workflow.touch:  # which says: what the code and settings of now make is the same
             for job in jobs:
                 for file in job.output:

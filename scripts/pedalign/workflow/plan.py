@@ -14,11 +14,12 @@ from pedalign.core.checkpoint_folders import checkpoint_state
 from pedalign.core.code_digest import digest
 from pedalign.core.errors import UserError, nearest
 from pedalign.core.paths import ModelPaths, Paths, TutorPaths
+from pedalign.core.processes import accumulation
 from pedalign.data.rubric import instruction_text, load_rubric
 from pedalign.data.sources.published import PUBLISHED, check_published
 from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.generation.vllm_environment import vllm_python
-from pedalign.training.algorithms import ALGORITHMS
+from pedalign.training.algorithms import ALGORITHMS, expect_batch
 from pedalign.workflow.config import Config, Model
 from pedalign.workflow.job_settings import answering, as_text
 from pedalign.workflow.policies import Policy, adopted, parse_policy, runs, unknown_model
@@ -195,6 +196,16 @@ class Plan:
             "audit": None if f"{wildcards.model}/sft" in self.adopted else self.paths.model(wildcards.model).audit,
         }
         return {name: path for name, path in found.items() if path is not None}
+
+    def check_batch(self, stage: str, wildcards: Any, gpus: int) -> None:
+        """Raises UserError where a training's batch can't be spread over the processes of its job, one a GPU."""
+        training = getattr(self.entry(wildcards.model), stage)
+        try:
+            accumulation(training.global_batch_size, training.device_batch_size, max(1, gpus))
+            if stage == "align":
+                expect_batch(self.rows(wildcards), training.device_batch_size)
+        except UserError as error:
+            raise UserError(f"{wildcards.model}: {stage}: {error.problem}", error.remedy) from None
 
     def origin(self, wildcards: Any) -> str:
         """The model that a tutor's training began with, in words."""

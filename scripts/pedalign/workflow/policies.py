@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from pedalign.core.errors import UserError, nearest
-from pedalign.training.algorithms import ALGORITHMS
+from pedalign.core.section import read
 from pedalign.workflow.config import Config, Run
 
 _POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s(?P<seed>[0-9]+))?")
@@ -30,18 +30,18 @@ def policy_name(algorithm: str, beta: float, seed: int, usual_seed: int) -> str:
 
 
 def parse_policy(name: str, seed: int, place: str = "target") -> Policy:
-    """What a policy's name says; `seed` is the config's. Raises UserError for a name of another form."""
+    """What a policy's name says; `seed` is the config's. Raises UserError for a name that no run has."""
     match = _POLICY.fullmatch(name)
-    if not match or float(match["beta"]) <= 0:
+    if not match:
         raise UserError(
             f"{place}: policy '{name}' is not known", "name it sft or <algorithm>-b<beta>, such as dpo-b0.1"
         )
-    if match["algorithm"] not in ALGORITHMS:
-        raise UserError(
-            f"{place}: algorithm '{match['algorithm']}' of policy '{name}' is not known",
-            nearest(match["algorithm"], ALGORITHMS),
-        )
-    return Policy(match["algorithm"], float(match["beta"]), int(match["seed"] or seed))
+    policy = Policy(match["algorithm"], float(match["beta"]), int(match["seed"] or seed))
+    read(Run, {"model": "", **vars(policy)}, f"{place}: policy '{name}'")
+    usual = policy_name(policy.algorithm, policy.beta, policy.seed, seed)
+    if name != usual:  # else one tutor would be trained twice, in two folders
+        raise UserError(f"{place}: policy '{name}' is written {usual}", f"write {usual}")
+    return policy
 
 
 def runs(config: Config) -> list[tuple[str, str]]:
