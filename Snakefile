@@ -1,4 +1,4 @@
-# Settings that differ from the workflow's own config.yaml, where it is called from another folder.
+# A config.yaml in the working directory, with settings that differ from the workflow's own config.yaml.
 if os.path.exists("config.yaml"):
 
     configfile: "config.yaml"
@@ -17,7 +17,7 @@ include: "rules/benchmark.smk"
 
 
 rule all:
-    """Everything that `runs:` in config.yaml asks for, the report and its charts. `--until sft` stops behind a stage."""
+    """Everything that `runs:` in config.yaml asks for, the report and its charts. `--until sft` stops after a stage."""
     default_target: True
     input:
         PLAN.artifacts(),

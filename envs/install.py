@@ -1,10 +1,10 @@
-"""Makes .venv: exact versions, each by its sha256 in constraints.txt. The Makefile calls it, with the Python to take.
+"""Makes .venv: exact versions, each checked by its sha256 in constraints.txt. The Makefile calls it with a Python.
 
 python envs/install.py         what a run needs
-python envs/install.py test    the development tools beside it
+python envs/install.py test    the development tools on top
 
-PyTorch is the build without CUDA, which has a third of the size, where neither a GPU nor Slurm is found, and PyTorch's
-own index is reached; TORCH=cpu and TORCH=cuda in the environment decide otherwise. What is installed already stays.
+If neither a GPU nor Slurm is found, and PyTorch's own index can be reached, PyTorch is the build without CUDA, a third
+of the size. TORCH=cpu or TORCH=cuda in the environment overrides this. Installed packages stay.
 """
 
 import os
@@ -20,7 +20,7 @@ VENV = Path(".venv")
 PYTHON = VENV / "bin/python"
 PIP = [str(PYTHON), "-m", "pip", "install", "--require-hashes"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-LARGE = 300  # MB of a download that is told
+LARGE = 300  # MB from which a download is printed
 _FETCHED = re.compile(r"\s*(Downloading|Using cached) (?:\S*/)?([\w.]+?)-\d\S* \(([\d.]+) ([kMG])B\)")
 _UNITS = {"k": 1e-3, "M": 1.0, "G": 1e3}
 
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def torch() -> None:
-    """Without CUDA, where it is not of use; the other one comes with the packages."""
+    """Install PyTorch without CUDA, if CUDA is of no use; the build with CUDA comes with the other packages."""
     chosen, why = choice(os.environ)
     there = installed().get("torch", "")
     wanted = f"{'without' if chosen == 'cpu' else 'with'} CUDA ({why})"
@@ -65,7 +65,7 @@ def torch() -> None:
     try:
         fetch([*PIP, *tries, "--requirement", str(pinned)], silent=True)
     except subprocess.CalledProcessError:
-        say(f"    not to be had from {CPU_INDEX}: PyTorch with CUDA instead, which has 4 GB more")
+        say(f"    not available from {CPU_INDEX}: PyTorch with CUDA instead, which has 4 GB more")
 
 
 def choice(environment: "os._Environ[str] | dict[str, str]") -> tuple[str, str]:
@@ -83,7 +83,7 @@ def choice(environment: "os._Environ[str] | dict[str, str]") -> tuple[str, str]:
 
 
 def fetch(command: list[str], silent: bool = False) -> None:
-    """Run pip; told are large downloads, and what pip said where it failed."""
+    """Run pip; print large downloads and, if pip fails, the end of its output."""
     last: deque[str] = deque(maxlen=20)
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with subprocess.Popen(
@@ -101,7 +101,7 @@ def fetch(command: list[str], silent: bool = False) -> None:
 
 
 def told(line: str) -> str | None:
-    """What to tell of a line of pip's."""
+    """What to print of a line of pip's output; None: nothing."""
     if found := _FETCHED.match(line):
         size = float(found[3]) * _UNITS[found[4]]
         return f"    {found[2]}: {size:.0f} MB" if size >= LARGE else None
@@ -111,7 +111,7 @@ def told(line: str) -> str | None:
 
 
 def show(text: str | None, line: str) -> None:
-    """The text; on a terminal, what pip does at the moment too, in a line that is overwritten."""
+    """Print the text; on a terminal also pip's current line, which the next one overwrites."""
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns - 1
         print(f"\r\033[K{text}\n" if text else f"\r\033[K{line.strip()[:width]}", end="", flush=True)

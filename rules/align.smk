@@ -2,7 +2,7 @@ ruleorder: adopt > sft > align
 
 
 rule reference:
-    """What the fine-tuned tutor, the reference of every alignment, thinks of the preference pairs."""
+    """Log-probabilities of the preference pairs by the fine-tuned tutor, the reference of every alignment."""
     input:
         manifest=MODEL.sft.manifest,
         checkpoint=ancient(MODEL.sft.checkpoint),

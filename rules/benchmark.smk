@@ -1,10 +1,10 @@
-# The model that is measured with, where there is no GPU: the first of the runs.
+# The model to measure with on a machine without a GPU: that of the first run.
 MEASURED = SimpleNamespace(model=PLAN.models[0])
 MEASURED_PATHS = PATHS.model(MEASURED.model)
 
 
 rule benchmark:
-    """Our ways of generating and training against what people do today (--config benchmark=full: larger)."""
+    """Compare our ways of generating and training with common practice (--config benchmark=full: larger)."""
     input:
         base_inputs(MEASURED),
         conversations=PATHS.split("sft"),

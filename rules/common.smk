@@ -1,15 +1,15 @@
-"""What the rules share: the checked config, what it means for each job, and where the artifacts lie."""
+"""What the rules share: the checked config, what it means for each job, and the paths of the artifacts."""
 
 import functools
 import os
 import sys
 from pathlib import Path
 
-# Of this workflow, whether it is called itself or is a module of another.
+# The root of this workflow, even if it is a module of another one.
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
 SCRIPTS = os.path.relpath(ROOT / "scripts")
 sys.path.insert(0, str(ROOT / "scripts"))
-# The library beside this Snakefile, where plugins of an environment that another checkout installed brought that one's.
+# Use the library next to this Snakefile: plugins may have imported that of another checkout, which made the environment.
 if "pedalign" in sys.modules and Path(sys.modules["pedalign"].__file__).parents[1] != ROOT / "scripts":
     for name in [name for name in sys.modules if name.partition(".")[0] == "pedalign"]:
         del sys.modules[name]
@@ -32,14 +32,14 @@ if workflow.is_main_process:
     STOP.at_once()
     live()
 
-# Slurm jobs of a call that was killed: what they make counts as unfinished until they are taken up.
+# Slurm jobs of a killed call. Their outputs count as unfinished until this call has taken the jobs over.
 SUBMITTED = records() if workflow.is_main_process else []
 mark_unfinished(SUBMITTED)
 
 
 @functools.cache
 def machine():
-    """The number of GPUs of this machine; None where the jobs run elsewhere."""
+    """The number of GPUs of this machine; None if the jobs run elsewhere."""
     elsewhere = workflow.remote_exec or workflow.dryrun or not workflow.local_exec
     return None if elsewhere else len(visible_devices())
 
@@ -47,7 +47,7 @@ def machine():
 CONFIG = told(calls.read_config)(config, ROOT / "config.yaml")
 plan = told(Plan)(CONFIG, ROOT, workflow.is_main_process, machine)
 job_settings = JobSettings(plan)
-PLAN, SETTINGS = Told(plan), Told(job_settings)  # what the rules ask
+PLAN, SETTINGS = Told(plan), Told(job_settings)  # for the rules
 PATHS = plan.paths
 MODEL = PATHS.model("{model}")
 TUTOR = MODEL.tutor("{policy}")  # fine-tuned or aligned

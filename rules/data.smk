@@ -1,10 +1,10 @@
-# Compute nodes often have no way to the net.
+# Compute nodes often have no internet access.
 localrules:
     download,
 
 
 rule simulate:
-    """Simulated conversation files, where they are missing."""
+    """Make the simulated conversation files, if they are missing."""
     input:
         # ancient: the files are part of the repository; a changed bank or script does not replace them.
         problems=ancient(PLAN.beside(CONFIG.simulation.problems)),
@@ -34,9 +34,9 @@ rule simulate:
 
 
 rule download:
-    """One of the paper's conversation files, where it is missing."""
+    """Download one of the paper's conversation files, if it is missing."""
     output:
-        # update: a file that is there is checked and left as it is.
+        # update: an existing file is checked and kept.
         update("datasets/published/{name}.json"),
     log:
         f"{PATHS.logs}/download-{{name}}.log",

@@ -1,4 +1,4 @@
-# Seconds: not worth a place in a queue.
+# Takes seconds: not worth a job in a queue.
 localrules:
     gather,
 
@@ -19,7 +19,7 @@ rule generate:
         PATHS.log(TUTOR.responses("{split}")),
     benchmark:
         PATHS.benchmark(TUTOR.responses("{split}"))
-    priority: 1  # what follows waits for the replies: before perplexity, for which only the report waits
+    priority: 1  # before perplexity: scores and pairs wait for replies, only the summary waits for perplexity
     conda:
         "../envs/training.yaml"
     threads: PLAN.resource("generate", "threads")
@@ -40,7 +40,7 @@ rule generate:
 
 
 use rule generate as generate_shard with:
-    """Let a tutor answer one of the parts of a split, for models with several shards."""
+    """Let a tutor answer one part of a split, for models with several shards."""
     output:
         temp(TUTOR.shard("{split}", "{shard}", "{shards}")),
     log:
@@ -52,7 +52,7 @@ use rule generate as generate_shard with:
 
 
 rule gather:
-    """One responses.csv out of those of the shards, for models with several."""
+    """Join the responses of all shards into one file, for models with several shards."""
     input:
         rows=PATHS.formatted("{split}"),
         shards=PLAN.shards,

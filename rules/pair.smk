@@ -1,4 +1,4 @@
-# Seconds: not worth a place in a queue.
+# Takes seconds: not worth a job in a queue.
 localrules:
     pair,
 

@@ -1,10 +1,10 @@
-# It looks at the machine where Snakemake runs, and from there at Slurm.
+# It checks the machine where Snakemake runs, and from there Slurm.
 localrules:
     preflight,
 
 
 rule preflight:
-    """Check in seconds, before anything starts, what the runs need against what there is."""
+    """Compare in seconds, before anything starts, what the runs need with what there is."""
     input:
         rubric=PLAN.rubric,
     log:

@@ -1,4 +1,4 @@
-# Seconds: not worth a place in a queue.
+# Take seconds: not worth jobs in a queue.
 localrules:
     card,
     summarize,
@@ -7,7 +7,7 @@ localrules:
 
 
 rule card:
-    """A tutor's model card, README.md; in its checkpoint's folder too, for the hub."""
+    """A tutor's model card, README.md; also in its checkpoint's folder, for the hub."""
     input:
         manifest=TUTOR.manifest,
         checkpoint=ancient(TUTOR.checkpoint),
@@ -78,7 +78,7 @@ rule summarize:
 
 
 rule report:
-    """The page to look at: whether alignment helped, where, and what the tutors say now."""
+    """The report page: whether alignment helped, where, and what each tutor replies."""
     input:
         summary=PATHS.summary,
         splits=PATHS.splits_report,

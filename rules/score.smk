@@ -1,4 +1,4 @@
-# Seconds: not worth a place in a queue.
+# Take seconds: not worth jobs in a queue.
 localrules:
     score,
     compare,
@@ -32,7 +32,7 @@ rule score:
 
 
 rule perplexity:
-    """How likely a tutor finds replies that scaffold, and replies that tell."""
+    """How likely a tutor finds replies that scaffold and replies that tell."""
     input:
         manifest=TUTOR.manifest,
         checkpoint=ancient(TUTOR.checkpoint),
@@ -64,7 +64,7 @@ rule perplexity:
 
 
 rule compare:
-    """An aligned tutor against the fine-tuned one that it came from, paired."""
+    """Paired differences between an aligned tutor and the fine-tuned one that it started from."""
     input:
         rows=PATHS.formatted("test"),
         reference=MODEL.sft.responses(),

@@ -1,6 +1,6 @@
 r"""Align a fine-tuned tutor by preference optimization (TRL's DPOTrainer and KTOTrainer).
 
-Reads   the preference dataset, the SFT checkpoint and the log-probabilities that it gives to the pairs, the rubric
+Reads   the preference dataset, the SFT checkpoint, its log-probabilities of the pairs, the rubric
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last
 
     python scripts/align.py results/tiny/preferences.json --reference results/tiny/sft/reference.json \

@@ -1,10 +1,10 @@
-"""A stage as the scripts of today do it: what `snakemake benchmark` holds a whole run against.
+"""Run a stage by common practice: a baseline for whole runs in `snakemake benchmark`.
 
-sft pads every dialogue to the maximum length, generate answers a prompt at a time, align (DPO) holds a second
-model as reference and pads every pair to the longest.
+sft pads every dialogue to the maximum length, generate answers one prompt at a time, align (DPO) has a second model as
+reference and pads every pair to the longest.
 
-Reads   what the stage's own script does, by its arguments
-Writes  the same artifact as that
+Reads   what the stage's own script reads, with the same arguments
+Writes  the same artifact as that script
 
     python scripts/baseline.py generate results/data/bio-test_formatted.json --model results/tiny/sft/checkpoint ...
 """

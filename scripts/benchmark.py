@@ -1,10 +1,10 @@
-r"""Hold our ways of generating and training against what people do today: same model, inputs and machine, in turn.
+r"""Compare our ways of generating and training with common practice: same model, inputs and machine, in turn.
 
-On a machine with a GPU the models are random ones of 1B and, where memory allows, 7B parameters, in bfloat16.
+On a machine with a GPU the models are random ones of 1B and, if memory allows, 7B parameters, in bfloat16.
 
 Reads   the SFT and test splits, the preference dataset, the base model and the SFT tutor, the rubric
-Writes  benchmark.json: of each comparison and way the seconds and rates (median, least, most over the rounds), how many
-        times faster ours is, in what the results differ; how long stages take to start and Snakemake to plan; and the
+Writes  benchmark.json: for each comparison and way the seconds and rates (median, least, most over the rounds), how
+        many times faster ours is, how the results differ; how long stages take to start and Snakemake to plan; and the
         machine
 
     python scripts/benchmark.py --conversations results/data/bio-sft.json --rows results/data/bio-test_formatted.json \
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     add_settings_argument(parser, WorkloadSettings)
-    parser.add_argument("--only", default="", help="the comparisons whose names hold this text")
+    parser.add_argument("--only", default="", help="run only comparisons whose names contain this text")
     args = parser.parse_args()
 
     settings = read_settings(WorkloadSettings, args.settings)

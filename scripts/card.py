@@ -1,8 +1,8 @@
-r"""Write a tutor's model card: what it is, how it was trained and how well it does, for who gets the checkpoint.
+r"""Write a tutor's model card: what it is, how it was trained and how well it does, for users of the checkpoint.
 
-Reads   the checkpoint's manifest, metrics.json, of an aligned tutor comparison.json, perplexity.json, splits.json, the
-        rubric, the audit; what is on record of metrics.json and the responses.csv beside it: how was asked and scored
-Writes  README.md, and a copy into the checkpoint's folder, where the hub looks for it
+Reads   the checkpoint's manifest, metrics.json, comparison.json (of an aligned tutor), perplexity.json, splits.json,
+        the rubric, the audit; the records of metrics.json and of responses.csv next to it, for the settings of both
+Writes  README.md, and a copy in the checkpoint's folder, where the hub looks for it
 
     python scripts/card.py results/tiny/dpo-b0.1/checkpoint.json --metrics results/tiny/dpo-b0.1/test/metrics.json \
         --comparison results/tiny/dpo-b0.1/test/comparison.json --splits results/data/splits.json \
@@ -38,13 +38,13 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="perplexity.json of the fine-tuned tutor, of an aligned one")
     parser.add_argument("--audit", type=Path, help="of a model that was fine-tuned here")
     parser.add_argument(
-        "--valid-format", type=float, required=True, help="a comparison of smaller shares is not tested"
+        "--valid-format", type=float, required=True, help="share below which a comparison is not tested"
     )
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
-    parser.add_argument("--source", required=True, help="where these lie, as 'source' in config.yaml")
-    parser.add_argument("--origin", required=True, help="the model that all began with, folder or hub id")
+    parser.add_argument("--source", required=True, help="where these are, as 'source' in config.yaml")
+    parser.add_argument("--origin", required=True, help="the model from which training started, folder or hub id")
     parser.add_argument(
         "--rows", choices=("conversations", "pairs", "replies"), required=True, help="what its training counts as rows"
     )
@@ -149,7 +149,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(metrics: dict[str, Any], comparison: dict[str, Any], tested: bool, rubric: Rubric) -> list[list[str]]:
-    """The table's rows: field, accuracy, its interval, share of the commonest label; of an aligned tutor both
+    """The table's rows: field, accuracy, its interval, share of the most frequent label; for an aligned tutor also both
     differences."""
     rows = []
     for field in rubric.label_fields:
@@ -165,7 +165,7 @@ def _measured(metrics: dict[str, Any], comparison: dict[str, Any], tested: bool,
 
 
 def _change(part: dict[str, Any], tested: bool) -> str:
-    """A difference in points, with its interval and p-value where it is tested."""
+    """A difference in points, with its interval and p-value if it is tested."""
     return typeset(difference(compared(part), tested))
 
 

@@ -1,7 +1,7 @@
 """Talk to a tutor, or to two on the same conversation: in the terminal, or on a page in the browser.
 
-Reads   checkpoints that the workflow made; how they are asked, it knows from their records
-Writes  the conversation where you say so: a conversation file that the workflow accepts
+Reads   checkpoints that the workflow made, and their records, which say how to prompt them
+Writes  the conversation, if you save it: a conversation file that the workflow accepts
 
     python scripts/chat.py results/tiny/dpo-b0.1/checkpoint
     python scripts/chat.py results/tiny/sft/checkpoint results/tiny/dpo-b0.1/checkpoint --web
@@ -47,21 +47,21 @@ def main() -> None:
         expect_checkpoint(checkpoint)
     if args.web:
         _expect_free(args.port)
-        for number in (signal.SIGTERM, signal.SIGHUP):  # as where the terminal is closed: the files are removed
+        for number in (signal.SIGTERM, signal.SIGHUP):  # such as when the terminal closes: remove the files
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-        with tempfile.TemporaryDirectory(prefix="pedalign-") as folder:  # of this user alone
+        with tempfile.TemporaryDirectory(prefix="pedalign-") as folder:  # only for this user
             os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
             from pedalign.chat.page import serve
 
             print(f"loading {' and '.join(map(str, args.checkpoints))} ...", flush=True)
             serve(_load(args.checkpoints), args.port, Path(folder))
     else:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this may ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process may ignore it
         _converse(_loading(args.checkpoints), len(args.checkpoints))
 
 
 def _expect_free(port: int) -> None:
-    """Raises UserError where no page can be served on the port; loading a tutor can take minutes."""
+    """Raises UserError if no page can be served on the port. Checked first, as loading a tutor can take minutes."""
     why = "" if 0 < port < 65536 else "not between 1 and 65535"
     if not why:
         with socket.socket() as probe:
@@ -76,7 +76,7 @@ def _expect_free(port: int) -> None:
 
 def _load(checkpoints: list[Path]) -> "Talk":
     pedalign.collect_seldom()
-    with pedalign.unseen("scipy", "sklearn"):  # of transformers, for losses: a sixth of what starting takes
+    with pedalign.unseen("scipy", "sklearn"):  # transformers imports them for losses: a sixth of the start-up
         from pedalign.chat.dialogue import Talk, Tutor, tutor_names
 
     pedalign.collect_as_usual()
@@ -84,7 +84,7 @@ def _load(checkpoints: list[Path]) -> "Talk":
 
 
 def _loading(checkpoints: list[Path]) -> "Future[Talk]":
-    """The tutors, which are loaded while the student writes. Where that fails, the student's input is interrupted."""
+    """Load the tutors in a thread, while the student writes. If that fails, the student's input is interrupted."""
     loading: Future[Talk] = Future()
 
     def load() -> None:
@@ -100,7 +100,7 @@ def _loading(checkpoints: list[Path]) -> "Future[Talk]":
 
 
 def _converse(loading: "Future[Talk]", tutors: int) -> None:
-    print("Write as a student would, a problem first ('Q. How does ...?'); under a reply stand its labels.")
+    print("Write as a student would, a problem first ('Q. How does ...?'). Below each reply are its labels.")
     commands = f"{HELP}\n{TAKE}" if tutors > 1 else HELP
     print(f"{commands}\n", flush=True)
     while (line := _next_line(loading)) != ":quit":
@@ -125,13 +125,13 @@ def _converse(loading: "Future[Talk]", tutors: int) -> None:
         except KeyboardInterrupt:
             _raise_failed(loading)
             print("\nstopped; what you wrote last is forgotten")
-    if not loading.done():  # its thread would be waited for
+    if not loading.done():  # else Python would wait for its thread
         sys.stdout.flush()
         os._exit(0)
 
 
 def _next_line(loading: "Future[Talk]") -> str:
-    """What the student writes, without blanks around it; what is not UTF-8 in it as question marks."""
+    """What the student writes, stripped; bytes that are not UTF-8 become question marks."""
     while True:
         try:
             _READING.set()
@@ -147,7 +147,7 @@ def _next_line(loading: "Future[Talk]") -> str:
 
 
 def _raise_failed(loading: "Future[Talk]") -> None:
-    """Raises what went wrong where the tutors could not be loaded."""
+    """Raise the error with which loading the tutors failed, if it did."""
     if loading.done() and loading.exception():
         print()
         loading.result()
@@ -165,7 +165,7 @@ def _ask(talk: "Talk", question: str) -> None:
 
 
 def _told(name: str, reply: dict[str, Any], talk: "Talk") -> str:
-    """A reply as the student reads it, with its labels; one that can't be read, as the model wrote it."""
+    """A reply as the student reads it, with its labels; if it can't be parsed, as the model wrote it."""
     if reply["defect"]:
         return f"\n{name} (can't be read: {printable(reply['defect'])})\n{printable(reply['text'])}\n"
     labels = [f"  {line}" for line in talk.label_lines(reply)]
@@ -173,7 +173,7 @@ def _told(name: str, reply: dict[str, Any], talk: "Talk") -> str:
 
 
 def _save(talk: "Talk", named: Path) -> None:
-    """The conversation goes on where it can't be saved."""
+    """Save the conversation; if that fails, say why and go on."""
     if not talk.replies:
         print("nothing was said yet")
         return
@@ -185,7 +185,7 @@ def _save(talk: "Talk", named: Path) -> None:
         print(f"{path}: {len(talk.all_messages())} turns")
     except UserError as error:
         print(f"{error.problem}; {error.remedy}")
-    except (OSError, RuntimeError) as error:  # of a home that is not known
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home folder is not known
         print(f"{named}: not saved: {getattr(error, 'strerror', None) or error}; name another file")
 
 

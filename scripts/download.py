@@ -15,7 +15,7 @@ from pedalign.data.sources.published import REPOSITORY, check_published, fetch, 
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("output", type=Path, help="bio-dataset-1.json, -2, -3 or -ppl in the folder of your choice")
-    parser.add_argument("--url", default=REPOSITORY, help="folder on the internet that has the files, such as a mirror")
+    parser.add_argument("--url", default=REPOSITORY, help="URL of the folder with the files, or of a mirror")
     args = parser.parse_args()
 
     wanted = published_blob(args.output.name)

@@ -1,4 +1,4 @@
-"""FastChat's OpenAI-compatible server, whose replies can be streamed with the version of pydantic that is installed.
+"""Run FastChat's OpenAI-compatible server, fixed so that it streams replies with the installed version of pydantic.
 
 Reads   what FastChat's workers answer
 Writes  FastChat's log, in the folder that LOGDIR names
@@ -25,8 +25,8 @@ def main() -> None:
 
 
 def _json(chunk: BaseModel, ensure_ascii: bool = False, **options: Any) -> str:
-    """In place of pydantic's, which takes no `ensure_ascii` since version 2: FastChat 0.2.36 gives it, always as False,
-    and version 2 writes no ASCII escapes anyway."""
+    """Replaces pydantic's method, which has no `ensure_ascii` since version 2. FastChat 0.2.36 passes it, always as
+    False, and version 2 writes no ASCII escapes anyway."""
     return chunk.model_dump_json(**options)
 
 

@@ -1,6 +1,6 @@
-"""FastChat's model worker for a tutor, with the template and the instruction that it was trained with.
+"""Run FastChat's model worker for a tutor, with the template and the instruction that it was trained with.
 
-Reads   a checkpoint that the workflow made; how it is asked, its records say
+Reads   a checkpoint that the workflow made, and its records, which say how to prompt it
 Writes  FastChat's log, in the folder that LOGDIR names
 
     python scripts/fastchat_worker.py results/tiny/dpo-b0.1/checkpoint [options of fastchat.serve.model_worker]
@@ -42,13 +42,13 @@ def main() -> None:
     register_conv_template(template)
     _check_prompt(args.checkpoint, rendering, tokenizer)
 
-    from fastchat.serve import model_worker  # takes over what is printed
+    from fastchat.serve import model_worker  # late, as it redirects stdout and stderr
 
-    # FastChat 0.2.36 looks for a factor in rope_scaling, where transformers 5 keeps what has none.
+    # FastChat 0.2.36 expects a factor in rope_scaling, which in transformers 5 may have none.
     model_worker.get_context_length = lambda config: config.max_position_embeddings
     name = tutor_name(args.checkpoint)
     given = ["--model-path", str(args.checkpoint), "--model-names", name, "--conv-template", NAME]
-    given += ["--dtype", precision(settings)]  # FastChat's would be float16
+    given += ["--dtype", precision(settings)]  # FastChat's default is float16
     given += [] if torch.cuda.is_available() else ["--device", "cpu"]
     sys.argv = [sys.argv[0], *given, *options]
     served, _ = model_worker.create_model_worker()
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _check_prompt(checkpoint: Path, rendering: Renderer, tokenizer: Any) -> None:
-    """Raises UserError where FastChat would ask with other tokens than those that the tutor knows."""
+    """Raises UserError if FastChat's prompt has other tokens than the one that the tutor was trained on."""
     messages = [
         {"role": "user", "content": "Q. Why?"},
         {"role": "assistant", "content": '{"Tutorbot": "Why?"}'},

@@ -1,4 +1,4 @@
-r"""Put the responses of a split's shards together, as if one job had made them.
+r"""Join the responses of a split's shards into one file, as if one job had made it.
 
 Reads   the formatted split, the responses of each shard
 Writes  responses.csv, rows in the split's order

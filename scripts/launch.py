@@ -1,11 +1,12 @@
-"""Run a script on the GPUs that its job was granted: in one process, or in several by accelerate.
+"""Run a script on the GPUs of its job: in one process, or by accelerate in several.
 
-On one machine the GPUs are leased, so that no two jobs have the same one; Slurm's or the caller's CUDA_VISIBLE_DEVICES
-says which there are. A job over several nodes starts this launcher once on each of them. SIGTERM, Ctrl-C and the end of
-the terminal reach the script as SIGTERM: a training saves its state and the launcher ends with status 75.
+On each machine the GPUs are locked, so that no two jobs use the same one; CUDA_VISIBLE_DEVICES of Slurm or the caller
+says which GPUs there are. For a job over several nodes, this launcher starts itself once on each of them. SIGTERM,
+Ctrl-C and a closed terminal reach the script as SIGTERM: a training saves its state, and the launcher ends with status
+75.
 
 Reads   nothing
-Writes  --log: what the script prints, beside printing it; how long it waited for GPUs, and how much memory it took
+Writes  --log: what the script prints (it is also printed here), how long it waited for GPUs, how much memory it took
 
     python scripts/launch.py --gpu 4 --nodes 1 --threads 16 --log sft.log -- scripts/sft.py ...
 """
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="per node")
     parser.add_argument("--log", type=Path)
-    parser.add_argument("--rendezvous", help="host:port of the first of several nodes (given by this script itself)")
+    parser.add_argument("--rendezvous", help="host:port of the first of several nodes (set by this script itself)")
     parser.add_argument("script", nargs="+", help="the script and its arguments")
     args = parser.parse_args()
 
@@ -79,7 +80,7 @@ def _nodes(args: argparse.Namespace) -> Nodes:
 
 
 def _settings(script: list[str]) -> dict[str, Any]:
-    """What the script is told by --settings."""
+    """The values of the script's --settings."""
     return settings_values(script[script.index("--settings") + 1]) if "--settings" in script else {}
 
 

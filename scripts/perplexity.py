@@ -1,9 +1,9 @@
-r"""How likely a tutor finds scaffolding and telling replies to the same histories.
+r"""Compute how likely a tutor finds scaffolding and telling replies to the same histories.
 
 Reads   <dataset>-dataset-ppl.json (conversations that end in two replies to one history), the tutor's checkpoint folder
         or hub id, the rubric
-Writes  perplexity.json: per label and group the perplexity, ours and the paper's, the share of pairs in which the
-        scaffolding reply is the likelier one, and how many pairs were not usable, by reason
+Writes  perplexity.json: perplexity per label and group (ours and the paper's), the share of pairs in which the
+        scaffolding reply is more likely, and how many pairs were not usable, by reason
 
     python scripts/perplexity.py datasets/simulated/bio-dataset-ppl.json --model results/tiny/sft/checkpoint \
         --rubric datasets/rubrics/class.yaml --output results/tiny/sft/test/perplexity.json \

@@ -1,7 +1,7 @@
-"""Check what the config's runs need against what there is, before anything starts.
+"""Compare what the config's runs need with what there is, before anything starts.
 
-Reads   the rubric, the conversation files, checkpoints that are given (weights that are small)
-Writes  nothing; prints a line for each check, and the problems with what fixes them; status 1 where there are any
+Reads   the rubric, the conversation files, the checkpoints that the config names (weights only if small)
+Writes  nothing; prints a line for each check, and the problems with their fixes; status 1 if there is a problem
 
     python scripts/preflight.py --rubric datasets/rubrics/class.yaml --settings preflight.yaml
 """

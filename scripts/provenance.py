@@ -1,7 +1,7 @@
 """Print what artifacts were made from (data, settings, code, versions), back to the conversation files, and verify it.
 
-Reads   the artifacts, their records, and all that these name
-Writes  nothing; the status is 1 where a file is another than on record
+Reads   the artifacts, their records, and all files that these name
+Writes  nothing; the status is 1 if a file differs from its record
 
     python scripts/provenance.py results/tiny/dpo-b0.1/test/metrics.json
 """

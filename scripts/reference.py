@@ -1,4 +1,4 @@
-r"""The log-probabilities that the fine-tuned tutor gives to the replies of the preference pairs.
+r"""Compute the log-probabilities that the fine-tuned tutor gives to the replies of the preference pairs.
 
 Every alignment of this tutor needs them, whatever its algorithm, beta and seed, so they are computed once.
 

@@ -1,4 +1,4 @@
-r"""Write the report page: whether alignment helped, where, and what the tutors say now.
+r"""Write the report page: whether alignment helped, where, and what each tutor replies.
 
 Reads   summary.csv, splits.json, the formatted test split, the rubric; of each tutor metrics.json, perplexity.json,
         checkpoint.json and responses.csv; the audits, the counts of pairs; Snakemake's benchmark files and the logs
@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="name of the conversation files")
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--tutors", nargs="+", required=True, help="<model>/<policy> of each, in the page's order")
-    parser.add_argument("--first-turn", choices=("true", "false"), required=True, help="whether it was scored")
+    parser.add_argument(
+        "--first-turn", choices=("true", "false"), required=True, help="whether first turns were scored"
+    )
     parser.add_argument("--config", required=True, help="a file (YAML, JSON) or JSON: the settings that the page shows")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--charts", type=Path, required=True, help="the folder for the charts")

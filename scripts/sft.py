@@ -1,6 +1,6 @@
 r"""Fine-tune a model on the tutor's turns of the SFT split (TRL's SFTTrainer).
 
-Reads   the SFT split, the base model's folder or hub id, the rubric, the audit (its being there is the proof)
+Reads   the SFT split, the base model's folder or hub id, the rubric
 Writes  a checkpoint folder that plain transformers loads, and its manifest, last
 
     python scripts/sft.py results/data/bio-sft.json --model results/tiny/base \
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("conversations", type=Path)
     add_training_arguments(parser)
-    parser.add_argument("--engine", default="auto", help="that will answer: what it can't do is told before training")
+    parser.add_argument("--engine", default="auto", help="engine that will answer; it is tried before training")
     args = parser.parse_args()
 
     settings = StageSettings.read(args.settings)

@@ -1,8 +1,8 @@
 r"""Put all runs into one table.
 
-Reads   metrics.json, comparison.json and perplexity.json files, told apart by their paths
-        <results>/<model>/<policy>/test/; splits.json, which says whether the conversations are simulated; the manifests
-        and the audits, which say what went wrong in training and how long the gold replies are
+Reads   metrics.json, comparison.json and perplexity.json files, whose paths <results>/<model>/<policy>/test/ name the
+        tutor; splits.json, which says whether the conversations are simulated; the manifests and the audits, which say
+        what went wrong in training and how long the gold replies are
 Writes  summary.csv
 
     python scripts/summarize.py --metrics results/tiny/*/test/metrics.json \
@@ -27,10 +27,10 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, nargs="+", required=True)
     parser.add_argument("--comparisons", type=Path, nargs="*", default=[])
     parser.add_argument("--perplexities", type=Path, nargs="*", default=[])
-    parser.add_argument("--manifests", type=Path, nargs="+", required=True, help="of the tutors that --metrics are of")
+    parser.add_argument("--manifests", type=Path, nargs="+", required=True, help="of the same tutors as --metrics")
     parser.add_argument("--audits", type=Path, nargs="*", default=[], help="of the models that were fine-tuned here")
     parser.add_argument(
-        "--valid-format", type=float, required=True, help="a tutor with a smaller share is marked, and not tested"
+        "--valid-format", type=float, required=True, help="share below which a tutor is marked, and not tested"
     )
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--splits", type=Path, required=True, help="splits.json")

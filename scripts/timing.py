@@ -1,4 +1,4 @@
-"""Draw where the time of a run went; called at the end of each.
+"""Draw where the time of a run went. The workflow calls this at the end of each run.
 
 Reads   Snakemake's benchmark files, and the logs of the same names
 Writes  time.svg

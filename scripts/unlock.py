@@ -1,4 +1,4 @@
-"""Unlock the folder where the call of Snakemake that had locked it was killed. Where it lives, say so and fail.
+"""Remove stale locks, left by a killed call of Snakemake. If the call still runs, say so and fail.
 
 Reads   .snakemake/locks, .snakemake/living
 Writes  nothing: `snakemake --unlock` removes the locks
@@ -16,7 +16,7 @@ from pedalign.core.errors import argument_parser, run
 def main() -> None:
     argument_parser(__doc__).parse_args()
     if locked_by_the_dead():
-        print("an earlier call was killed; what it had locked is unlocked", flush=True)
+        print("an earlier call was killed; its stale locks are removed", flush=True)
         subprocess.run([sys.executable, "-m", "snakemake", "--unlock", "--quiet", "all"], check=True)
 
 

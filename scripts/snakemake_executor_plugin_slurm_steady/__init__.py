@@ -1,16 +1,16 @@
-"""Snakemake's Slurm executor, for jobs of days: nothing that a cluster does to them goes unnoticed or is done twice.
+"""Snakemake's Slurm executor for jobs of days: it notices all that a cluster does to them, and submits none twice.
 
-It submits as snakemake-executor-plugin-slurm does, and differs in how it watches:
+It submits as snakemake-executor-plugin-slurm does, and differs in how it watches jobs:
 
-- A status command that gets no answer keeps all jobs, and ends the workflow with a message after a while. (There, jobs
-  are lost from sight after one such check, and the workflow waits for ever.)
-- squeue says what is active and why it waits; sacct is asked for what ended. So a requeued job is waited for, a job
-  that is gone is not, and a job that can never start is cancelled.
-- What was submitted is on record (cluster/job_registry.py). When Snakemake is killed and started again, it takes the
-  jobs up: it watches those that run and books those that finished, in place of submitting them again.
+- If a status command gives no answer, it keeps all jobs; if that lasts, it ends the workflow with a message. (The
+  original loses its jobs after one such check, and the workflow waits for ever.)
+- squeue lists active jobs and why they wait; sacct lists jobs that ended. So it waits for a requeued job, does not wait
+  for a job that is gone, and cancels a job that can never start.
+- Submitted jobs are on record (cluster/job_registry.py). If Snakemake is killed and started again, it takes these jobs
+  over: it watches those that run and records those that finished, instead of submitting them again.
 - An error says what Slurm did, and how to fix it.
-- What a failed job has made is removed by the watching Snakemake alone. A job that Slurm lost sight of may still run
-  when another has done its work, and must not remove that.
+- Only the Snakemake that watches a failed job removes its outputs. A job that Slurm lost sight of may still run when
+  another one has done its work, and must not remove that.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from pedalign.cluster.job_registry import Record, forget, records, remember
 
-# What Slurm calls the end of a job, and what to do about it. The rest of a job's states mean that it goes on.
+# Slurm's states of a job that ended, and what to do about them. In all other states the job goes on.
 _CAUSES = {
     "BOOT_FAIL": "its node did not start",
     "CANCELLED": "it was cancelled (scancel)",
@@ -44,11 +45,12 @@ _CAUSES = {
     "TIMEOUT": "it reached its time limit: raise runtime, or max_runtime, in the model's resources in config.yaml",
 }
 
-# States that may be on the way to another one: Slurm queues the job again, or has not told its database yet.
+# States that may be temporary: Slurm may queue the job again, or not have updated its database yet.
 _PASSING = ("NODE_FAIL", "PREEMPTED", "UNLISTED")
-_DOUBT = 60  # seconds for which they must last
+_PAUSE = 5  # seconds between questions to Slurm while it gives no answer
+_DOUBT = 60  # seconds after which they are final
 
-# What the log of a job that FAILED can say besides, and what it means.
+# What the log of a job in state FAILED may contain, and what it means.
 _TOLD_BY_LOG = {
     "exceeded memory limit": _CAUSES["OUT_OF_MEMORY"],
     "oom_kill": _CAUSES["OUT_OF_MEMORY"],
@@ -56,7 +58,7 @@ _TOLD_BY_LOG = {
     "ended by SIGTERM after step": "it got SIGTERM (its time limit or a preemption is near) and saved its state",
 }
 
-# Reasons for which a job waits for ever, unless someone changes it.
+# Reasons for which a job waits for ever, unless someone changes the job.
 _HOPELESS = {
     "BadConstraints": "no node is as it asks for: see gpu, threads, mem_mb in the model's resources, and the profile",
     "DependencyNeverSatisfied": "it depends on a job that failed",
@@ -79,7 +81,7 @@ class ExecutorSettings(slurm.ExecutorSettings):
 class Executor(slurm.Executor):
     def __post_init__(self, test_mode: bool = False) -> None:
         super().__post_init__(test_mode)
-        # The same name for all calls in a folder, so that jobs of a call that was killed are found by the next one.
+        # The same name for all calls in a folder, so that a call finds the jobs of a killed one.
         self.run_uuid = f"pedalign-{hashlib.sha256(str(Path.cwd()).encode()).hexdigest()[:12]}"
         self.unheard = time.monotonic()  # when Slurm last answered
         self.doubted: dict[str, float] = {}  # job id → since when it is in a state of _PASSING
@@ -90,7 +92,7 @@ class Executor(slurm.Executor):
         self._cancel_unrecorded()
 
     def _status_queries(self) -> tuple[str, str]:
-        """The commands for jobs that are active (id|state|reason), and for those that ended (id|state)."""
+        """The commands that list active jobs (id|state|reason) and jobs that ended (id|state)."""
         active = f"squeue --noheader --name {self.run_uuid} --format {shlex.quote('%i|%T|%r')}"
         sacct = self.get_status_command() == "sacct"
         return active, (query_job_status_sacct if sacct else query_job_status_squeue)(self.run_uuid)
@@ -111,24 +113,34 @@ class Executor(slurm.Executor):
                 )
 
     def _cancel_unrecorded(self) -> None:
-        """Jobs whose submission was the last thing that a killed call did: their records were not written."""
+        """Cancel jobs that are not on record, because a call was killed just after it had submitted them."""
         known = {record.id for record in records()}
         strays = self._active() - known
         if strays:
             subprocess.run(["scancel", *sorted(strays)], check=False)
 
     def _active(self) -> set[str]:
-        return _ids(self._status_queries()[0])
+        return self._listed(self._status_queries()[0])
 
-    # Submission: of what an earlier call has submitted already, only the watching.
+    def _listed(self, command: str) -> set[str]:
+        """The jobs that a status command lists. Asks again until Slurm answers: a job that is not listed is lost."""
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                answer = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60)
+                if answer.returncode == 0:
+                    return set(_jobs(answer.stdout))
+            self.logger.warning(f"Slurm's {command.split()[0]} gives no answer; asking again.")
+            time.sleep(_PAUSE)
+
+    # Submission. A job that an earlier call has submitted is only watched.
 
     def run_job(self, job: Any) -> None:
         if not job.resources.get("gpu") and job.resources.get("gpu_model"):
-            job.resources.gpu_model = None  # the profile's, for jobs with GPUs; with it, this job would get one too
+            job.resources.gpu_model = None  # from the profile, for jobs with GPUs; this job would get one, too
         earlier = next((record for record in records() if record.outputs == _outputs(job)), None)
         if earlier:
-            # Slurm must still say what became of it.
-            if earlier.fingerprint == _fingerprint(job) and earlier.id in _ids(self._status_queries()[1]):
+            # Slurm must still know its state.
+            if earlier.fingerprint == _fingerprint(job) and earlier.id in self._listed(self._status_queries()[1]):
                 self.logger.info(f"Job {job.jobid} is Slurm job {earlier.id} of an earlier call: taken up.")
                 info = SubmittedJobInfo(job, external_jobid=earlier.id, aux={"slurm_logfile": Path(earlier.log)})
                 self._report_job_submission_threadsafe(info)
@@ -151,7 +163,7 @@ class Executor(slurm.Executor):
     # Watching.
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
-        """Reports those that ended; yields the others."""
+        """Report the jobs that ended, and yield the others."""
         if not active_jobs:
             self.unheard = time.monotonic()  # nothing was asked, so no answer is missed
             return
@@ -161,13 +173,13 @@ class Executor(slurm.Executor):
                 yield info
 
     async def _states(self, jobids: set[str | None]) -> dict[str, tuple[str, str]] | None:
-        """Job id → state and reason; None where Slurm gives no answer. Raises WorkflowError if that lasts too long."""
+        """Job id → state and reason; None if Slurm gives no answer. Raises WorkflowError if that lasts too long."""
         states: dict[str, tuple[str, str]] = {}
         for command in self._status_queries():
             answer = await _ask(command)
             if answer is None:
                 break
-            states = answer | states  # what squeue says of a job counts
+            states = answer | states  # squeue's answer takes precedence
             if jobids <= states.keys():
                 break
         if answer is not None:
@@ -186,7 +198,7 @@ class Executor(slurm.Executor):
         return None
 
     def _report_end(self, info: SubmittedJobInfo, state: str, reason: str) -> bool:
-        """Whether the job came to its end, which is reported."""
+        """Report the job if it has ended. Returns whether it has."""
         jobid = str(info.external_jobid)
         state = state.split()[0]  # "CANCELLED by 1000"
         if state not in _PASSING:
@@ -218,7 +230,7 @@ class Executor(slurm.Executor):
         return True
 
     def shutdown(self) -> None:
-        """Where nothing was submitted, nothing is watched: no need to wait until the watcher looks."""
+        """Shut down; if nothing was submitted, without waiting for the watching thread."""
         if not self.submitted:
             self.wait_thread.join = lambda timeout=None: None
         super().shutdown()
@@ -231,7 +243,7 @@ class Executor(slurm.Executor):
 
 
 async def _ask(command: str) -> dict[str, tuple[str, str]] | None:
-    """Job id → state and, where the command tells it, reason; None where it fails or hangs."""
+    """Job id → state and, if the command prints it, reason; None if the command fails or hangs."""
     process = await asyncio.create_subprocess_exec(
         *shlex.split(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
@@ -241,11 +253,6 @@ async def _ask(command: str) -> dict[str, tuple[str, str]] | None:
         process.kill()
         return None
     return _jobs(output.decode()) if process.returncode == 0 else None
-
-
-def _ids(command: str) -> set[str]:
-    """The jobs that a status command lists."""
-    return set(_jobs(subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60).stdout))
 
 
 def _jobs(text: str) -> dict[str, tuple[str, str]]:
@@ -262,7 +269,7 @@ def _outputs(job: Any) -> list[str]:
 
 
 def _fingerprint(job: Any) -> str:
-    """Of the command and the inputs: an earlier job with another one is not the same job."""
+    """A digest of a job's command and inputs: an earlier job with another digest is not the same job."""
     inputs = [(str(file), Path(file).stat().st_mtime) for file in job.input if Path(file).exists()]
     text = json.dumps([job.name, job.shellcmd, inputs])
     return hashlib.sha256(text.encode()).hexdigest()

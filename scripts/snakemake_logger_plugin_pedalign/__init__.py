@@ -1,7 +1,7 @@
-"""What a call of Snakemake prints: a line when a job starts (what it makes, why), and one when it has made it.
+"""What a call of Snakemake prints: a line when a job starts (what it makes, and why), and one when it is done.
 
-What a job prints goes to its log; here come its warnings, its errors and how far it is. `--verbose` prints what
-Snakemake itself does and all that jobs print; Snakemake's log file under .snakemake/log always has the first.
+A job's output goes to its log; only its warnings, errors and progress are printed here. `--verbose` prints Snakemake's
+own messages and all that jobs print. Snakemake's log file under .snakemake/log always has Snakemake's messages.
 """
 
 import logging
@@ -17,7 +17,7 @@ from snakemake.shell import shell
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-# What Snakemake says of itself, by how it begins.
+# Beginnings of Snakemake's own messages that are not printed.
 _SKIPPED = (
     "Assuming unrestricted shared filesystem usage",
     "Building DAG of jobs",
@@ -40,8 +40,8 @@ _SKIPPED = (
 )
 _DRY_RUN = "This was a dry-run"
 _MISSING = "jobs have missing provenance/metadata"
-_ACCEPT = "\nNew code that makes the same: the same call with --touch in place of -n takes what is there as made by it."
-# Of a job whose command failed, Snakemake tells the whole command.
+_ACCEPT = "\nIf new code makes the same results: the same call with --touch in place of -n keeps the files as they are."
+# If a job's command failed, Snakemake prints the whole command.
 _COMMAND_FAILED = re.compile(
     r"RuleException:\nCalledProcessError in file .*(returned non-zero exit status \d+|died with <Signals\.\w+)",
     re.DOTALL,
@@ -50,7 +50,7 @@ _SKIPPED_EVENTS = {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.
 
 
 class Lines(DefaultFormatter):
-    """One line for a job that starts, and for one that ends."""
+    """One line for a job that starts, and one for a job that ends."""
 
     def __init__(self, dry_run: bool, quiet: Any, show_failed_logs: bool) -> None:
         super().__init__(quiet, show_failed_logs)
@@ -67,21 +67,21 @@ class Lines(DefaultFormatter):
             return ""
         if text.startswith(_DRY_RUN):
             return f"{_DRY_RUN}: nothing was made.{_ACCEPT if self.other_code else ''}"
-        if failed := _COMMAND_FAILED.match(text):  # with status 1 a script has said itself what is wrong
+        if failed := _COMMAND_FAILED.match(text):  # with status 1 the script itself has said what is wrong
             return "" if failed[1].endswith(" 1") else f"a job's command {failed[1].replace('<Signals.', '')}"
         return super().format(record)
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
-        """How many jobs of which rule; at the end of a dry run it comes again."""
+        """The number of jobs of each rule; empty at the second call, at the end of a dry run."""
         jobs = {rule: count for rule, count in msg["stats"].items() if rule not in ("all", "total")}
         again, self.total = bool(self.total), sum(jobs.values())
         told = ", ".join(f"{count} x {rule}" if count > 1 else rule for rule, count in jobs.items())
         return "" if again or not jobs else f"{self.total} job{'s' * (self.total > 1)}: {told}"
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
-        from pedalign.core.staleness import in_words  # that of the Snakefile's checkout, known once it is read
+        from pedalign.core.staleness import in_words  # late: the Snakefile sets the path to its own checkout
 
-        if not msg["output"] and not msg["shellcmd"]:  # a target, which only names others
+        if not msg["output"] and not msg["shellcmd"]:  # a target without a command
             return ""
         name = " ".join([msg["rule_name"], *msg["output"][:1]])
         self.started[msg["jobid"]] = name, time.monotonic(), msg
@@ -99,7 +99,7 @@ class Lines(DefaultFormatter):
         return f"{told}: {made}" if not self.touch and (made := _made(job)) else told
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
-        """What the job itself said stands above, and in its log; `rule_msg` is what Slurm said of it."""
+        """A failed job and its log. The job's own message was printed before; `rule_msg` is Slurm's message."""
         name = " ".join([msg["rule_name"], *msg["output"][:1]])
         told = f"{self._time()}{name} failed; its log: {', '.join(msg['log']) or 'none'}"
         told += f"\n    {msg['rule_msg']}" if msg["rule_msg"] else ""
@@ -117,7 +117,7 @@ def _made(job: dict[str, Any]) -> str:
 
 
 class LogHandler(LogHandlerBase):
-    """Snakemake's own handler for terminals, with other lines."""
+    """Snakemake's own handler for terminals, with our lines."""
 
     def __post_init__(self) -> None:
         settings = self.common_settings
@@ -128,7 +128,7 @@ class LogHandler(LogHandlerBase):
             from pedalign.core.told import SHORT, tee_function
 
             os.environ[SHORT] = "1"
-            # What Snakemake itself begins each command with, and `tee`.
+            # Snakemake's own prefix of each command, and our `tee`.
             shell.prefix(f"set -euo pipefail; {tee_function()}".replace("{", "{{").replace("}", "}}"))
         self._terminal = ColorizingTextHandler(settings.nocolor, stream, usual if settings.verbose else ours)
 

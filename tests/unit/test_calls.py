@@ -47,7 +47,7 @@ def test_what_a_call_on_another_machine_locked_is_left_alone(call, refused) -> N
     call.wait()
     with LIVING.open("a") as file:
         file.write("elsewhere\n")
-    with refused("may live on elsewhere", "snakemake --unlock"):
+    with refused("may still run on elsewhere", "snakemake --unlock"):
         locked_by_the_dead()
 
 

@@ -190,7 +190,7 @@ def test_slurm_jobs_do_not_wait_for_each_other_but_the_parts_of_one_do(start):
 
 
 def test_more_than_there_are_is_refused_with_the_numbers(folder, refused):
-    numbers = "4 GPUs asked for, 2 to be used on this machine (2,5)"
+    numbers = "4 GPUs asked for, 2 usable on this machine (2,5)"
     with refused(numbers, "at most 2"), lease(4, ["2", "5"], report=pytest.fail):
         pass
     with refused("1 GPU asked for, 0 ", "(none)"), lease(1, [], report=pytest.fail):

@@ -171,7 +171,7 @@ def test_where_the_terminal_of_the_page_is_closed_nothing_that_was_said_stays(ch
         command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE
     ) as page:
         assert page.stdout.readline().startswith(b"loading ")
-        assert b"is open in this machine's browsers" in page.stdout.readline()
+        assert b": open it in a browser on this machine" in page.stdout.readline()
         (tmp_path / os.listdir(tmp_path)[0] / "talk.json").write_text("Q. Why?")
         page.send_signal(signal.SIGHUP)
     assert page.returncode == 128 + signal.SIGHUP
@@ -216,7 +216,7 @@ def test_a_tutor_is_asked_from_another_folder_too(checkpoints, tmp_path, monkeyp
     (tmp_path / "own.yaml").write_text(RUBRIC.read_text())
     write_manifest(checkpoint.with_name("checkpoint.json"), checkpoint, verified("own.yaml"), settings)
     (tmp_path / "own.yaml").unlink()
-    with refused("there is no such rubric", "restore it"):
+    with refused("is missing", "restore it"):
         asked(checkpoint)
 
 
@@ -236,5 +236,5 @@ def test_a_tutor_whose_rubric_has_changed_since_is_not_asked_by_the_new_one(chec
     write_manifest(checkpoint.with_name("checkpoint.json"), checkpoint, verified(own), settings)
     assert asked(checkpoint)[1].name == load_rubric(RUBRIC).name
     own.write_text(own.read_text().replace("probing", "asking"))
-    with refused("another rubric than", "restore it"):
+    with refused("the rubric has changed since", "restore it"):
         asked(checkpoint)

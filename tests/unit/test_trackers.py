@@ -139,4 +139,4 @@ def test_a_tracker_on_a_full_disk_ends_no_training(tmp_path):
     command = f'mount -t tmpfs -o size=8k none "{tmp_path}"; exec "{sys.executable}" -'
     answer = subprocess.run([*private, command], input=code, capture_output=True, text=True)
     assert "steps 80" in answer.stdout, answer.stderr
-    assert "tensorboard: fails, and is told no more: " in answer.stdout
+    assert "tensorboard: failed, and is no longer used: " in answer.stdout

@@ -1,7 +1,7 @@
-"""Baselines of `snakemake benchmark`: what people do today, in a few lines each.
+"""Baselines of `snakemake benchmark`: common practice, in a few lines each.
 
-After the scripts of arXiv 2402.05000 (one prompt at a time; FastChat's training, which pads every dialogue to the
-longest that may come; DPO with a second model as reference) and the documentation of transformers and TRL.
+They follow the scripts of arXiv 2402.05000 (one prompt at a time; FastChat's training, which pads every dialogue to the
+maximum length; DPO with a second model as reference) and the documentation of transformers and TRL.
 """
 
 import copy
@@ -28,7 +28,7 @@ def one_at_a_time(
 def padded_batches(
     model: PreTrainedModel, prompts: Sequence[list[int]], end_id: int, settings: GenerationSettings, size: int
 ) -> list[list[int]]:
-    """The same, `size` prompts of like length at a time, padded on the left."""
+    """The same, in batches of `size` prompts of similar length, padded on the left."""
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
     replies: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), size):
@@ -63,8 +63,8 @@ def _generate(
 def sft_padded(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, Any]], settings: TrainingSettings
 ) -> float:
-    """Every row (input_ids, labels) padded to `max_length`; transformers' Trainer. Returns the mean loss, as all
-    trainings here."""
+    """Fine-tune by transformers' Trainer on rows (input_ids, labels), all padded to `max_length`. Returns the mean
+    loss, as all trainings here do."""
 
     def pad(values: list[int], filling: int | None) -> list[Any]:
         assert settings.max_length is not None
@@ -85,7 +85,7 @@ def sft_padded(
 def sft_trl(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, Any]], settings: TrainingSettings
 ) -> float:
-    """TRL's SFTTrainer: rows in random order, a batch padded to its longest."""
+    """Fine-tune by TRL's SFTTrainer: rows in random order, each batch padded to its longest row."""
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**_arguments(settings), max_length=settings.max_length),
@@ -102,7 +102,7 @@ def preference_pairs(preferences: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def pair_tokens(rendering: Renderer, pairs: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
-    """Prompt ids and reply ids, of all chosen replies and then of all rejected ones."""
+    """Prompt ids and reply ids: of all chosen replies, then of all rejected ones."""
     prompts = [rendering.encode(pair["prompt"])[0] for pair in pairs]
     return [
         (prompt, rendering.reply_ids(pair[side][0]["content"]))
@@ -130,7 +130,7 @@ def align_trl(
     beta: float,
     settings: TrainingSettings,
 ) -> float:
-    """TRL's DPOTrainer, which loads its reference itself, from where the model came; a model of no file has a copy."""
+    """TRL's DPOTrainer. It loads its reference from the model's files; for a model without files it gets a copy."""
     reference = None if model.name_or_path else copy.deepcopy(model)
     return _align(model, reference, tokenizer, pairs, beta, settings)
 
@@ -155,7 +155,8 @@ def _align(
 
 
 def _arguments(settings: TrainingSettings) -> dict[str, Any]:
-    """The libraries' own, but for what decides the result, and bfloat16 and checkpointing: the CPU is slow at them."""
+    """Trainer arguments: the libraries' defaults, but our settings for what decides the result, and for bfloat16 and
+    checkpointing, which are slow on a CPU."""
     return {
         name: value
         for name, value in settings.trainer_arguments().items()

@@ -1,4 +1,4 @@
-"""Measures the wait before anything is computed: until a stage starts, and until Snakemake has planned."""
+"""Measures the wait before any work begins: until a stage has started, and until Snakemake has planned."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ SWEEP = {"model": "tiny", "algorithm": ["dpo", "ipo", "kto", "rso", "cdpo"], "be
 
 
 def waits(rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-    """Seconds (median, least, most) of a dry run of the default run, of one of 500 runs, and of each stage's script up
-    to the first line of its work. All in turn, in each round."""
+    """Seconds (median, least, most) of a dry run with the default run, of one with 500 runs, and of each stage's script
+    up to the first line of its work. Each round measures all of them in turn."""
     with tempfile.TemporaryDirectory() as folder:
         sweep = Path(folder, "sweep.yaml")
         sweep.write_text(yaml.safe_dump({"runs": [SWEEP]}), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Times several ways of doing the same work in turn on one machine, and reports how many times faster one is."""
+"""Times several ways of doing the same work, in turn on one machine, and reports how many times faster ours is."""
 
 import gc
 import json
@@ -19,7 +19,8 @@ OURS = "pedalign"
 
 @dataclass(frozen=True)
 class Way:
-    """`prepare` does what is not counted (load a model, say) and returns the work, which gives what it made."""
+    """A way of doing the work. `prepare` does what is not timed (such as loading a model), and returns the work as a
+    function, which returns its result."""
 
     description: str
     prepare: Callable[[], Callable[[], Any]]
@@ -27,9 +28,9 @@ class Way:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`amount` of `unit` are done by each way; the last one, named OURS, is held against the others.
+    """Ways of doing `amount` of `unit`; the last one, named OURS, is compared with the others.
 
-    `check` gets what each way made in the last round, and says in what they differ.
+    `check` gets each way's result of the last round, and returns how they differ.
     """
 
     unit: str
@@ -39,7 +40,7 @@ class Comparison:
 
 
 def measure(comparison: Comparison, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Rates are amounts per second; ratios are taken within a round."""
+    """Time all ways. Rates are amounts per second; ratios are taken within a round."""
 
     def in_words(taken: float) -> str:
         return f"{comparison.amount / taken:.1f} {comparison.unit}/s"
@@ -68,7 +69,7 @@ def measure(comparison: Comparison, rounds: int, say: Callable[[str], None]) -> 
 def in_turn(
     ways: dict[str, Way], rounds: int, say: Callable[[str], None], in_words: Callable[[float], str]
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Each way once in each round: its seconds in every round, and what it made in the last one."""
+    """Run each way once per round. Returns its seconds in every round, and its result of the last one."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     made: dict[str, Any] = {}
     for number in range(1, rounds + 1):
@@ -89,9 +90,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def matrix_product_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Floating-point operations per second of the best of some matrix products, as large as the machine is fast at.
+    """Peak floating-point operations per second of this machine: the fastest of some large matrix products.
 
-    Ten, or as many as end in two seconds: bfloat16 is two hundred times slower on a processor without it.
+    Ten products, or as many as fit into two seconds: bfloat16 is two hundred times slower on a processor without it.
     """
     size = 8192 if device.type == "cuda" else 1536
     one, other = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
@@ -106,7 +107,7 @@ def matrix_product_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def benchmark_report(found: dict[str, Any]) -> list[str]:
-    """The lines of Markdown that docs/explanation/speed.md shows of a benchmark.json."""
+    """A benchmark.json as lines of Markdown, for docs/explanation/speed.md."""
     machine = found["machine"]
     where = " ".join([*machine["gpus"], f"{machine['cpu']}, {machine['cores']} cores,"])
     versions = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())
@@ -154,7 +155,7 @@ def _range(values: dict[str, float]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures belong to."""
+    """The machine and the versions to which the figures belong."""
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),

@@ -14,15 +14,15 @@ import yaml
 from pedalign.benchmarks.comparison import OURS, Way, in_turn, spread
 
 ROOT = Path(__file__).parents[3]
-OTHER_WAYS = ("sft", "generate", "align")  # scripts/baseline.py has them
-NOT_NEEDED = ("audit", "reference", "card", "report")  # by those ways
+OTHER_WAYS = ("sft", "generate", "align")  # stages that scripts/baseline.py does in other ways
+NOT_NEEDED = ("audit", "reference", "card", "report")  # stages without which the other ways work
 SHELL_SCRIPT = "shell script"
 
 
 def whole_runs(changes: dict[str, Any], rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Seconds of both (median, least, most) for config.yaml with `changes`, and how many times faster the workflow is.
 
-    In folders of their own, from nothing, in turn.
+    They run in turn, each from nothing in a folder of its own.
     """
     seconds, _ = in_turn(
         {SHELL_SCRIPT: Way("", partial(_script, changes)), OURS: Way("", partial(_workflow, changes))},
@@ -40,7 +40,7 @@ def whole_runs(changes: dict[str, Any], rounds: int, say: Callable[[str], None])
 
 
 def shell_script(plan: str) -> str:
-    """The commands that a dry run with --printshellcmds prints, in a row, with today's ways in place of ours."""
+    """A script of the commands that a dry run with --printshellcmds prints, with the baselines in place of our ways."""
     commands = re.findall(r"^Shell command: (?:exec )?(.* .*)$", plan, re.MULTILINE)
     commands = [line for line in commands if not re.search(rf"scripts/({'|'.join(NOT_NEEDED)})\.py", line)]
     ways = re.compile(rf"(\S*)scripts/launch\.py .*? -- \S*scripts/({'|'.join(OTHER_WAYS)})\.py")
@@ -76,7 +76,7 @@ def _snakemake(*options: str) -> list[str]:
 
 
 def _call(folder: tempfile.TemporaryDirectory, *command: str) -> None:
-    """Run in the folder, and remove it."""
+    """Run a command in the folder, then remove the folder."""
     with folder as path, Path(path, "said").open("w+") as said:
         if subprocess.run(command, cwd=path, stdout=said, stderr=subprocess.STDOUT).returncode:
             said.seek(0)

@@ -25,17 +25,18 @@ from pedalign.training.alignment import Pair, align
 from pedalign.training.settings import TrainingSettings
 from pedalign.training.sft import sft_rows, train_sft
 
-# Prompts at a time, of which the best number is the baseline.
+# Batch sizes (prompts) to try; the fastest is the baseline.
 BATCHES = {"cpu": (8, 16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
 BETA = 0.1
 
-# Of Llama 3.2 1B and of Mistral 7B, with a vocabulary that any tokenizer of ours fits into.
+# The architectures of Llama 3.2 1B and of Mistral 7B, with a vocabulary large enough for any tokenizer of ours.
 _LLAMA = {"model_type": "llama", "vocab_size": 32000, "num_attention_heads": 32, "num_key_value_heads": 8}
 RANDOM = {
     "1B": {**_LLAMA, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16},
     "7B": {**_LLAMA, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
 }
-# Per parameter: weights, gradients, Adam's moments in float32, some for activations; and the reference of TRL's DPO.
+# Bytes per parameter: weights, gradients and Adam's moments in float32, and some for activations; for alignment also
+# the reference model of TRL's DPO.
 _TRAINED_BYTES = {"fine-tuning": 18, "alignment": 22}
 
 
@@ -45,10 +46,10 @@ class Size:
     dialogues: int
     pairs: int
     rounds: int
-    whole: dict[str, Any] | None = None  # changes to config.yaml that make whole runs short enough; None: none are made
+    whole: dict[str, Any] | None = None  # changes to config.yaml that make whole runs short enough; None: no whole runs
 
 
-WHOLE = {"splits": {"sft": 60, "dpo": 15, "test": 15}, "models": {"tiny": {"sft": {"epochs": 1}}}}
+WHOLE = {"split": {"sft": 60, "dpo": 15, "test": 15}, "models": {"tiny": {"sft": {"epochs": 1}}}}
 SIZES = {"quick": Size(8, 24, 32, 5), "full": Size(48, 96, 128, 5, WHOLE)}
 
 
@@ -66,7 +67,7 @@ class WorkloadSettings:
 
 @dataclass(frozen=True)
 class Data:
-    """The SFT split, the formatted test split, preferences.json, and the rubric of all."""
+    """The SFT split, the formatted test split, preferences.json, and their rubric."""
 
     conversations: Sequence[Conversation]
     rows: Sequence[dict[str, Any]]
@@ -76,8 +77,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure with. `base`, which is fine-tuned, and `tutor`, which answers and is aligned, are made anew at
-    each call, in the dtype given. `training`: what its trainings do otherwise than the model of the workflow."""
+    """A model to measure with. `base` is fine-tuned; `tutor` answers and is aligned. Each call makes a new model in the
+    given dtype. `training`: training settings that differ from those of the workflow's model."""
 
     name: str
     tokenizer: PreTrainedTokenizerFast
@@ -85,10 +86,10 @@ class Subject:
     tutor: Callable[[str], PreTrainedModel]
     dtype: str
     training: dict[str, Any] = field(default_factory=dict)
-    memory: float = math.inf  # bytes that this machine has for each parameter
+    memory: float = math.inf  # bytes of this machine per parameter of the model
 
     def fits(self, comparison: str) -> bool:
-        """Whether the machine has memory for all ways of it."""
+        """Whether the machine has memory for all ways of a comparison."""
         return _TRAINED_BYTES.get(comparison, 0) < self.memory
 
     def training_settings(self, usual: dict[str, Any]) -> TrainingSettings:
@@ -96,7 +97,7 @@ class Subject:
 
 
 def subjects(base: str, tutor: str, settings: WorkloadSettings) -> list[Subject]:
-    """The model of the workflow; on a machine with a GPU random ones of the usual sizes."""
+    """The models to measure: the workflow's model, or on a machine with a GPU random ones of common sizes."""
     tokenizer = load_tokenizer(tutor)
     if not torch.cuda.is_available():
         loads = partial(load_model, base), partial(load_model, tutor)
@@ -105,7 +106,7 @@ def subjects(base: str, tutor: str, settings: WorkloadSettings) -> list[Subject]
 
 
 def random_subjects(tokenizer: PreTrainedTokenizerFast, device: torch.device, memory: int) -> list[Subject]:
-    """Trained as models of their size are: they compute activations again in place of keeping them."""
+    """Models of common sizes with random weights. They use gradient checkpointing, as is usual at these sizes."""
     found = []
     for name, architecture in RANDOM.items():
         make = partial(random_model, architecture, device)
@@ -123,7 +124,7 @@ def random_model(architecture: dict[str, Any], device: torch.device, dtype: str)
 def generation(
     subject: Subject, data: Data, settings: WorkloadSettings, instruction: str, say: Callable[[str], None]
 ) -> Comparison:
-    """Every turn of some conversations answered."""
+    """Ways to answer every turn of some conversations."""
     model, decoding = subject.tutor(subject.dtype).eval(), GenerationSettings(**settings.generation)
     rendering = renderer(subject.tokenizer, settings.template, instruction, data.rubric)
     conversations = [list(rows) for _, rows in groupby(data.rows, key=lambda row: row["conversation_id"])]
@@ -160,8 +161,8 @@ def generation(
 
 
 def _compare_replies(model: Any, prompts: list[list[int]], made: dict[str, list[list[int]]]) -> dict[str, Any]:
-    """The replies that are not those of `one at a time`, and how far apart (in log-probability) the model finds the two
-    likeliest tokens where they part."""
+    """How many replies differ from those of `one at a time`, and the largest gap in log-probability between the
+    model's two most likely tokens where a reply begins to differ."""
     model.set_attn_implementation("sdpa")
     found = {}
     plain = made.pop("one at a time")
@@ -180,7 +181,7 @@ def _compare_replies(model: Any, prompts: list[list[int]], made: dict[str, list[
 
 
 def sft(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
-    """One epoch over some dialogues."""
+    """Ways to fine-tune for one epoch on some dialogues."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
     training = subject.training_settings(settings.sft)
     conversations = data.conversations[: SIZES[settings.size].dialogues]
@@ -190,7 +191,7 @@ def sft(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[
     def way(train: Callable[..., Any], *given: Any) -> Callable[[], Callable[[], Any]]:
         return lambda: partial(train, subject.base("float32"), subject.tokenizer, *given, training)
 
-    peaks: list[float] = []  # measured before each round of ours, as other work may slow the machine down at times
+    peaks: list[float] = []  # measured before each round of ours: other work may slow the machine down
 
     def ours() -> Callable[[], Any]:
         model = subject.base("float32")
@@ -218,9 +219,9 @@ def sft(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[
 def training_operations(model: Any, lengths: Sequence[int]) -> float:
     """Floating-point operations of a training on rows of these lengths.
 
-    Six per parameter and token (arXiv 2001.08361, section 2.1), and those of attention: scores and weighted values take
-    two each per layer, number of all heads and pair of tokens, of which half are looked at, three times over with the
-    backward pass.
+    Six per parameter and token (arXiv 2001.08361, section 2.1), and those of attention: two each for scores and
+    weighted values, per layer, dimension of all heads and pair of tokens. Half of the pairs are visible, and the
+    backward pass makes it three times as many.
     """
     config = model.config
     heads = config.num_hidden_layers * config.num_attention_heads * config.head_dim
@@ -228,7 +229,7 @@ def training_operations(model: Any, lengths: Sequence[int]) -> float:
 
 
 def alignment(subject: Subject, data: Data, settings: WorkloadSettings, say: Callable[[str], None]) -> Comparison:
-    """One epoch of DPO over some pairs, with what it takes to know the reference model's log-probabilities."""
+    """Ways to do one epoch of DPO on some pairs, the reference model's log-probabilities included."""
     rendering = renderer(subject.tokenizer, settings.template, settings.instruction, data.rubric)
     training = subject.training_settings(settings.alignment)
     pairs = baselines.preference_pairs(data.preferences)[: SIZES[settings.size].pairs]

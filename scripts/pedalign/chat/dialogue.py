@@ -1,4 +1,4 @@
-"""A dialogue with one or several tutors: each answers the same history, and the student goes on with one reply."""
+"""A dialogue with one or several tutors: each answers the same history, and the student continues with one reply."""
 
 import os
 import time
@@ -20,25 +20,25 @@ from pedalign.models.prompt_format import renderer
 from pedalign.reporting.transcripts import Labelled, labelled
 
 _PROJECT = Path(__file__).parents[3]
-# Of a tutor that has not answered a split: greedy, and room for any reply.
+# Settings for a tutor that has not answered a split: greedy, with room for any reply.
 _DECODING = {"max_new_tokens": 512, "min_new_tokens": 2, "temperature": 0, "repetition_penalty": 1.0, "seed": 42}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply as the model wrote it; `broken_off`: after how many tokens, of one that had not ended."""
+    """A reply as the model wrote it. `broken_off`: its number of tokens if it was cut off before its end, else None."""
 
     text: str
     broken_off: int | None
 
 
 class Tutor:
-    """A checkpoint that answers as it did in the workflow: same rubric, wording, and way to choose tokens."""
+    """A checkpoint that answers as it did in the workflow: same rubric, prompt format and decoding."""
 
     def __init__(self, checkpoint: Path, name: str = "") -> None:
-        """`name`: where it is not the model's and the policy's.
+        """`name`: if it is not to be `<model>/<policy>`.
 
-        Raises UserError where there is no such checkpoint, or it is not as it was made.
+        Raises UserError if there is no such checkpoint, or if it was changed since it was made.
         """
         verified(checkpoint)
         settings, self.rubric = asked(checkpoint)
@@ -50,9 +50,9 @@ class Tutor:
         self.model = load_model(checkpoint, precision(settings))
 
     def answer(self, messages: Sequence[Message]) -> Answer:
-        """The reply to the last of the `messages`, the student's.
+        """The reply to the last of the `messages`, a student turn.
 
-        Raises UserError where the conversation with a reply is longer than what the model was made for.
+        Raises UserError if the conversation with a reply could be longer than the model allows.
         """
         ids = self.renderer.encode(messages)[0]
         room, most = getattr(self.model.config, "max_position_embeddings", None), self.settings.max_new_tokens
@@ -73,7 +73,7 @@ def tutor_name(checkpoint: Path) -> str:
 
 
 def tutor_names(checkpoints: Sequence[Path]) -> list[str]:
-    """Their `tutor_name`s; where these are the same, as of two folders of results, with what tells them apart."""
+    """Their `tutor_name`s; if some are equal, as in two folders of results, the parts of the paths that differ."""
     names = [tutor_name(checkpoint) for checkpoint in checkpoints]
     if len(set(names)) == len(names):
         return names
@@ -82,26 +82,26 @@ def tutor_names(checkpoints: Sequence[Path]) -> list[str]:
 
 
 def asked(checkpoint: Path) -> tuple[Mapping[str, Any], Rubric]:
-    """The settings by which the tutor was asked for its replies to the test split, or else was trained; its rubric.
+    """The settings with which the tutor answered the test split, or else was trained; and its rubric.
 
-    Raises UserError where the workflow did neither, or the rubric is another by now.
+    Raises UserError if the workflow did neither, or if the rubric has changed since.
     """
     record = _record(checkpoint)
-    path, known = next(one for one in record["made_from"].items() if one[0].endswith(".yaml"))
+    path, known = next(one for one in record["made_from"].items() if one[0].endswith((".yaml", ".yml")))
     if not Path(path).is_file():
-        path = str(_PROJECT / path)  # from another folder
+        path = str(_PROJECT / path)  # called from another folder
     if not Path(path).is_file():
-        raise UserError(f"{path}: there is no such rubric, by which {checkpoint} was trained", "restore it")
+        raise UserError(f"{path}: the rubric with which {checkpoint} was trained is missing", "restore it")
     if verified(path)[path] != known:
         raise UserError(
-            f"{path}: another rubric than {checkpoint} was trained with",
+            f"{path}: the rubric has changed since {checkpoint} was trained",
             f"restore it, or let `snakemake --cores all {manifest_path(checkpoint)}` train with the new one",
         )
     return record["settings"], load_rubric(Path(path))
 
 
 def precision(settings: Mapping[str, Any]) -> str:
-    """The dtype in which a tutor that is `asked` by these settings computes."""
+    """The dtype in which a tutor computes, by its settings (as `asked` returns them)."""
     return settings.get("dtype") or settings["training"]["dtype"]
 
 
@@ -111,29 +111,29 @@ def _record(checkpoint: Path) -> dict[str, Any]:
     if record_path(responses).is_file():
         return read_record(responses)
     if "training" not in read_json(manifest)["settings"]:
-        if checkpoint.name != "checkpoint":  # as `base`, which a training begins with
+        if checkpoint.name != "checkpoint":  # such as `base`, from which a training starts
             raise UserError(f"{checkpoint}: it was not trained, so it is no tutor", "name a tutor's checkpoint")
         asks = f"snakemake --cores all {responses} finds it out"
-        raise UserError(f"{checkpoint}: nothing says how this tutor is asked, as it was trained elsewhere", asks)
+        raise UserError(f"{checkpoint}: its prompt format is not known, because it was trained elsewhere", asks)
     return read_record(manifest)
 
 
 class Talk:
-    """What was said, and the tutors' replies to the student's last turn."""
+    """A conversation: what was said, and the tutors' replies to the student's last turn."""
 
     def __init__(self, tutors: Sequence[Tutor]) -> None:
-        """Raises UserError where the tutors' labels are not of one rubric: they could not go on with one history."""
+        """Raises UserError if the tutors have different rubrics: they could not continue one history."""
         self.tutors = tutors
         self.rubric: Rubric = tutors[0].rubric
         if any(tutor.rubric != self.rubric for tutor in tutors):
             raise UserError("the tutors have different rubrics", "talk to tutors of one rubric")
         self.messages: list[Message] = []
-        self.replies: list[Answer] = []  # of each tutor
-        self.taken = len(tutors) - 1  # the tutor whose reply is gone on with
-        self.spoke: list[str] = []  # the tutors of the replies among the messages
+        self.replies: list[Answer] = []  # one per tutor
+        self.taken = len(tutors) - 1  # the tutor with whose reply the conversation continues
+        self.spoke: list[str] = []  # names of the tutors whose replies are among the messages
 
     def ask(self, text: str) -> list[Labelled]:
-        """Each tutor's reply to the student's next turn. Where one can't be had, all is as before."""
+        """Each tutor's reply to the student's next turn. If one fails, the conversation stays as it was."""
         messages: list[Message] = [*self.all_messages(), {"role": "user", "content": text}]
         replies = [tutor.answer(messages) for tutor in self.tutors]
         self.spoke = [*self.spoke, self.tutors[self.taken].name] if self.replies else []
@@ -155,13 +155,13 @@ class Talk:
         return [f"{field.name}: {label}, {field.labels[label]}" for field, label in found if label]
 
     def all_messages(self) -> list[Message]:
-        """The conversation with the reply that is taken; in the form in which tutors read their own replies."""
+        """The conversation with the chosen reply, in the form in which tutors read their own replies."""
         if not self.replies:
             return self.messages
         reply = self.replies[self.taken].text
         return [*self.messages, {"role": "assistant", "content": self.rubric.canonical(reply).text or reply}]
 
     def record(self) -> dict[str, Any]:
-        """The conversation as conversation files hold it."""
+        """The conversation as a record of a conversation file."""
         made = time.strftime("%Y-%m-%d-%H%M%S", time.gmtime())
         return Conversation(f"chat-{made}", tuple(self.all_messages())).record()

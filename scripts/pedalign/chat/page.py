@@ -1,4 +1,4 @@
-"""The chat page (Gradio): the reply as the student reads it, its labels beside it."""
+"""The chat page (Gradio): each reply as the student reads it, with its labels next to it."""
 
 import os
 import tempfile
@@ -38,7 +38,7 @@ footer { display: none !important; }
 
 
 def page(talk: Talk, folder: Path) -> gradio.Blocks:
-    """The page; each visitor has a conversation of their own. Those that can be exported lie in `folder`."""
+    """The page. Each visitor has a conversation of their own; `folder` is for exported conversations."""
     names = [tutor.name for tutor in talk.tutors]
     with gradio.Blocks(title="Talk to a tutor", analytics_enabled=False) as blocks:
         gradio.HTML(f"<h1>Talk to {escape(' and '.join(names))}</h1>")
@@ -56,7 +56,7 @@ def page(talk: Talk, folder: Path) -> gradio.Blocks:
             new = gradio.Button("New conversation")
             export = gradio.DownloadButton("Export the conversation", interactive=False)
 
-        waits = [question, taken, ask, new]  # while tutors answer
+        waits = [question, taken, ask, new]  # disabled while tutors answer
         shown = [own, said, export]
 
         def taken_down(text: str) -> tuple[Any, ...]:
@@ -64,7 +64,7 @@ def page(talk: Talk, folder: Path) -> gradio.Blocks:
             return text.strip(), gradio.update(value="", interactive=False), *waiting
 
         def asked(now: Talk, text: str, number: int) -> tuple[Any, ...]:
-            """A question that could not be asked is in its box again."""
+            """Ask the tutors; if that fails, put the question back into its box."""
             now.taken = number
             try:
                 if text:
@@ -107,7 +107,7 @@ def _export(talk: Talk, folder: Path) -> Any:
 
 
 def _told(talk: Talk) -> str:
-    """What was said before, and the tutors' replies side by side; all of it as text, whatever it spells."""
+    """HTML of what was said before, and of the tutors' replies side by side; all texts are escaped."""
     parts, spoke = [], iter(talk.spoke)
     for message in talk.messages:
         if message["role"] == "user":
@@ -135,8 +135,8 @@ def _reply(name: str, reply: dict[str, Any], talk: Talk, taken: bool) -> str:
 
 
 def serve(talk: Talk, port: int, folder: Path) -> None:
-    """Show the page until the process is ended; `folder` is for its files. Raises UserError where the port is taken."""
-    # The theme's own fonts would come from the net, and white on its own colour is hard to read.
+    """Serve the page until the process ends; `folder` is for its files. Raises UserError if the port is in use."""
+    # The default theme loads fonts from the internet, and white on its primary colour is hard to read.
     theme = gradio.themes.Default(primary_hue="blue", font="sans-serif", font_mono="monospace").set(
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_dark="*primary_700",
@@ -151,5 +151,5 @@ def serve(talk: Talk, port: int, folder: Path) -> None:
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"--port {port}: {error}", "name another port, or end what listens there") from None
-    print(f"http://{HOST}:{port} is open in this machine's browsers; Ctrl-C ends it", flush=True)
+    print(f"http://{HOST}:{port}: open it in a browser on this machine; Ctrl-C ends it", flush=True)
     blocks.block_thread()

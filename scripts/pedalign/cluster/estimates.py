@@ -1,4 +1,4 @@
-"""What a model's stages take, before anything is loaded: GPU memory, memory of a node, disk. Bytes; estimates.
+"""Estimates, in bytes, of what a model's stages need, before anything is loaded: GPU memory, node memory, disk.
 
 Sources: DeepSpeed's and accelerate's own estimators for weights, gradients and optimizer states; for activations
 "Reducing activation recomputation in large transformer models" (arXiv 2205.05198), cited as [R].
@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pedalign.core.errors import UserError
 from pedalign.models.checkpoints import LAYER_NUMBERS, cached_numbers
+from pedalign.models.limits import model_limits
 from pedalign.models.scratch import scratch_model
 from pedalign.training.states import KEPT
 
@@ -26,8 +27,8 @@ GB = 10**9
 CARDS = (16, 24, 40, 48, 80, 141)  # GB of common GPUs
 _ZERO3 = Path(__file__).parents[3] / "profiles" / "accelerate" / "zero3.yaml"
 _WIDTH = {"float32": 4, "bfloat16": 2}  # bytes of a number
-# What a GPU itself takes: 1 to 2 GB for CUDA's context and kernels (transformers' documentation, "Model training
-# anatomy"), and 1 GB for memory that is lost between blocks of different sizes.
+# Overhead of a GPU: 1 to 2 GB for CUDA's context and kernels (transformers' documentation, "Model training anatomy"),
+# and 1 GB lost to fragmentation.
 GPU_RESERVE = 3 * GB
 _PROCESS = 0.8 * GB  # Python with torch, transformers and TRL; measured
 _FOUR_BITS = (4 + 0.127) / 8  # bytes of a weight with double quantization, arXiv 2305.14314, section 3
@@ -35,34 +36,35 @@ _FOUR_BITS = (4 + 0.127) / 8  # bytes of a weight with double quantization, arXi
 
 @dataclass(frozen=True)
 class Size:
-    """Of a model, in numbers."""
+    """The size of a model: counts of parameters, and dimensions."""
 
     parameters: int
     largest_layer: int
-    linear: int  # weights of its linear layers but the output
+    linear: int  # weights of its linear layers, without the output layer
     adapter: int  # trained weights of the adapter; 0 where all weights are trained
     hidden: int
     layers: int
     vocabulary: int
-    cached: int  # keys and values of one token
+    cached: int  # numbers that the keys and values of one token are
+    positions: int | None  # most tokens of a text; None: no limit
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one process on its GPU or, without a GPU, in the machine's memory. `held` is there from step to step; with the
-    longest batch that the settings allow it is `total`. `node`: what all processes of a node take beside the GPUs."""
+    """Memory of one process, on its GPU or, without a GPU, in the machine. `held` stays from step to step; `total` is
+    the peak, with the longest batch that the settings allow. `node`: all processes of a node, outside the GPUs."""
 
     held: float
     total: float
     node: float
 
     def card(self) -> int | None:
-        """GB of the smallest common GPU that holds all of it beside what the GPU takes itself."""
+        """GB of the smallest common GPU that is large enough, with GPU_RESERVE on top."""
         return next((card for card in CARDS if self.total + GPU_RESERVE <= card * GB), None)
 
 
 class _Vocabulary:
-    """The length of a tokenizer that is not made yet."""
+    """Stands in for a tokenizer that is not made yet: it only has a length."""
 
     eos_token_id = pad_token_id = 0
 
@@ -74,9 +76,9 @@ class _Vocabulary:
 
 
 def model_size(entry: dict[str, Any], config: Any = None) -> Size:
-    """The size of an entry's model, with the transformers `config` of a pretrained one; no weights are made or read.
+    """The size of an entry's model; `config`: of transformers, for a pretrained model. No weights are made or read.
 
-    Raises UserError where the architecture is none, or the adapter's targets are no layers of it.
+    Raises UserError if the architecture is not valid, or the adapter's targets are not layers of it.
     """
     with torch.device("meta"):
         model: Any
@@ -95,12 +97,13 @@ def model_size(entry: dict[str, Any], config: Any = None) -> Size:
             layers=text.num_hidden_layers,
             vocabulary=text.vocab_size,
             cached=cached_numbers(text),
+            positions=model_limits(model.config).positions,
             adapter=_adapter(model, entry["adapter"]) if "adapter" in entry else 0,  # last: it changes the model
         )
 
 
 def read_config(folder: Path) -> Any:
-    """Raises UserError where the folder's config.json is none of transformers'."""
+    """The transformers config of a folder. Raises UserError if transformers can't read its config.json."""
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -121,7 +124,7 @@ def _adapter(model: PreTrainedModel, adapter: dict[str, Any]) -> int:
 
 
 def stage_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, nodes: int = 1) -> Memory:
-    """Of a job of the stage ("sft", "align" or "generate") on `gpus` GPUs over all nodes; 0: on the CPU."""
+    """Memory of a job of the stage ("sft", "align" or "generate") on `gpus` GPUs over all nodes; 0: on the CPU."""
     if stage == "generate":
         return _generation_memory(size, entry, gpus)
     return _training_memory(size, entry, stage, gpus, nodes)
@@ -131,19 +134,19 @@ def _training_memory(size: Size, entry: dict[str, Any], stage: str, gpus: int, n
     training, width = entry[stage], _WIDTH[entry["dtype"]]
     if gpus > 1 and not size.adapter:
         held, node = _zero3(size, gpus, nodes)
-        held = max(held, size.parameters * width)  # each process puts the whole model on its GPU before it is spread
+        held = max(held, size.parameters * width)  # each process has the whole model on its GPU before it is sharded
     else:
         held = _frozen(size, entry, width) + _trained(size)
         node = ceil(gpus / nodes) * (size.parameters * width + _PROCESS)
-    rows = training["device_batch_size"] * (2 if stage == "align" else 1)  # of a pair, both replies at once
+    rows = training["device_batch_size"] * (2 if stage == "align" else 1)  # both replies of a pair at once
     tokens = rows * entry["max_length"]
     total = held + _activations(size, tokens, width, training["gradient_checkpointing"])
     return Memory(held, total, node) if gpus else Memory(held + _PROCESS, total + _PROCESS, total + _PROCESS)
 
 
 def _zero3(size: Size, gpus: int, nodes: int) -> tuple[float, float]:
-    """Weights, gradients and Adam's states per GPU, and what a node holds: DeepSpeed's own estimate."""
-    logging.disable(logging.WARNING)  # that it finds no GPU
+    """Memory per GPU for weights, gradients and Adam's states, and memory per node: DeepSpeed's own estimate."""
+    logging.disable(logging.WARNING)  # of DeepSpeed, about a missing GPU
     try:
         from deepspeed.runtime.zero.stage3 import (  # type: ignore[import-untyped]
             estimate_zero3_model_states_mem_needs as estimate,
@@ -164,7 +167,7 @@ def _zero3(size: Size, gpus: int, nodes: int) -> tuple[float, float]:
 
 
 def _frozen(size: Size, entry: dict[str, Any], width: int) -> float:
-    """Weights that an adapter leaves as they are. In 4 bits: those of the linear layers, the others in float32."""
+    """Weights that an adapter does not train. With `four_bit`, those of linear layers have 4 bits, the others 32."""
     if not size.adapter:
         return 0
     if entry["adapter"]["four_bit"]:
@@ -173,13 +176,16 @@ def _frozen(size: Size, entry: dict[str, Any], width: int) -> float:
 
 
 def _trained(size: Size) -> float:
-    """Weights, gradients and Adam's two states, in float32: accelerate's estimate."""
+    """Trained weights, their gradients and Adam's two states, in float32: accelerate's estimate."""
     return estimate_training_usage((size.adapter or size.parameters) * 4, "float32")["step"]
 
 
 def _activations(size: Size, tokens: int, width: int, checkpointing: bool) -> float:
-    """34sbh bytes of 16 bits per layer ([R], equation 1, without the part that fused attention does not store), or
-    where they are computed again 2sbh per layer and one layer's at a time (section 5); logits take 4sbv (4.3)."""
+    """Activations and logits of a training step.
+
+    In 16 bits, a layer takes 34sbh bytes ([R], equation 1, without the part that fused attention does not store). With
+    checkpointing a layer takes 2sbh, plus the 34sbh of one layer at a time (section 5). Logits take 4sbv (4.3).
+    """
     layer = LAYER_NUMBERS * tokens * size.hidden * width
     inputs = 2 * tokens * size.hidden * width / 2
     layers = size.layers * inputs + layer if checkpointing else size.layers * layer
@@ -187,9 +193,10 @@ def _activations(size: Size, tokens: int, width: int, checkpointing: bool) -> fl
 
 
 def _generation_memory(size: Size, entry: dict[str, Any], gpus: int) -> Memory:
-    """Weights, keys and values of histories and replies, and one layer's activations while the histories are read;
-    where as many are held as fit, of the longest conversation alone."""
-    width, tokens = _WIDTH[entry["dtype"]], entry["generate"]["max_batch_tokens"] or entry["max_length"]
+    """Weights, keys and values of histories and replies, and one layer's activations while the histories are read.
+    Without `max_batch_tokens` (as many as fit), the least: for one conversation of the greatest length."""
+    width, generation = _WIDTH[entry["dtype"]], entry["generate"]
+    tokens = generation["max_batch_tokens"] or entry.get("max_length") or size.positions or generation["max_new_tokens"]
     held = size.parameters * width + size.cached * tokens * width
     total = held + LAYER_NUMBERS * tokens * size.hidden * width
     node = size.parameters * width + _PROCESS
@@ -197,18 +204,18 @@ def _generation_memory(size: Size, entry: dict[str, Any], gpus: int) -> Memory:
 
 
 def checkpoint_bytes(size: Size, entry: dict[str, Any]) -> float:
-    """Of a trained model's folder."""
+    """Size of a trained model's folder."""
     return size.parameters * _WIDTH[entry["dtype"]]
 
 
 def base_bytes(size: Size) -> float:
-    """Of a model with random weights, which are float32."""
+    """Size of a folder with random weights, which are float32."""
     return size.parameters * 4
 
 
 def training_state_bytes(size: Size, entry: dict[str, Any], gpus: int) -> float:
-    """Of all states that lie there at once: weights and Adam's two states, in float32; ZeRO-3 adds the weights as they
-    are used."""
+    """Size of all training states that exist at a time: weights and Adam's two states, in float32; with ZeRO-3 also the
+    weights in the dtype of the computation."""
     state = (size.adapter or size.parameters) * 4 * 3
     if gpus > 1 and not size.adapter:
         state += size.parameters * _WIDTH[entry["dtype"]]

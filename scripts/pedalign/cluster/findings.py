@@ -23,7 +23,7 @@ def problem(about: str, error: UserError) -> Finding:
 
 
 def judged(about: str, question: Callable[..., str], *arguments: Any) -> Finding:
-    """What the question answers is well; a user's mistake that it comes upon is a problem."""
+    """A finding from a function: "ok" with the words that it returns, or a problem if it raises UserError."""
     try:
         return Finding("ok", about, question(*arguments))
     except UserError as error:
@@ -31,7 +31,7 @@ def judged(about: str, question: Callable[..., str], *arguments: Any) -> Finding
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """A line for each; then warnings and problems once more, the problems last, with what fixes them."""
+    """A line for each finding; then warnings and problems again, with their fixes, the problems last."""
     lines = [["", "checked", "found"], *([one.status, one.about, one.words] for one in findings)]
     closing = [
         f"{one.status}: {one.about}: {one.words}\n  fix: {one.remedy}"

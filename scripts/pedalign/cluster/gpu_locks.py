@@ -1,6 +1,6 @@
 """Locks the GPUs of a machine for its jobs: one lock per GPU, which the kernel releases however its holder ends.
 
-Snakemake counts GPUs but names none, and counts only its own. Linux only.
+Snakemake counts GPUs but does not say which ones a job gets, and counts only those of its own jobs. Linux only.
 """
 
 import fcntl
@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from pedalign.core.errors import UserError
 
-_NVIDIA_SMI_TIMEOUT = 60.0  # seconds; waking many GPUs takes it some ten
+_NVIDIA_SMI_TIMEOUT = 60.0  # seconds; it takes about ten to wake many GPUs
 _PAUSES = (0.05, 1.0)  # seconds between two tries: at first, at most
-_REMINDER = 300.0  # seconds until a waiting job says again whom it waits for
+_REMINDER = 300.0  # seconds until a waiting job reports again for whom it waits
 _HOLDER_BYTES = 200
 
 
@@ -31,7 +31,7 @@ def _say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU as nvidia-smi lists it; `memory` in bytes, None where it is not told."""
+    """A GPU as nvidia-smi lists it; `memory` in bytes, None if unknown."""
 
     index: str
     uuid: str
@@ -40,10 +40,10 @@ class Card:
 
 
 def visible_devices() -> list[str]:
-    """The GPUs that a process of this machine may use, as CUDA_VISIBLE_DEVICES names them.
+    """The GPUs that a process may use on this machine, as CUDA_VISIBLE_DEVICES names them.
 
-    Those that the variable names up to its first invalid entry, as CUDA reads it (so "" and "-1" are none); where it is
-    not set, those that nvidia-smi lists. Raises UserError where nvidia-smi hangs.
+    The variable counts up to its first invalid entry, as in CUDA (so "" and "-1" mean none). If it is not set: all GPUs
+    that nvidia-smi lists. Raises UserError if nvidia-smi hangs.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
@@ -53,7 +53,7 @@ def visible_devices() -> list[str]:
 
 
 def listed_cards() -> list[Card]:
-    """All GPUs of this machine by nvidia-smi; none where it fails. Raises UserError where it hangs."""
+    """All GPUs of this machine by nvidia-smi; none if it fails. Raises UserError if it hangs."""
     command = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_NVIDIA_SMI_TIMEOUT)
@@ -71,7 +71,7 @@ def listed_cards() -> list[Card]:
 
 
 def read_cards(text: str) -> list[Card]:
-    """The GPUs in lines of nvidia-smi: index, uuid, name, MiB. Some say "No devices were found" and exit with 0."""
+    """The GPUs in output of nvidia-smi: index, uuid, name, MiB. Some print "No devices were found" and exit with 0."""
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
     return [
         Card(index, uuid, name, int(memory) * 2**20 if memory.isdecimal() else None)
@@ -85,15 +85,15 @@ def lease(
 ) -> Iterator[list[str]]:
     """`count` of the distinct `devices`, held by this process alone until the block ends or the process dies.
 
-    Waits until so many are free at once, and holds none meanwhile. Jobs get their turn in the order in which they came
-    (as far as the kernel keeps it), so one that wants all is not starved by many that want one. A program that this
-    process starts does not hold them; a fork without a program would. `report` is told whom the job waits for and what
-    it got; `label` (the script's name where empty) is what others are told of this one. Raises UserError where there
-    are fewer devices than `count`, or the locks can't be opened.
+    Waits until so many are free at once, and holds none while it waits. Jobs are served in the order in which they came
+    (as far as the kernel keeps it), so one that wants all is not starved by many that want one. Programs that this
+    process starts do not hold the locks; a fork without exec would. `report` prints for whom the job waits and what it
+    got; `label` (if empty, the script's name) is how reports of other jobs name this one. Raises UserError if there are
+    fewer devices than `count`, or if the locks can't be opened.
     """
     if count > len(devices):
         raise UserError(
-            f"{_gpus(count)} asked for, {len(devices)} to be used on this machine ({','.join(devices) or 'none'})",
+            f"{_gpus(count)} asked for, {len(devices)} usable on this machine ({','.join(devices) or 'none'})",
             f"set gpu to at most {len(devices)} in the model's 'resources' in config.yaml, "
             "or run it on a cluster: snakemake --profile slurm",
         )
@@ -104,8 +104,8 @@ def lease(
     with ExitStack() as held:
         files = _open("gpu", devices, held)
         with ExitStack() as line:
-            # A line per device, so that jobs that share none never wait for each other, and all lines entered in the
-            # same order, or two jobs could each wait for the other.
+            # One queue per device, so that jobs that share no device never wait for each other. All enter the queues in
+            # the same order, or two jobs could each wait for the other.
             for file in _open("line", sorted(devices), line).values():
                 if not _locked(file):
                     report(f"waiting for {_gpus(count)}, in line behind {_holder(file)}")
@@ -119,7 +119,7 @@ def lease(
 
 
 def _take(count: int, files: dict[str, int], report: Callable[[str], None]) -> list[str]:
-    """Lock `count` of the devices' files as soon as so many are free at once."""
+    """Lock the files of `count` devices as soon as so many are free at once."""
     pause, longest = _PAUSES
     said, reminder = "", 0.0
     while True:
@@ -149,7 +149,7 @@ def _locked(file: int) -> bool:
 
 
 def _sign(file: int, holder: str) -> None:
-    os.pwrite(file, holder.encode()[:_HOLDER_BYTES].ljust(_HOLDER_BYTES), 0)  # all at once, so no one reads half of it
+    os.pwrite(file, holder.encode()[:_HOLDER_BYTES].ljust(_HOLDER_BYTES), 0)  # one write: nobody reads half of it
 
 
 def _holder(file: int) -> str:
@@ -173,7 +173,7 @@ def _open(kind: str, devices: Iterable[str], until: ExitStack) -> dict[str, int]
 
 
 def _open_shared(path: Path) -> int:
-    """A descriptor to read and write a file that all users of the machine may lock, made where there is none."""
+    """A descriptor to read and write a file that all users of the machine may lock; made if it is missing."""
     flags = os.O_RDWR | os.O_NOFOLLOW
     with suppress(FileExistsError):
         file = os.open(path, flags | os.O_CREAT | os.O_EXCL)
@@ -183,9 +183,10 @@ def _open_shared(path: Path) -> int:
 
 
 def _folder() -> Path:
-    """Where the locks lie: one folder for all users and shells of the machine, so not below TMPDIR.
+    """The folder of the locks: one for all users and shells of the machine, so not below TMPDIR.
 
-    Slurm may number the GPUs of each job from 0, so a job has a folder of its own: on a disk, as /run/lock is small.
+    Slurm may number the GPUs of each job from 0, so each Slurm job has a folder of its own. It is on a disk, because
+    /run/lock is small.
     """
     job = os.environ.get("SLURM_JOB_ID")
     shared = Path("/run/lock")
@@ -197,5 +198,5 @@ def _folder() -> Path:
     for folder in folders:
         with suppress(FileExistsError):
             folder.mkdir(parents=True)
-            folder.chmod(0o1777)  # whatever the umask; by its maker alone
+            folder.chmod(0o1777)  # whatever the umask; only who made it may do this
     return folders[-1]

@@ -1,6 +1,6 @@
-"""Keeps a record of submitted Slurm jobs, so that a new call takes up those that a killed one left.
+"""Records submitted Slurm jobs, so that a new call takes over the jobs of a killed one.
 
-Snakemake itself forgets: when it is killed, the next call would submit the same jobs beside those that still run.
+Snakemake itself keeps no such record: after it was killed, the next call would submit jobs that still run again.
 """
 
 import json
@@ -17,7 +17,7 @@ RECORDS = Path(".snakemake/slurm_steady")
 
 @dataclass(frozen=True)
 class Record:
-    """A Slurm job. `fingerprint` is of its command and inputs: a job with another one is another job."""
+    """A Slurm job. `fingerprint`: a digest of its command and inputs; another fingerprint means another job."""
 
     id: str
     outputs: list[str]
@@ -38,8 +38,10 @@ def forget(job: str) -> None:
 
 
 def mark_unfinished(submitted: Sequence[Record]) -> None:
-    """Before the jobs are planned: what is on record counts as not finished, so that this call books it with all that
-    decides when it is stale. Inside a job, Snakemake takes the mark off."""
+    """Mark the outputs of submitted jobs as incomplete, before Snakemake plans its jobs.
+
+    So this call records for them all that decides when they are stale. Inside a job, Snakemake removes the mark.
+    """
     if not submitted:
         return
     from snakemake.persistence.file import FilePersistence
@@ -51,7 +53,7 @@ def mark_unfinished(submitted: Sequence[Record]) -> None:
 
 
 def refuse_beside(submitted: Sequence[Record]) -> None:
-    """Raises UserError: jobs can't run here while these may run there."""
+    """Raises UserError: jobs can't run here while Slurm may still run the same ones."""
     ids = " ".join(record.id for record in submitted)
     raise UserError(
         f"Slurm jobs of an earlier call may still run: {ids}",

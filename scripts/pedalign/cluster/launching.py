@@ -1,4 +1,4 @@
-"""Starts a script: in one process, or by accelerate in several, on one node or more."""
+"""Starts a script: in one process, or by accelerate in several processes, on one or more nodes."""
 
 import os
 import signal
@@ -27,23 +27,24 @@ from pedalign.core.processes import (
 from pedalign.core.told import SHORT, is_routine
 
 _PROFILES = Path(__file__).parents[3] / "profiles" / "accelerate"
-# On the CPU, memory that a step gives back is asked for by the next one, and to get it from the kernel anew costs some
-# 4% of a training's time: blocks up to glibc's limit come from a heap that keeps 1 GiB of what is free.
+# On the CPU, each step frees memory that the next one needs. To get it from the kernel again takes about 4% of a
+# training's time. So blocks up to glibc's limit come from a heap that keeps 1 GiB of free memory.
 _KEPT_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
 _NO_WARNING = {"DS_ACCELERATOR": "cpu"}  # of DeepSpeed, that it found no GPU
-# Batches are of like length, so nearly each has a length of its own, and cuDNN's attention, PyTorch's first choice on
-# Hopper and Blackwell, makes a plan for each new one (steps on an H200: 0.7 s at first, 0.14 s as lengths came again).
+# Rows of a batch have similar lengths, so nearly every batch has a new length. cuDNN's attention, PyTorch's first
+# choice on Hopper and Blackwell, makes a plan for each new length (on an H200 a step took 0.7 s at first, and 0.14 s
+# once lengths were repeated).
 _ANY_LENGTH = {"TORCH_CUDNN_SDPA_DEPRIORITIZED": "1"}
 _REMINDER = 5  # seconds between repetitions of SIGTERM: a process may not have been ready for the first one
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes of a job, which one of them this is (from 0), and where the first one listens."""
+    """The nodes of a job, the number of this one (from 0), and the address at which the first one listens."""
 
     count: int = 1
     rank: int = 0
@@ -54,9 +55,9 @@ class Nodes:
 def command(script: Sequence[str], processes: int, settings: dict[str, Any], threads: int, nodes: Nodes) -> list[str]:
     """The command that runs `script` (its path and arguments) in `processes` processes over all `nodes`.
 
-    One process is plain Python. Several train all weights by ZeRO-3, which spreads them over the processes, or an
-    adapter by plain data parallelism; on machines without a GPU they talk over gloo. `threads` are one node's.
-    Raises UserError where the batch of the `settings` can't be spread over so many processes.
+    One process is plain Python. Several train all weights by ZeRO-3, which shards them, or an adapter by plain data
+    parallelism; without GPUs they communicate over gloo. `threads`: per node.
+    Raises UserError if the batch of the `settings` can't be divided over so many processes.
     """
     if processes <= 1:
         return [sys.executable, *script]
@@ -79,8 +80,8 @@ def command(script: Sequence[str], processes: int, settings: dict[str, Any], thr
 
 
 def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
-    """What the script is told beside its arguments: its GPUs, and what suits them or, without one, the CPU; and to be
-    silent on what PyTorch deprecates in its own code, of which each of several processes tells hundreds of times."""
+    """The script's environment variables: its GPUs, and settings that suit these or, without one, the CPU. They also
+    silence a deprecation warning about PyTorch's own code, which each of several processes prints hundreds of times."""
     suiting = _ANY_LENGTH if devices else {**_KEPT_MEMORY, **_NO_WARNING}
     told = {**suiting, **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
     if processes > 1:
@@ -90,7 +91,7 @@ def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
 
 
 def srun(launcher: Sequence[str], nodes: int, gpus: int, threads: int) -> list[str]:
-    """The command that runs `launcher` once on each node of the Slurm job that it is in; `gpus` are all nodes'."""
+    """The command that runs `launcher` once on each node of the surrounding Slurm job; `gpus`: over all nodes."""
     step = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={threads}"]
     return [*step, f"--gpus-per-node={gpus // nodes}", "--kill-on-bad-exit=1", sys.executable, *launcher]
 
@@ -102,20 +103,20 @@ def free_port() -> int:
 
 
 class Output:
-    """Stdout and a log file, each for as long as it takes what is written: no disk that is full ends a training.
+    """Writes to stdout and to a log file. One that fails is dropped, so that a full disk does not end a training.
 
-    In a call of Snakemake that tells itself what was made (`artifact`), routine lines are for the log alone.
+    If the call of Snakemake itself reports what was made (`artifact`), routine lines go to the log alone.
     """
 
     def __init__(self, log: Path | None, artifact: str | None = None) -> None:
         self.targets: dict[str, BinaryIO] = {"stdout": sys.stdout.buffer}
         self.artifact = artifact
         self.short = SHORT in os.environ
-        self.line = b""  # that stdout has not got, as its end is to come
+        self.line = b""  # the beginning of a line, which goes to stdout when it is complete
         if log:
             try:
                 log.parent.mkdir(parents=True, exist_ok=True)
-                # At its end, whoever else still writes to it.
+                # O_APPEND, because another process may still write to it.
                 new = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
                 self.targets[str(log)] = open(new, "wb", buffering=0)  # noqa: SIM115
             except OSError as error:
@@ -137,7 +138,7 @@ class Output:
             self.say(f"{name} is not written any more: {error}")
 
     def _shown(self, text: bytes) -> bytes:
-        """What of it is for stdout, up to the end of its last whole line."""
+        """The part of the text that is for stdout, up to its last complete line."""
         if not self.short:
             return text
         *lines, self.line = (self.line + text).split(b"\n")
@@ -145,7 +146,7 @@ class Output:
         return b"".join(line for line in whole if not is_routine(line.decode(errors="replace"), self.artifact))
 
     def end(self) -> None:
-        """Nothing more is written: a last line without an end is whole."""
+        """Write the last line, which may have no line end."""
         if self.line and "stdout" in self.targets:
             self._put("stdout", self.line + b"\n")
 
@@ -153,12 +154,12 @@ class Output:
         self.write(f"launch: {line}\n".encode())
 
     def note(self, line: str) -> None:
-        """Into the log; on stdout where there is none."""
+        """Write to the log; to stdout if there is none."""
         self.write(f"launch: {line}\n".encode(), only_log=True)
 
 
 class Acts(Enum):
-    """Who acts on SIGTERM."""
+    """Who reacts to SIGTERM."""
 
     COMMAND = "the command itself"
     PROCESSES = "the processes that the command started"
@@ -166,9 +167,9 @@ class Acts(Enum):
 
 
 def supervise(command: Sequence[str], environment: dict[str, str], output: Output, terminates: Acts) -> int:
-    """Run `command` until it ends; its exit status, or INTERRUPTED.
+    """Run `command` until it ends. Returns its exit status, or INTERRUPTED.
 
-    SIGTERM, SIGHUP and Ctrl-C end it (a training saves its state); if this process dies, however it dies, the command
+    SIGTERM, SIGHUP and Ctrl-C end it (a training saves its state). If this process dies, in whatever way, the command
     dies too.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +185,7 @@ def supervise(command: Sequence[str], environment: dict[str, str], output: Outpu
         handler = _PassOn(process, terminates)
         signal.signal(signal.SIGTERM, handler)
         for number in (signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # by a shell for its background jobs, or by nohup
+            if signal.getsignal(number) != signal.SIG_IGN:  # set by a shell for its background jobs, or by nohup
                 signal.signal(number, handler)
         assert process.stdout is not None
         while chunk := os.read(process.stdout.fileno(), 65536):
@@ -196,10 +197,10 @@ def supervise(command: Sequence[str], environment: dict[str, str], output: Outpu
 
 
 def _prepare(terminates: Acts) -> None:
-    """In the new process, before it becomes the command.
+    """Set up signals in the new process, before it becomes the command.
 
-    Accelerate would kill its processes half a minute after SIGTERM, and at the second one at once, so SIGTERM never
-    reaches it; its processes inherit that, until they are ready for one (`TrainingStates`).
+    Accelerate would kill its processes half a minute after SIGTERM, and at once at a second one. So it ignores SIGTERM.
+    Its processes inherit that, until they are ready for the signal (`TrainingStates`).
     """
     die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL if terminates == Acts.COMMAND else signal.SIG_IGN)
@@ -208,8 +209,8 @@ def _prepare(terminates: Acts) -> None:
 
 
 class _PassOn:
-    """Handles the signals of the launcher: the first one ends the command by SIGTERM, so that a training saves its
-    state; Ctrl-C again interrupts it. What srun started is ended by Slurm."""
+    """The launcher's signal handler: the first signal ends the command by SIGTERM, so that a training saves its state;
+    a second Ctrl-C interrupts it. What srun started is ended by Slurm."""
 
     def __init__(self, process: subprocess.Popen, terminates: Acts) -> None:
         self.process = process
@@ -227,9 +228,9 @@ class _PassOn:
             self._send_to_group(number)
 
     def _terminate(self) -> None:
-        """SIGTERM again and again: a process that still loads its model was not ready for the first one."""
+        """Repeat SIGTERM: a process that was still loading its model was not ready for the first one."""
         while self.process.poll() is None:
-            if self.terminates == Acts.PROCESSES:  # each has a group of its own
+            if self.terminates == Acts.PROCESSES:  # each process has a process group of its own
                 for child in children(self.process.pid):
                     with suppress(ProcessLookupError):
                         os.kill(child, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Slurm's partitions and nodes, and what jobs ask of them."""
+"""Compares Slurm's partitions and nodes with what jobs ask for."""
 
 import re
 import subprocess
@@ -9,10 +9,10 @@ from typing import Any
 from pedalign.cluster.findings import Finding, judged, problem
 from pedalign.core.errors import UserError, nearest
 
-TIMEOUT = 10.0  # seconds that a command of Slurm gets
+TIMEOUT = 10.0  # seconds for a command of Slurm
 _PROFILE = "profiles/slurm/profile.yaml"
 _GONE = ("DOWN", "DRAIN", "FAIL", "NOT_RESPONDING", "UNKNOWN", "INVAL", "POWERED_DOWN*", "REBOOT*")
-# What Snakemake hands on to sbatch besides numbers: resource → option.
+# Resources, other than numbers, that Snakemake passes on to sbatch: resource → option.
 _OPTIONS = {
     "slurm_partition": "--partition",
     "slurm_account": "--account",
@@ -23,7 +23,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Partition:
-    """`minutes` and `nodes` are the most that a job may have; None: no limit."""
+    """A partition. `minutes` and `nodes`: the most that a job may have; None: no limit."""
 
     name: str
     state: str
@@ -34,8 +34,8 @@ class Partition:
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has in all, whoever uses it now; `gpus` by type, "" for those without one. Slurm's MB, in
-    jobs as in nodes, are 1024 x 1024 bytes."""
+    """What a node has in all, in use or free. `gpus`: by type, "" for those without one. Slurm's MB, of jobs and of
+    nodes, are 1024 x 1024 bytes."""
 
     name: str
     state: str
@@ -53,7 +53,7 @@ class Node:
 
 
 def slurm_findings(status_command: str, jobs: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
-    """Whether Slurm can run the jobs (name, what it asks for); `status_command`: the one that tells how a job ended."""
+    """Whether Slurm can run the jobs (name, resources). `status_command`: the command that reports how a job ended."""
     yield judged(f"Slurm {status_command}", check_status_command, status_command)
     try:
         partitions = read_partitions(ask("scontrol", "show", "partition", "--oneliner"))
@@ -89,7 +89,7 @@ def slurm_findings(status_command: str, jobs: Sequence[tuple[str, dict[str, Any]
 
 
 def check_status_command(command: str) -> str:
-    """Raises UserError where it gives no answer, and jobs would be waited for in vain."""
+    """Raises UserError if the command gives no answer: the end of a job would never be noticed."""
     try:
         ask(command, "--noheader")
     except UserError as error:
@@ -99,12 +99,12 @@ def check_status_command(command: str) -> str:
 
 
 def ask(*command: str) -> str:
-    """What a command of Slurm prints. Raises UserError where it fails, is missing or hangs."""
+    """The output of a Slurm command. Raises UserError if it fails, is missing or hangs."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     except FileNotFoundError:
         raise UserError(
-            f"{command[0]}: no such program", "run Snakemake where Slurm's commands are, a login node"
+            f"{command[0]}: no such program", "run Snakemake on a login node, which has Slurm's commands"
         ) from None
     except subprocess.TimeoutExpired:
         raise UserError(
@@ -124,7 +124,7 @@ def records(text: str) -> list[dict[str, str]]:
 
 
 def read_partitions(text: str) -> list[Partition]:
-    """Of `scontrol show partition --oneliner`."""
+    """The partitions in the output of `scontrol show partition --oneliner`."""
     return [
         Partition(
             name=record["PartitionName"],
@@ -138,7 +138,7 @@ def read_partitions(text: str) -> list[Partition]:
 
 
 def read_nodes(text: str) -> list[Node]:
-    """Of `scontrol show node --oneliner`."""
+    """The nodes in the output of `scontrol show node --oneliner`."""
     return [
         Node(
             name=record["NodeName"],
@@ -153,7 +153,7 @@ def read_nodes(text: str) -> list[Node]:
 
 
 def _gpus(gres: str) -> dict[str, int]:
-    """Of a list such as gpu:a100:4(S:0-1),gpu:2,shard:8."""
+    """GPUs by type, from a list such as gpu:a100:4(S:0-1),gpu:2,shard:8."""
     found: dict[str, int] = {}
     for kind, count in re.findall(r"(?:^|,)gpu(?::([^:,(]+))??(?::(\d+))?(?=[,(]|$)", gres):
         found[kind] = found.get(kind, 0) + int(count or 1)
@@ -161,7 +161,7 @@ def _gpus(gres: str) -> dict[str, int]:
 
 
 def minutes(time: str) -> int | None:
-    """Of Slurm's [days-]hours:minutes:seconds; None for UNLIMITED."""
+    """Minutes of Slurm's [days-]hours:minutes:seconds; None for UNLIMITED."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", time)
     if not match:
         return None
@@ -170,7 +170,7 @@ def minutes(time: str) -> int | None:
 
 
 def _chosen(request: dict[str, Any], partitions: Sequence[Partition]) -> list[Partition]:
-    """The partitions that a job may go to. Raises UserError where there is none."""
+    """The partitions that a job may use. Raises UserError if there is none."""
     asked = request.get("slurm_partition")
     if not asked:
         default = [one for one in partitions if one.default]
@@ -189,7 +189,7 @@ def _chosen(request: dict[str, Any], partitions: Sequence[Partition]) -> list[Pa
 
 @dataclass(frozen=True)
 class Fit:
-    """A partition that can run a job. Of its nodes: how many there are, are as the job asks, and of these work now."""
+    """A partition that can run a job: its number of nodes, of nodes that fit the job, and of those that work now."""
 
     partition: Partition
     nodes: int
@@ -198,7 +198,7 @@ class Fit:
 
 
 def find_fit(request: dict[str, Any], partitions: Sequence[Partition], nodes: Sequence[Node]) -> Fit:
-    """The first of the partitions that the job may go to where it can run. Raises UserError where it can't in any."""
+    """The first partition that the job may use and where it fits. Raises UserError if it fits nowhere."""
     errors: list[UserError] = []
     for partition in _chosen(request, partitions):
         try:
@@ -239,7 +239,7 @@ def _fit(request: dict[str, Any], partition: Partition, nodes: Sequence[Node]) -
 
 
 def _per_node(request: dict[str, Any]) -> dict[str, int]:
-    """What a job asks of each of its nodes."""
+    """What a job asks for on each of its nodes."""
     wanted = {"CPUs": request["threads"], "MB": request["mem_mb"]}
     if request.get("gpu"):
         wanted[f"{request.get('gpu_model', '')} GPUs".strip()] = -(-request["gpu"] // request.get("nodes", 1))
@@ -247,7 +247,7 @@ def _per_node(request: dict[str, Any]) -> dict[str, int]:
 
 
 def try_submission(request: dict[str, Any]) -> None:
-    """Let Slurm itself judge, accounts, limits and constraints included; no job is submitted. Raises UserError."""
+    """Let Slurm itself check a request, with accounts, limits, constraints; no job is submitted. Raises UserError."""
     count = request.get("nodes", 1)
     options = [f"{option}={request[name]}" for name, option in _OPTIONS.items() if request.get(name)]
     options += [f"--nodes={count}", f"--ntasks={count}", f"--cpus-per-task={request['threads']}"]

@@ -1,6 +1,6 @@
 """Preflight: compares what the config's runs need with what there is, before anything starts.
 
-No job is submitted. Of the net only the hub is asked, about models that are not on this machine.
+No job is submitted. The only use of the network: the hub is asked about models that are not on this machine.
 """
 
 import os
@@ -56,15 +56,15 @@ _NAMES = {"sft": "fine-tuning", "align": "alignment", "generate": "generation"}
 _TALK = [{"role": "user", "content": "Q."}, {"role": "assistant", "content": "A."}, {"role": "user", "content": "Why?"}]
 _SMALLER = "smaller batches: device_batch_size, max_length, max_batch_tokens, or gradient_checkpointing: true"
 
-Job = dict[str, Any]  # resource → what the job asks of it
+Job = dict[str, Any]  # resource → its value
 
 
 @dataclass(frozen=True)
 class PreflightSettings:
-    """`models`: their entries in config.yaml; `runs`: the (model, policy) that are wanted; `jobs`: model → stage → what
-    a job of it asks for; `data_job`: what a job without a model asks for; `here`: whether jobs run on this machine;
-    `status_command`: the one that tells how a job ended, where they go to Slurm; `data`: DataSettings; `lengths`: model
-    → LengthSettings; `seed`: the config's."""
+    """`models`: their entries in config.yaml; `runs`: (model, policy) of each run; `jobs`: model → stage → resources of
+    its jobs; `data_job`: resources of a job without a model; `here`: whether jobs run on this machine;
+    `status_command`: the command that reports how a Slurm job ended, None without Slurm; `data`: DataSettings;
+    `lengths`: model → LengthSettings; `seed`: the config's."""
 
     results: str
     here: bool
@@ -80,14 +80,14 @@ class PreflightSettings:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where jobs run, as far as it is known: its smallest GPU and its own memory, in bytes."""
+    """Memory of the machine where jobs run, in bytes, if known: of its smallest GPU, and its own."""
 
     gpu: float | None = None
     memory: float | None = None
 
 
 def preflight(settings: PreflightSettings, rubric: Rubric) -> Iterator[Finding]:
-    """All findings, as they are made."""
+    """All findings, each as soon as it is made."""
     models = list(dict.fromkeys(model for model, _ in settings.runs))
     named = [(f"{model} {_NAMES[stage]}", job) for model in models for stage, job in _stages(settings, model)]
     machine = Machine()
@@ -112,7 +112,7 @@ def preflight(settings: PreflightSettings, rubric: Rubric) -> Iterator[Finding]:
 
 
 def _stages(settings: PreflightSettings, model: str) -> list[tuple[str, Job]]:
-    """The stages that run for a model, in the order in which they do."""
+    """The stages that run for a model, in the order in which they run."""
     return [(stage, settings.jobs[model][stage]) for stage in _NAMES if stage in settings.jobs[model]]
 
 
@@ -125,8 +125,10 @@ def model_findings(
     sizes: dict[str, Size],
     downloads: dict[str, int],
 ) -> Iterator[Finding]:
-    """Of a model: what it starts from, its template, its batches, what it takes and what its stages need. Adds its
-    size, where it is known, and the bytes that its checkpoints take to download."""
+    """Check a model: its checkpoints, template, batches, stages and memory.
+
+    Adds its size, if known, to `sizes`, and the bytes to download for its checkpoints to `downloads`.
+    """
     entry, found = settings.models[model], dict[str, Found]()
     for policy, source in sources(model, entry, settings.runs).items():
         try:
@@ -170,7 +172,7 @@ def four_bit_finding(about: str, here: bool) -> Finding:
 def stage_findings(
     settings: PreflightSettings, model: str, rubric: Rubric, start: Found | None, splits: Splits | None, size: Size
 ) -> Iterator[Finding]:
-    """What the first stages of a model do themselves: its tokenizer counts the splits' tokens; it computes a few."""
+    """Try what a model's first stages do: count the splits' tokens with its tokenizer, and compute a few tokens."""
     entry, lengths = settings.models[model], LengthSettings(**settings.lengths[model])
     scratch = "init" in entry and lengths.fine_tuned
     if scratch:
@@ -202,7 +204,7 @@ def stage_findings(
             return
         rendering = renderer(tokenizer, entry["template"], entry["instruction"], rubric)
     except UserError:
-        return  # the template's line says so
+        return  # the finding about the template says so
     if splits is None:
         yield Finding("unknown", f"{model} lengths", "not compared, as the splits are not at hand")
     else:
@@ -243,7 +245,7 @@ def gpu_findings(jobs: Sequence[tuple[str, Job]], devices: Sequence[str], cards:
 
 
 def sources(model: str, entry: dict[str, Any], runs: Sequence[Sequence[str]]) -> dict[str, str]:
-    """What of a model is given as a folder or hub id: its base model, or tutors in place of training them."""
+    """The folders or hub ids that the config gives for a model: its base model, or tutors that are already trained."""
     given = {"sft": entry["sft"]} if isinstance(entry["sft"], str) else {}
     if not given and "path" in entry:
         given = {"base": entry["path"]}
@@ -264,7 +266,7 @@ def checkpoint_finding(about: str, source: str, found: Found) -> Finding:
 
 
 def template_finding(about: str, entry: dict[str, Any], start: Found | None, rubric: Rubric) -> Finding:
-    """Whether the entry's wording can be rendered with its tokenizer."""
+    """Whether a prompt can be rendered by the entry's template, instruction and tokenizer."""
     if start and start.has_tokenizer():
         return judged(about, template_in_words, entry, start.folder, rubric)
     try:
@@ -277,7 +279,8 @@ def template_finding(about: str, entry: dict[str, Any], start: Found | None, rub
 
 
 def template_in_words(entry: dict[str, Any], folder: Path, rubric: Rubric) -> str:
-    """Raises UserError where the tokenizer can't be loaded, or does not know the template's end token."""
+    """The template and its prompt length. Raises UserError if the tokenizer can't be loaded, or does not know the
+    template's end token."""
     tokenizer = load_tokenizer(folder)
     rendering = renderer(tokenizer, entry["template"], entry["instruction"], rubric)
     ids, _ = rendering.encode(_TALK)
@@ -288,7 +291,7 @@ def template_in_words(entry: dict[str, Any], folder: Path, rubric: Rubric) -> st
 
 
 def batch_in_words(training: dict[str, Any], gpus: int) -> str:
-    """Raises UserError where the batch can't be spread over so many processes."""
+    """How the global batch is divided. Raises UserError if it can't be divided over so many processes."""
     device, processes = training["device_batch_size"], max(1, gpus)
     steps = accumulation(training["global_batch_size"], device, processes)
     spread = f" x {processes} processes" if processes > 1 else ""
@@ -296,7 +299,7 @@ def batch_in_words(training: dict[str, Any], gpus: int) -> str:
 
 
 def memory_findings(about: str, memory: Memory, job: Job, machine: Machine) -> Iterator[Finding]:
-    """What a stage needs, against the machine; where jobs run elsewhere, against the memory that they ask for."""
+    """Compare what a stage needs with the machine; if jobs run elsewhere, with the memory that they ask for."""
     needs = f"{_gb(memory.held)}, up to {_gb(memory.total)} with the longest batch"
     node = machine.memory or job["mem_mb"] * 10**6
     where = f"; {'this machine has' if machine.memory else 'mem_mb is'} {_gb(node)}"
@@ -315,29 +318,26 @@ def memory_findings(about: str, memory: Memory, job: Job, machine: Machine) -> I
 
 
 def _fit(held: float, total: float, there: float | None) -> str:
-    """What is held from step to step must fit; the rest is too rough an estimate to be sure."""
+    """Status of an estimate: `held` must fit; if only `total`, a rougher estimate, does not, that is a warning."""
     if there is None:
         return "ok"
     return "problem" if held > there else "warning" if total > there else "ok"
 
 
 def disk_findings(settings: PreflightSettings, sizes: dict[str, Size], download: int) -> Iterator[Finding]:
-    """Checkpoints that are not there yet, and training states; the texts come on top."""
+    """Check the disk space for missing checkpoints and for training states. Other artifacts are not counted."""
     checkpoints: dict[Path, float] = {}
     states: dict[str, list[float]] = {"sft": [0], "align": [0]}
     for model, size in sizes.items():
         entry, jobs, paths = settings.models[model], settings.jobs[model], Paths(settings.results).model(model)
-        policies = [policy for name, policy in settings.runs if name == model]
-        trained = {
-            "sft": ["sft"],
-            "align": [policy for policy in policies if policy not in entry.get("aligned", {})],
-        }
-        tutors = ["sft", *policies]
-        checkpoints |= {Path(paths.tutor(policy).checkpoint): checkpoint_bytes(size, entry) for policy in tutors}
+        aligned = [policy for name, policy in settings.runs if name == model and policy not in entry.get("aligned", {})]
+        trained = {"sft": ["sft"] if "sft" in jobs else [], "align": aligned}  # an adopted tutor is a folder of links
+        for policy in (*trained["sft"], *aligned):
+            checkpoints[Path(paths.tutor(policy).checkpoint)] = checkpoint_bytes(size, entry)
         checkpoints |= {Path(paths.base): base_bytes(size)} if "init" in entry and "sft" in jobs else {}
         for stage in states.keys() & jobs.keys():
             states[stage] += len(trained[stage]) * [training_state_bytes(size, entry, jobs[stage]["gpu"])]
-    # On one machine trainings come one after the other; on a cluster all of a stage may run at once.
+    # On one machine trainings run one after the other; on a cluster all trainings of a stage may run at once.
     training = max(max(each) if settings.here else sum(each) for each in states.values())
     missing = sum(needed for folder, needed in checkpoints.items() if not folder.is_dir())
     words = f"{_gb(missing)} for checkpoints that are not there yet, {_gb(training)} for training states"

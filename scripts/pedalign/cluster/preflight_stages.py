@@ -1,5 +1,5 @@
-"""The cheap parts of the stages themselves, run before anything starts: the splits are drawn, their tokens counted and
-held against the model's limits, and a few tokens computed."""
+"""Cheap parts of the stages, run before anything starts: draw the splits, count their tokens, compare them with the
+model's limits, and compute a few tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from pedalign.models.prompt_format import Renderer
 from pedalign.models.scratch import scratch_model, scratch_tokenizer
 from pedalign.training.audit import audit
 
-MOST_DATA = 200 * 10**6  # bytes of conversation files that are read: some seconds for each ten million
-MOST_WEIGHTS = 4 * 10**9  # bytes of weights that are loaded, and never more than half of the memory that is free
+MOST_DATA = 200 * 10**6  # bytes of conversation files to read; each ten million take some seconds
+MOST_WEIGHTS = 4 * 10**9  # bytes of weights to load, and at most half of the free memory
 MOST_PROVED = 50 * 10**6  # parameters of a model whose engine is tried on long conversations too
-_FEW = 16  # tokens that are computed
+_FEW = 16  # tokens to compute
 
 Splits = Mapping[str, Sequence[Conversation]]
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """`files`: the conversation files; `perplexity`: that of the perplexity pairs, None without one; `splits`:
+    """`files`: the conversation files; `perplexity`: the file of perplexity pairs, if there is one; `splits`:
     SplitSettings."""
 
     files: list[str]
@@ -42,7 +42,7 @@ class DataSettings:
 
 
 def draw_splits(data: DataSettings, rubric: Rubric) -> tuple[Splits | None, list[Finding]]:
-    """The splits as the first stage draws them, and what it would refuse; None where they can't be drawn here."""
+    """The splits as the first stage draws them, None if they can't be drawn here; and the findings about them."""
     missing = [file for file in data.files if not Path(file).is_file()]
     if missing:
         words = f"{missing[0]} is not there yet; a first job makes or downloads it, and the splits are drawn from it"
@@ -74,7 +74,7 @@ def scratch_model_of(
 def length_findings(
     about: str, splits: Splits, rendering: Renderer, limits: ModelLimits, settings: LengthSettings
 ) -> Iterator[Finding]:
-    """What the audit finds: lengths of texts and token ids, against what the model and the settings take."""
+    """Findings of the audit: lengths of texts and token ids, compared with limits of the model and the settings."""
     try:
         report = audit(splits, rendering, limits)
         expect_lengths_fit(report, settings)
@@ -95,7 +95,7 @@ def length_findings(
 def perplexity_findings(
     about: str, data: DataSettings, rubric: Rubric, rendering: Renderer, limits: ModelLimits
 ) -> Iterator[Finding]:
-    """Whether the perplexity pairs can be read and are no longer than the model takes."""
+    """Whether the perplexity pairs can be read and are short enough for the model."""
     if data.perplexity is None or not Path(data.perplexity).is_file():
         return
     try:
@@ -114,14 +114,14 @@ def perplexity_findings(
 
 
 def can_load(weights: float) -> bool:
-    """Whether a model of so many bytes is small enough to be loaded for a check."""
+    """Whether a model with weights of this many bytes is small enough to load for a check."""
     return weights <= min(MOST_WEIGHTS, free_memory(torch.device("cpu")) / 2)
 
 
 def engine_in_words(
     model: PreTrainedModel, rendering: Renderer, conversations: Sequence[Conversation], engine: str
 ) -> str:
-    """Which engine will answer. Raises UserError where none can, or not the one that is asked for."""
+    """The engine that will answer. Raises UserError if none can, or if the requested one can't."""
     small = model.num_parameters() <= MOST_PROVED
     tried = conversations if small else [min(conversations, key=lambda one: (len(one.messages), one.id))]
     found = str(engine_for(model, rendering, tried, engine)).removeprefix("engine: ")
@@ -130,12 +130,12 @@ def engine_in_words(
 
 @torch.inference_mode()
 def forward_in_words(model: PreTrainedModel, ids: Sequence[int]) -> str:
-    """Compute a few tokens. Raises UserError where that fails or gives numbers that are none."""
+    """Compute a few tokens. Raises UserError if that fails or gives nan or infinity."""
     ids = list(ids[:_FEW])
     kind = model.config.model_type
     try:
         logits = model.eval()(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-    except Exception as error:  # whatever a model's code raises at what it was not made for
+    except Exception as error:  # a model's code may raise anything
         what = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"the forward pass of this {kind} model fails: {type(error).__name__}: {what}",
@@ -143,7 +143,7 @@ def forward_in_words(model: PreTrainedModel, ids: Sequence[int]) -> str:
         ) from None
     if not logits.isfinite().all():
         raise UserError(
-            f"the forward pass of this {kind} model gives numbers that are no numbers (nan or infinite)",
+            f"the forward pass of this {kind} model gives nan or infinite numbers",
             "check the weights and 'dtype' in the model's entry of config.yaml",
         )
     return f"{len(ids)} tokens computed"

@@ -1,4 +1,4 @@
-"""What the jobs of a model ask for: its `resources` in config.yaml, and what a machine has of them."""
+"""The resources of a model's jobs: what `resources` in config.yaml asks for, and what a machine has."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,8 +9,8 @@ from pedalign.core.errors import UserError
 def gpu_count(entry: dict[str, Any], stage: str, machine: int | None) -> int:
     """GPUs of a stage's job, over all its nodes.
 
-    "up to N" is N, or on a machine with fewer GPUs the most of them that the training's batch can be spread over
-    evenly; `machine` is their number, None where the job runs elsewhere.
+    "up to N" is the largest number up to N that the machine has and that divides the training's batch evenly.
+    `machine`: the machine's number of GPUs; None if the job runs elsewhere, then "up to N" is N.
     """
     asked = entry["resources"][stage]["gpu"]
     if isinstance(asked, int):
@@ -26,12 +26,12 @@ def gpu_count(entry: dict[str, Any], stage: str, machine: int | None) -> int:
 
 
 def runtime(resources: dict[str, Any], attempt: int) -> int:
-    """Minutes: for each further attempt as much again, up to `max_runtime`."""
+    """Minutes of an attempt (from 1): that many times `runtime`, up to `max_runtime`."""
     return min(attempt * resources["runtime"], resources.get("max_runtime", resources["runtime"]))
 
 
 def check_machine(jobs: Iterable[tuple[str, int, int]], machine: int) -> None:
-    """Raises UserError for the first of the `jobs` (name, GPUs, nodes) that a machine with so many GPUs can't run."""
+    """Raises UserError for the first of the `jobs` (name, GPUs, nodes) that a machine with this many GPUs can't run."""
     for name, gpus, nodes in jobs:
         if nodes > 1:
             raise UserError(

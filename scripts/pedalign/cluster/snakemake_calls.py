@@ -18,9 +18,9 @@ from snakemake.cli import get_argument_parser
 from pedalign.core.errors import UserError
 from pedalign.core.provenance import RENAMED, record_path
 
-LIVING = Path(".snakemake/living")  # locked by each call for as long as it lives; holds the hosts of all calls
-LOCKS = Path(".snakemake/locks")  # Snakemake's own, which stay behind when a call is killed
-_CLOCKS_DIFFER = 60  # seconds, of machines that share a folder
+LIVING = Path(".snakemake/living")  # locked by each call while it runs; lists the hosts of all calls
+LOCKS = Path(".snakemake/locks")  # Snakemake's own, which a killed call leaves behind
+_CLOCKS_DIFFER = 60  # seconds by which clocks of machines with a shared folder may differ
 
 _SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 _CHECK_PATH = "check the path: it is taken from where Snakemake is called; a target stands first, or after --"
@@ -31,9 +31,11 @@ _held: list[int] = []
 
 
 def check_command_line() -> None:
-    """Ends a call with two lines whose settings file can't be read as one, or whose target Snakemake would read as a
-    settings file or a setting, since it comes after --configfile or --config. Called by profiles/default, before
-    Snakemake reads such files."""
+    """End the call with two lines if a settings file can't be read, or if Snakemake would read a target as a settings
+    file or a setting, because it comes after --configfile or --config.
+
+    profiles/default calls this before Snakemake reads such files.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--configfile", "--configfiles", nargs="+", default=[])
     parser.add_argument("--config", "-C", nargs="*", default=[])
@@ -56,13 +58,13 @@ def check_command_line() -> None:
 
 
 _STAGES = ("sft", "generate", "pair", "align", "score")  # rules with a job for each model, tutor or split
-# Rules and targets of older versions, with what they are now.
+# Rules and targets of older versions → their present names.
 _OLD = {**RENAMED, "respond_shard": "generate_shard", "splits": "split", "preferences": "pair", "evaluate": "score"}
 
 
 def check_rule_names(arguments: Sequence[str]) -> None:
-    """Ends a call with two lines where it names a rule or target by its old name, or a stage as a target: Snakemake
-    would refuse that, as a stage has a job for each model."""
+    """End the call with two lines if it uses an old name of a rule or target, or a stage as a target. Snakemake would
+    refuse such a target, because a stage has a job for each model."""
     known, _ = get_argument_parser().parse_known_args(arguments)
     named = {*known.targets, *(known.until or ()), *(known.omit_from or ()), *(known.forcerun or ())}
     for name in sorted(named, key=" ".join(arguments).find):  # Snakemake keeps some as sets
@@ -77,7 +79,7 @@ def check_rule_names(arguments: Sequence[str]) -> None:
 
 
 def _no_settings(file: Path) -> str:
-    """Why this is no settings file; empty where it is one."""
+    """Why this is not a settings file; empty if it is one."""
     if file.is_dir():
         return "this is a folder"
     if not file.exists():
@@ -101,7 +103,7 @@ def _no_settings(file: Path) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UserError where nothing can be written in the folder, or where it would be made."""
+    """Raises UserError if nothing can be written in the folder or, if it is missing, if it can't be made."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     if not os.access(there, os.W_OK):
         raise UserError(
@@ -111,27 +113,28 @@ def check_writable(folder: Path) -> None:
 
 
 def check_clock(files: Iterable[str]) -> None:
-    """Raises UserError where a file is newer than now: Snakemake would fail each job that reads it, as it ends."""
+    """Raises UserError if a file is newer than now: Snakemake would fail each job that reads it, at the job's end."""
     future = [file for file in files if os.path.exists(file) and os.stat(file).st_mtime > time.time() + _CLOCKS_DIFFER]
     if future:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.stat(future[0]).st_mtime))
+        others = f", as are {len(future) - 1} other files" if len(future) > 1 else ""
         raise UserError(
-            f"{future[0]}: was changed in the future ({when}), as are {len(future) - 1} other files",
+            f"{future[0]}: was changed in the future ({when}){others}",
             f"set the clock right, then: find {' '.join(_parts(future))} -newermt now -exec touch {{}} +",
         )
 
 
 def _parts(files: Iterable[str]) -> list[str]:
-    """What of the working directory holds these files, as a shell reads it; of files elsewhere their own folders."""
+    """Entries of the working directory that hold these files, or for files elsewhere their folders, shell-quoted."""
     inside = (Path(os.path.relpath(file)) for file in files)
     return sorted({shlex.quote(str(path.parent if path.parts[0] == ".." else path.parts[0])) for path in inside})
 
 
 def live() -> None:
-    """Let others know, for as long as this process lives, that a call works here."""
+    """Show other calls, as long as this process runs, that a call runs in this folder: hold a shared lock on LIVING."""
     LIVING.parent.mkdir(exist_ok=True)
     file = os.open(LIVING, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    with suppress(OSError):  # a network's file system without locks
+    with suppress(OSError):  # a network file system without locks
         fcntl.flock(file, fcntl.LOCK_SH)
     if socket.gethostname() not in _hosts():
         os.write(file, f"{socket.gethostname()}\n".encode())
@@ -139,9 +142,9 @@ def live() -> None:
 
 
 def locked_by_the_dead() -> bool:
-    """Whether there are locks, and the call that left them is dead for certain.
+    """Whether there are stale locks: locks of a call that has certainly ended.
 
-    Raises UserError where it lives, or where it may live on another machine.
+    Raises UserError if the call still runs, or may still run on another machine.
     """
     if not LOCKS.is_dir() or not any(LOCKS.iterdir()):
         return False
@@ -155,14 +158,14 @@ def locked_by_the_dead() -> bool:
             ) from None
         except OSError:
             raise UserError(
-                "this folder is locked by a call of Snakemake, and its file system does not tell whether that lives",
-                "once none does: snakemake --unlock",
+                "this folder is locked by a call of Snakemake; its file system does not show whether that still runs",
+                "if no call runs: snakemake --unlock",
             ) from None
         others = _hosts() - {socket.gethostname()}
         if others:
             raise UserError(
-                f"this folder is locked by a call of Snakemake, which may live on {', '.join(sorted(others))}",
-                f"once none lives there: rm {LIVING}; snakemake --unlock",
+                f"this folder is locked by a call of Snakemake, which may still run on {', '.join(sorted(others))}",
+                f"if none runs there: rm {LIVING}; snakemake --unlock",
             )
     return True
 

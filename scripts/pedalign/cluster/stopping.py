@@ -18,31 +18,31 @@ from threading import Thread
 
 from pedalign.core.processes import SAME_PRESS, children
 
-_PAUSE = 0.2  # seconds between looks for jobs that started meanwhile
+_PAUSE = 0.2  # seconds between checks for newly started jobs
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """What a signal does to this call of Snakemake, and whether one came."""
+    """Signal handling of this call of Snakemake. `by`: the signal that stopped it, None before."""
 
     def __init__(self) -> None:
         self.by: signal.Signals | None = None
-        # A handler may interrupt code that holds a lock, Snakemake's scheduler for one, so all it does is to put; and
-        # this queue's put may even interrupt itself.
+        # A handler may interrupt code that holds a lock, such as Snakemake's scheduler. So it only puts the signal into
+        # this queue, whose put may even be interrupted by another put.
         self.received: SimpleQueue[int] = SimpleQueue()
 
     def at_once(self) -> None:
-        """From now on, while no job runs, Ctrl-C and SIGTERM end the call by an exception, at which Snakemake removes
-        its locks, and which leaves no trace."""
+        """Let Ctrl-C and SIGTERM end the call at once, for as long as no job runs. They raise SystemExit: Snakemake
+        removes its locks, and no traceback is printed."""
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda received, _: sys.exit(128 + received))
 
     def saving(self, start_no_more: Callable[[], object]) -> None:
-        """From now on the first signal ends all jobs by SIGTERM, at which trainings save their state; `start_no_more`
-        is called, to keep Snakemake from starting others. A second Ctrl-C kills the jobs."""
+        """Let the first signal end all jobs by SIGTERM, at which trainings save their state; a second Ctrl-C kills the
+        jobs. `start_no_more` keeps Snakemake from starting others."""
         for number in _SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # by a shell for its background jobs, or by nohup
+            if signal.getsignal(number) != signal.SIG_IGN:  # set by a shell for its background jobs, or by nohup
                 signal.signal(number, lambda number, _: self.received.put(number))
         Thread(target=self._stop, args=[start_no_more], daemon=True).start()
 
@@ -71,7 +71,7 @@ class Stop:
             time.sleep(_PAUSE)
 
     def end_if_stopped(self) -> None:
-        """Ends this process where a signal stopped the call, and says how to go on."""
+        """End this process if a signal stopped the call, and say how to go on."""
         if self.by:
             _say(
                 f"Stopped by {_name(self.by)}. Start the same command again: what is finished stays, and trainings go "
@@ -85,7 +85,7 @@ def _name(number: signal.Signals) -> str:
 
 
 def _is_no_end_of_a_job(record: logging.LogRecord) -> bool:
-    """Of what Snakemake says: a job that was ended as asked is no error."""
+    """Filters Snakemake's messages: the end of a job that was stopped on purpose is not an error."""
     ended = r"returned non-zero exit status (75|129|130|137|143)\.|died with <Signals\.SIG(HUP|INT|KILL|TERM)"
     return str(getattr(record, "event", None)) != "job_error" and not re.search(ended, record.getMessage())
 
@@ -96,7 +96,8 @@ def _say(text: str) -> None:
 
 
 def _job_processes() -> Iterator[int]:
-    """Of each job that runs: the launcher, or what its shell runs. What writes the log to its end, and prints stays."""
+    """The processes to end, of each running job: the launcher, or what its shell runs. Not `tee` and `grep`, which
+    write the log to its end and print it."""
     for job in children(os.getpid()):
         yield from _commands(job)
 

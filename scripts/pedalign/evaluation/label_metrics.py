@@ -1,7 +1,7 @@
-"""Metrics of a field's labels, a registry: a function of the counts of gold by predicted labels each.
+"""Registry of the metrics of a field's labels: each is a function of the counts of gold by predicted labels.
 
-A metric that is registered stands in metrics.json with its 95% interval, in comparison.json as a difference, in
-summary.csv and in the report.
+A registered metric is in metrics.json with its 95% interval, in comparison.json as a difference, in summary.csv and in
+the report.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,17 @@ import numpy as np
 from pedalign.evaluation.statistics import Array
 
 
-def confusions(
-    gold: list[str], predicted: list[str], conversations: list[str], labels: list[str]
-) -> tuple[Array, list[str]]:
-    """Counts (conversations, labels, labels + 1): gold by predicted, the last column for anything else.
+def confusions(gold: list[str], predicted: list[str], conversations: list[str], labels: list[str]) -> Array:
+    """Counts (conversations, labels, labels + 1) of gold by predicted labels; the last column is for anything else.
 
-    Also the conversations' ids in the order of the first axis. Every gold label must be one of `labels`.
+    The conversations are in the order of their first reply. Every gold label must be one of `labels`.
     """
     order = {identity: at for at, identity in enumerate(dict.fromkeys(conversations))}
     place = {label: at for at, label in enumerate(labels)}
     counts = np.zeros((len(order), len(labels), len(labels) + 1))
     for one, other, identity in zip(gold, predicted, conversations, strict=True):
         counts[order[identity], place[one], place.get(other, len(labels))] += 1
-    return counts, list(order)
+    return counts
 
 
 def accuracy(counts: Array) -> Array:

@@ -1,4 +1,4 @@
-"""How well a tutor judges and acts: its labels against the gold ones, and one tutor against another."""
+"""Scores how well a tutor judges and acts: its labels against the gold ones, and one tutor against another."""
 
 import sys
 from collections import Counter
@@ -18,8 +18,8 @@ from pedalign.evaluation.statistics import Array, interval, permutation_p, resam
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """`first_turn`: also score the first tutor turn of each conversation, where there is nothing to judge yet.
-    `resamples`: draws of the bootstrap and of the permutation test."""
+    """`first_turn`: also score the first reply of each conversation, where there is nothing to judge yet. `resamples`:
+    draws of the bootstrap and of the permutation test."""
 
     first_turn: bool
     resamples: int
@@ -28,10 +28,10 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Scored:
-    """Rows of a responses.csv as labels: for each label field's key the gold and the predicted ones.
+    """Rows of a responses.csv as labels: key of a label field → gold labels, and predicted ones.
 
     A reply without a valid label in a field has "" there, which is always wrong. `cut`: the reply's mapping is not
-    closed; the labels before its end are read.
+    closed; the labels before its end are still read.
     """
 
     conversations: list[str]
@@ -54,7 +54,7 @@ class Scored:
 def read_labels(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn: bool) -> Scored:
     """Parse gold replies and responses; rows whose gold reply has a defect are left out.
 
-    Raises UserError where nothing is left to score.
+    Raises UserError if nothing is left to score.
     """
     keys = [field.key for field in rubric.label_fields]
     scored = Scored([], [], [], [], {key: [] for key in keys}, {key: [] for key in keys})
@@ -77,11 +77,10 @@ def read_labels(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn:
 
 
 def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: EvaluationSettings) -> dict[str, Any]:
-    """metrics.json: for each label field the metrics with 95% intervals, the paper's figures, and per label.
+    """metrics.json: for each label field the metrics with 95% intervals, the paper's figures, and figures per label.
 
-    `majority_baseline` is the accuracy
-    of always giving the gold replies' most frequent label. `reply_forms` counts the scored replies by what could be
-    read of them; `ended_at_max_new_tokens` is of all replies, the scored ones and the others.
+    `majority_baseline`: accuracy of always giving the most frequent gold label. `reply_forms`: the scored replies by
+    what could be read of them. `ended_at_max_new_tokens`: of all replies, scored or not.
     """
     scored = read_labels(responses, rubric, settings.first_turn)
     published = paper_scores(responses, rubric, settings.first_turn)
@@ -90,7 +89,7 @@ def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: Evalu
     for field in rubric.label_fields:
         gold, predicted = scored.gold[field.key], scored.predicted[field.key]
         labels = [label for label in field.labels if label in set(gold)]
-        counts, _ = confusions(gold, predicted, scored.conversations, labels)
+        counts = confusions(gold, predicted, scored.conversations, labels)
         draws = resampled(counts, settings.resamples, settings.seed)
         precision, recall, f1, support = precision_recall_fscore_support(
             gold, predicted, labels=labels, average=None, zero_division=0
@@ -127,7 +126,7 @@ def metrics(responses: Iterable[dict[str, str]], rubric: Rubric, settings: Evalu
 
 
 def _measured(whole: Array, draws: Array) -> dict[str, Any]:
-    """Every metric of counts (labels, labels + 1), with its interval from draws of them (resamples, ...)."""
+    """Every metric of counts (labels, labels + 1), with its interval from `draws` of the counts (resamples, ...)."""
     found: dict[str, Any] = {}
     for name, metric in METRICS.items():
         found |= {name: _rounded(metric(whole)), f"{name}_ci95": interval(metric(draws))}
@@ -135,13 +134,13 @@ def _measured(whole: Array, draws: Array) -> dict[str, Any]:
 
 
 def _expect(measured: Mapping[str, Any], name: str, plain: float) -> None:
-    """Ours are held against scikit-learn's, each time."""
+    """Check a metric against scikit-learn's, each time it is computed."""
     if abs(measured[name] - plain) > 1e-6:
         raise AssertionError(f"{name} is {measured[name]}, scikit-learn's is {plain}")
 
 
 def _reply_forms(scored: Scored) -> dict[str, int]:
-    """How many replies are valid, cut off with at least one label read, cut off without, and defective otherwise."""
+    """How many replies are valid, cut off with at least one label, cut off without a label, and otherwise defective."""
     labelled = [any(labels) for labels in zip(*scored.predicted.values(), strict=True)]
     found = Counter(zip(scored.valid, scored.cut, labelled, strict=True))
     cut = {here: sum(n for (_, cut, labels), n in found.items() if cut and labels == here) for here in (True, False)}
@@ -155,7 +154,7 @@ def _reply_forms(scored: Scored) -> dict[str, int]:
 
 
 def _ended_at_max_new_tokens(responses: Iterable[dict[str, str]]) -> dict[str, Any]:
-    """Of all replies those that were cut at `max_new_tokens`, which is their length; None where there are none."""
+    """How many of all replies were cut at `max_new_tokens`. The limit is read from their length; None without any."""
     replies, lengths = 0, []
     for row in responses:
         replies += 1
@@ -166,7 +165,7 @@ def _ended_at_max_new_tokens(responses: Iterable[dict[str, str]]) -> dict[str, A
 
 
 def _by_turn(scored: Scored, rubric: Rubric, settings: EvaluationSettings) -> dict[str, dict[str, Any]]:
-    """The accuracy by the number of tutor turns before a reply."""
+    """Accuracy by the number of tutor turns before a reply."""
     turns = sorted(set(scored.turns))
     report: dict[str, dict[str, Any]] = {str(turn): {"support": scored.turns.count(turn)} for turn in turns}
     for field in rubric.label_fields:
@@ -191,7 +190,7 @@ def _right_by_turn(scored: Scored, key: str, turns: Sequence[int]) -> Array:
 
 
 def _shares(counts: Array) -> Array:
-    """Right over all, for counts (..., 2); nan where there are none."""
+    """Right replies over all replies, for counts (..., 2); nan if there are none."""
     with np.errstate(invalid="ignore"):
         return counts[..., 0] / counts[..., 1]
 
@@ -202,11 +201,11 @@ def comparison(
     rubric: Rubric,
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
-    """comparison.json: aligned minus reference on the same rows, by label field, paired.
+    """comparison.json: paired differences, aligned minus reference, on the same rows, by label field.
 
-    Each is stated over all replies and, as `both_valid`, over those rows where both replies are in valid format: a
-    tutor that learns the format gains labels over all replies without judging any better. `valid_format` is the change
-    of that share itself. What can't be computed, since no row is valid in both, is None.
+    Each is over all replies and, as `both_valid`, over the rows where both replies are in valid format: a tutor that
+    learns the format gains labels over all replies without judging any better. `valid_format`: the change of that share
+    itself. If no row is valid in both, figures that need one are None.
     """
     one = read_labels(reference, rubric, settings.first_turn)
     other = read_labels(aligned, rubric, settings.first_turn)
@@ -226,15 +225,15 @@ def comparison(
 def _paired(one: Scored, other: Scored, field: Field, settings: EvaluationSettings) -> dict[str, Any]:
     """The difference of two tutors on the same rows.
 
-    `p_value` is that of a permutation test over conversations for the difference of accuracies; `mended` and `spoiled`
-    count the replies that only one of the two has right.
+    `p_value`: of a permutation test over conversations, for the difference of accuracies. `mended`, `spoiled`: number
+    of replies that only the aligned tutor, or only the reference, has right.
     """
     if not one.turns:
         return {**dict.fromkeys(_COMPARED), "mended": 0, "spoiled": 0}
     gold = one.gold[field.key]
     labels = [label for label in field.labels if label in set(gold)]
-    before, _ = confusions(gold, one.predicted[field.key], one.conversations, labels)
-    after, _ = confusions(gold, other.predicted[field.key], one.conversations, labels)
+    before = confusions(gold, one.predicted[field.key], one.conversations, labels)
+    after = confusions(gold, other.predicted[field.key], one.conversations, labels)
     draws_before = resampled(before, settings.resamples, settings.seed)
     draws_after = resampled(after, settings.resamples, settings.seed)
     right = np.trace((after - before)[..., :-1], axis1=-2, axis2=-1)
@@ -254,7 +253,7 @@ def _paired(one: Scored, other: Scored, field: Field, settings: EvaluationSettin
 
 
 def _difference_of(metric: str) -> str:
-    """Its key in comparison.json."""
+    """The key of a metric's difference in comparison.json."""
     return "difference" if metric == "accuracy" else f"{metric}_difference"
 
 
@@ -265,7 +264,7 @@ _COMPARED = (
 
 
 def _valid_format(one: Scored, other: Scored, settings: EvaluationSettings) -> dict[str, Any]:
-    """How the share of replies in valid format changed, with the same interval and test."""
+    """The change in the share of replies in valid format, with the same interval and test."""
     order = {identity: at for at, identity in enumerate(dict.fromkeys(one.conversations))}
     counts = np.zeros((len(order), 3))  # valid before, valid after, all replies
     for identity, was, now in zip(one.conversations, one.valid, other.valid, strict=True):

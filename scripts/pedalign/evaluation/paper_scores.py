@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from pedalign.data import paper_rules
 from pedalign.data.rubric import Rubric
 
-# Stands beside the figures that it explains (metrics.json).
+# Explanations of the figures, next to them in metrics.json.
 NOTES = {
     "paper_accuracy": "as evaluate_responses.py prints it: a response that is not one Python literal as a whole has no "
     "label, and labels are compared unstripped; ours finds the mapping in the text, as Python or JSON, and strips. "
@@ -22,18 +22,18 @@ NOTES = {
 
 
 def paper_scores(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn: bool) -> dict[str, dict[str, Any]]:
-    """For each label field's key what evaluate_responses.py computes: `paper_accuracy`, `paper_macro_f1` (shares), and
-    `paper_support` (rows). Where it stops, or computes no number, the figure is None and `paper_note` says why.
+    """Key of a label field → what evaluate_responses.py computes: `paper_accuracy`, `paper_macro_f1` (shares), and
+    `paper_support` (rows). If it stops, or computes no number, the figure is None and `paper_note` says why.
 
-    A response that is not a Python literal, or lacks the field, has the label ""; labels are compared unstripped, and
-    numbers as NumPy makes them text (1 is "1", 1.0 is "1.0").
-    Macro-F1 is the mean over the sorted labels of gold and predicted replies together without the first: that is ""
-    where any label is missing, and a real label where none is.
+    A response that is not a Python literal, or lacks the field, has the label "". Labels are compared unstripped, and
+    numbers as NumPy turns them into text (1 is "1", 1.0 is "1.0").
+    Macro-F1 is the mean over the sorted labels of gold and predicted replies together, without the first one: this is
+    "" if any label is missing, else a real label.
     """
     gold: dict[str, list[str]] = {field.key: [] for field in rubric.label_fields}
     predicted: dict[str, list[str]] = {field.key: [] for field in rubric.label_fields}
     any_text = {field.key: False for field in rubric.label_fields}
-    untold: dict[str, str] = {}  # field → the kind of a label that has no text
+    untold: dict[str, str] = {}  # field → type of a label that has no text
     too_long = False
     for row in responses:
         wanted = paper_rules.read_literal(row["gpt"])
@@ -68,7 +68,7 @@ def paper_scores(responses: Iterable[dict[str, str]], rubric: Rubric, first_turn
 
 
 def _as_text(value: Any) -> str | None:
-    """A label as NumPy writes it in a list that has texts too; None for what it does not make text."""
+    """A label as NumPy writes it in a list with texts; None if NumPy does not turn it into text."""
     if isinstance(value, str):
         return value.rstrip("\0")
     if isinstance(value, bytes):

@@ -1,6 +1,6 @@
 """Scaffolding against telling: how likely a tutor finds two replies to one history.
 
-The pairs are conversations whose last two entries are two replies of the tutor to the same history: the original, which
+Each pair is a conversation whose last two entries are replies of the tutor to the same history: the original, which
 scaffolds (in CLASS, actions 1 and 4), and an alternative, which tells (2 and 5). A perplexity is exp of the mean
 negative log-probability of a token (arXiv 2402.05000, section 4).
 """
@@ -19,7 +19,7 @@ from pedalign.data.conversations import Message, RawConversation, Reader, clean,
 from pedalign.data.rubric import Rubric
 from pedalign.evaluation.statistics import Array, interval, resampled
 
-PAPER_EMPTY = 1e-8  # the published script's count of tokens before the first, so that no class divides by nought
+PAPER_EMPTY = 1e-8  # the published script's token count of a class without replies, which avoids a division by zero
 PAPER_NOTE = (
     "evaluate_ppl.py's weighting of the same log-probabilities (its texts and tokens differ, "
     "docs/explanation/perplexity.md): a reply's mean is weighted by its tokens less one, and a label without replies "
@@ -29,27 +29,27 @@ PAPER_NOTE = (
 
 @dataclass(frozen=True)
 class ReplyPair:
-    """Two canonical replies to the history `messages`, and the labels that make one scaffold and the other tell."""
+    """Two canonical replies to the history `messages`, and their labels: the first scaffolds, the second tells."""
 
     id: str
     messages: tuple[Message, ...]
-    replies: tuple[str, str]  # the one that scaffolds, the one that tells
+    replies: tuple[str, str]
     labels: tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """A reply's natural log-probability, summed over its `tokens`, the end token among them."""
+    """A reply's natural log-probability, summed over its `tokens` (end token included)."""
 
     total: float
     tokens: int
 
 
 def read_reply_pairs(path: Path, reader: Reader) -> tuple[list[ReplyPair], dict[str, int]]:
-    """The pairs of a `<dataset>-dataset-ppl.json`, and how many were not usable, by reason.
+    """The pairs of a `<dataset>-dataset-ppl.json`, and how many are not usable, by reason.
 
-    Raises UserError where the rubric says of no labels that they scaffold and tell, a record does not end in two
-    replies to one history, or no pair is usable.
+    Raises UserError if the rubric names no labels that scaffold and tell, a record does not end in two replies to one
+    history, or no pair is usable.
     """
     rubric = reader.rubric
     if not rubric.scaffold_field:
@@ -104,9 +104,10 @@ def perplexities(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """perplexity.json without the refusals: per label and per group of labels, and which reply is the likelier one.
+    """perplexity.json without the refused pairs: perplexity per label and per group of labels, and how often the
+    scaffolding reply is more likely.
 
-    `likelihoods` are those of each pair's two replies. A label without replies has the perplexity None.
+    `likelihoods`: of each pair's two replies. A label without replies has the perplexity None.
     """
     sides = [list(dict.fromkeys(side)) for side in zip(*rubric.scaffold_tell, strict=True)]  # scaffolding, telling
     by_label: dict[str, list[Likelihood]] = {label: [] for label in sorted({*sides[0], *sides[1]})}
@@ -128,10 +129,10 @@ def perplexities(
 
 
 def _perplexity(replies: Sequence[Likelihood]) -> dict[str, Any]:
-    """Token-weighted, and beside it as the published script has it.
+    """The perplexity of replies, weighted by tokens; and as the published script computes it.
 
-    That one (evaluate_ppl.py) weights a reply's mean by its tokens less one, though its first token is scored too, and
-    has 1.0 where there is no reply.
+    That script (evaluate_ppl.py) weights a reply's mean by its tokens less one, although its first token is scored too,
+    and gives 1.0 without replies.
     """
     tokens = sum(one.tokens for one in replies)
     paper_tokens = PAPER_EMPTY + sum(one.tokens - 1 for one in replies)
@@ -145,7 +146,7 @@ def _perplexity(replies: Sequence[Likelihood]) -> dict[str, Any]:
 
 
 def _share(scores: Array, resamples: int, seed: int) -> dict[str, Any]:
-    """Of pairs, for scores (pairs, 2): how often the first is the larger, with a bootstrap over the pairs."""
+    """Share of pairs in which the first of two scores (pairs, 2) is larger, with a bootstrap over the pairs."""
     likelier = (scores[:, 0] > scores[:, 1]).astype(float)
     draws = resampled(likelier, resamples, seed) / len(likelier)
     return {"share": round(float(likelier.mean()), 6), "share_ci95": interval(draws)}

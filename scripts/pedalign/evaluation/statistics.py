@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-HELD = 2**20  # numbers of resamples at a time
+HELD = 2**20  # numbers in memory at a time while resampling
 
 
 def resampled(counts: Array, resamples: int, seed: int) -> Array:
-    """`resamples` draws of as many conversations with replacement: counts (resamples, ...).
+    """Bootstrap `counts` (conversations, ...): `resamples` draws of as many conversations, with replacement. Returns
+    their sums (resamples, ...).
 
-    Equal arguments draw the same conversations, so two tutors on the same test are resampled in pairs.
+    Equal arguments draw the same conversations, so two tutors on the same test split are resampled in pairs.
     """
     rng, clusters = np.random.default_rng(seed), counts.shape[0]
 
@@ -30,7 +31,7 @@ def resampled(counts: Array, resamples: int, seed: int) -> Array:
 
 
 def _parts(resamples: int, clusters: int) -> list[int]:
-    """How many resamples to draw at a time, so that few numbers are held."""
+    """How many resamples to draw at a time, to limit memory."""
     size = max(1, HELD // clusters)
     return [min(size, resamples - done) for done in range(0, resamples, size)]
 
@@ -42,9 +43,9 @@ def interval(values: Array) -> list[float]:
 
 
 def permutation_p(differences: Array, resamples: int, seed: int) -> float:
-    """Two-sided p of a paired permutation test: (conversations,) differences, signs flipped at random.
+    """Two-sided p-value of a paired permutation test on differences (conversations,): signs are flipped at random.
 
-    The observed one is counted among the permutations, so the test is valid (Phipson & Smyth 2010).
+    The observed sum is counted among the permutations, so the test is valid (Phipson & Smyth 2010).
     """
     rng, observed, extreme = np.random.default_rng(seed), abs(differences.sum()), 0
     for draws in _parts(resamples, len(differences)):
@@ -54,7 +55,7 @@ def permutation_p(differences: Array, resamples: int, seed: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979), in the order given: they keep the error rate of all tests together."""
+    """Holm's adjusted p-values (1979), in the given order: they control the error rate of all tests together."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):

@@ -1,4 +1,4 @@
-"""What the hub reads of a model card: the YAML in front of its text."""
+"""The metadata of a model card for the hub: the YAML before the card's text."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from pedalign.data.rubric import Rubric
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENSE = ("license", "license_name", "license_link")
-_ENGLISH = ("simulated", "published")  # the sources whose language is known
+_ENGLISH = ("simulated", "published")  # sources that are known to be English
 
 
 def metadata(
@@ -28,8 +28,8 @@ def metadata(
 ) -> str:
     """The YAML (https://huggingface.co/docs/hub/model-cards), with the figures as the hub's `model-index`, shares of 1.
 
-    `origin` is the model that all began with; its own card says the licence. What is not known is left out: other
-    licences, other languages, and ids of data sets on the hub, where conversation files are not.
+    `origin`: the model from which all training started; its own card gives the licence. Unknown facts are left out:
+    other licences, other languages, and ids of data sets on the hub (conversation files are not there).
     """
     found: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     found["tags"] = ["education", "tutoring", "preference-alignment" if aligned else "sft"]
@@ -58,7 +58,7 @@ def _metrics(metrics: dict[str, Any], rubric: Rubric) -> list[dict[str, Any]]:
 
 
 def _front_matter(card: Path) -> dict[str, Any]:
-    """What a card says in front of its text; nothing where there is no such card."""
+    """The YAML before a card's text; empty if there is no such card."""
     try:
         block = re.match(r"---\s*\n(.*?\n)---\s*\n", read_text(card), re.DOTALL)
         found = parse_yaml(block[1], str(card)) if block else {}

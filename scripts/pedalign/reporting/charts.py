@@ -1,6 +1,6 @@
-"""The charts of the report, as SVG that stands in a page: its text has the page's colour, in light and in dark.
+"""The charts of the report, as SVG within a page: text has the page's colour, in light and in dark mode.
 
-Each is narrow enough for a phone; a page sets several side by side where it is wider. Shares are 0 to 1.
+Each chart is narrow enough for a phone; a wider page shows several side by side. Shares are 0 to 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-# Between light and dark: 3 to 1 at least against white and against the page's dark ground.
+# Medium colours, with a contrast of at least 3 to 1 to white and to the page's dark background.
 NEUTRAL = "#808080"
 COLOURS = ("#c2571a", "#2f74c0", "#2e8b57", "#8f5cc2", "#b3478a", "#8a7a10", "#00808a", "#c0392b")
 _OF = {
@@ -21,7 +21,7 @@ _WIDTH = 230
 _CONFIG = {
     "background": None,
     "padding": {"left": 18, "right": 12, "top": 4, "bottom": 4},  # a page's font may be wider than the one measured
-    "mark": {"aria": False},  # what is said of a chart stands around it
+    "mark": {"aria": False},  # the page describes each chart in its own text
     "font": "sans-serif",
     "view": {"stroke": None},
     "axis": {
@@ -42,7 +42,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def svg(chart: alt.TopLevelMixin) -> str:
-    """Not validated by Altair first, which takes longer than drawing."""
+    """A chart as SVG, without Altair's validation, which takes longer than drawing."""
     return vl_convert.vegalite_to_svg({**chart.to_dict(validate=False), "config": _CONFIG})
 
 
@@ -51,7 +51,7 @@ def intervals(
 ) -> alt.LayerChart:
     """A point with its 95% interval for each `name`: `value`, `low`, `high`, `kind`; shares, or numbers of a `unit`.
 
-    The axis has room for these, the `baseline`, where a line stands, and what else it is to be drawn `around`.
+    The axis covers these, the `baseline`, which is drawn as a line, and the values `around`.
     """
     ends = [*around, *(row[end] for row in rows for end in ("value", "low", "high"))]
     ends += [baseline] if baseline is not None else []
@@ -83,7 +83,7 @@ def _kinds(rows: Rows) -> alt.Scale:
 
 
 def confusion(counts: Mapping[tuple[str, str], int], gold: Sequence[str], found: Sequence[str]) -> alt.LayerChart:
-    """How often each gold label got which: a field's share of its row as the darkness of a square, counts in words."""
+    """How often each gold label got each label: the count in a square, whose darkness is its share of the row."""
     totals = {label: sum(counts.get((label, other), 0) for other in found) for label in gold}
     rows = [
         {"gold": one, "found": other, "count": count, "share": count / totals[one]}
@@ -110,7 +110,7 @@ def _all(labels: Sequence[str]) -> alt.Scale:
 
 
 def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.LayerChart:
-    """A line of `value` over `x` for each `kind`; with `low` and `high`, a band."""
+    """A line of `value` over `x` for each `kind`; `band`: also the area from `low` to `high`."""
     base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height=130)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     horizontal = alt.X(f"{x}:Q", title=x, axis=alt.Axis(tickMinStep=1, format="d", tickCount=6))
@@ -134,12 +134,12 @@ def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.
 
 
 def _dashes(kinds: Sequence[str]) -> alt.Scale:
-    """Two lines that lie on one another are both seen."""
+    """Solid and dashed lines in turn, so that two lines in the same place are both seen."""
     return alt.Scale(domain=list(kinds), range=[[1, 0] if at % 2 == 0 else [5, 3] for at in range(len(kinds))])
 
 
 def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.LayerChart:
-    """Bars side by side for each name, of one `kind` or several: `name`, `value`, `kind`. Of one, with its number."""
+    """Bars for each `name`: `value`, `kind`. Several kinds are side by side; a single kind has its numbers."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     axis = alt.Axis(format="%" if percent else "~s", tickCount=5)
     base = alt.Chart(

@@ -1,8 +1,9 @@
-"""The columns of summary.csv, a registry: COLUMNS of a tutor, FIELD_COLUMNS of each label field, LAST_COLUMNS.
+"""Registry of the columns of summary.csv: COLUMNS of a tutor, FIELD_COLUMNS of each label field, LAST_COLUMNS.
 
-A column has a function from what is known of a tutor to its cell; None leaves the cell empty. Shares are 0 to 1, and so
-are their differences. `<field>_difference` is over all replies, `<field>_both_valid_difference` over those that are in
-valid format in both tutors. `p_holm` is adjusted for the number of tested tutors.
+A column has a function that turns what is known of a tutor into its cell; None leaves the cell empty. Shares are 0 to
+1; their differences are not in percent either. `<field>_difference` is over all replies,
+`<field>_both_valid_difference` over those that are in valid format in both tutors. `p_holm` is adjusted for the number
+of tested tutors.
 """
 
 import statistics
@@ -15,7 +16,7 @@ from pedalign.evaluation.label_metrics import METRICS
 
 @dataclass(frozen=True)
 class Change:
-    """How a share changed from the fine-tuned tutor to the aligned one; None is what is not known or not told."""
+    """The change of a share from the fine-tuned tutor to the aligned one; None: not known or not reported."""
 
     reference: float | None
     aligned: float | None
@@ -33,11 +34,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Tutor:
-    """What is known of a tutor: metrics.json, comparison.json (empty where it is not compared), perplexity.json (empty
-    where there is none), the manifest checkpoint.json.
+    """What is known of a tutor: metrics.json, comparison.json (empty if it is not compared), perplexity.json (empty if
+    there is none), and its manifest, checkpoint.json.
 
-    `data`: what it was tested on, in words. `marks`: what went wrong with it. `tested`: whether its comparison is told
-    with p-values. `p_holm`: adjusted p-values, of "valid_format" and of each "<field>_both_valid".
+    `data`: what it was tested on, in words. `marks`: what went wrong with it. `tested`: whether its comparison has
+    p-values. `p_holm`: adjusted p-values, of "valid_format" and of each "<field>_both_valid".
     """
 
     metrics: Mapping[str, Any]
@@ -54,7 +55,7 @@ class Tutor:
         return self.change("valid_format", self.comparison.get("valid_format", {}))
 
     def change(self, name: str, part: Mapping[str, Any]) -> Change:
-        """What a part of comparison.json says; `name`: that of its adjusted p-value."""
+        """The change that a part of comparison.json holds; `name`: of its adjusted p-value."""
         low, high = part.get("difference_ci95") or (None, None)
         return Change(
             reference=part.get("reference"),
@@ -70,7 +71,7 @@ class Tutor:
 
 @dataclass(frozen=True)
 class Labels:
-    """A tutor's labels of one field, by its key."""
+    """A tutor's labels of one field (its key)."""
 
     tutor: Tutor
     field: str
@@ -94,8 +95,8 @@ class Labels:
 
 @dataclass(frozen=True)
 class Column:
-    """`value`: the cell of a Tutor, or of its Labels. `of_seeds`: the cell of a group of tutors that differ in the
-    training seed alone, from their values; None leaves it empty. `alone`: whether a single tutor has the cell."""
+    """`value`: the cell of a Tutor, or of its Labels. `of_seeds`: the cell of a group of tutors that differ only in the
+    training seed, from their values; None leaves it empty. `alone`: whether a single tutor has the cell, too."""
 
     name: str
     value: Callable[[Any], Any]
@@ -112,12 +113,12 @@ def mean(values: Sequence[Any]) -> float | None:
 
 
 def deviation(values: Sequence[Any]) -> float | None:
-    """The standard deviation of one seed."""
+    """The standard deviation of one seed (not that of the mean)."""
     return None if None in values else round(statistics.stdev(values), 6)
 
 
 def _perplexity(at: int) -> Callable[[Tutor], float | None]:
-    """Of the scaffolding replies (0) or the telling ones (1)."""
+    """Perplexity of the scaffolding replies (0) or the telling ones (1)."""
 
     def value(tutor: Tutor) -> float | None:
         groups = list(tutor.perplexity.get("groups", {}).values())
@@ -127,7 +128,7 @@ def _perplexity(at: int) -> Callable[[Tutor], float | None]:
 
 
 def _likelier(tutor: Tutor, key: str, at: int | None = None) -> float | None:
-    """Share of pairs with scaffolding likelier per token (`key` of it, or one of the two ends that it has)."""
+    """Share of pairs with scaffolding more likely per token: the value of `key`, or the end `at` of its interval."""
     if not tutor.perplexity:
         return None
     found = tutor.perplexity["scaffold_likelier"]["per_token"][key]
@@ -135,7 +136,7 @@ def _likelier(tutor: Tutor, key: str, at: int | None = None) -> float | None:
 
 
 def _metric_columns(name: str) -> list[Column]:
-    """A further metric's, with the ends of its interval."""
+    """Columns of a further metric, with the ends of its interval."""
     return [
         Column(name, lambda labels: labels.measured[name], mean),
         Column(f"{name}_low", lambda labels: labels.measured[f"{name}_ci95"][0]),
@@ -161,7 +162,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("ended_at_max_new_tokens", lambda tutor: tutor.metrics["ended_at_max_new_tokens"]["replies"]),
 )
 
-# Of each label field, whose key stands in front of the names: action_accuracy.
+# Of each label field, whose key is put before the name: action_accuracy.
 FIELD_COLUMNS: tuple[Column, ...] = (
     Column("accuracy", lambda labels: labels.measured["accuracy"], mean),
     Column("accuracy_low", lambda labels: labels.measured["accuracy_ci95"][0]),
@@ -197,7 +198,7 @@ LAST_COLUMNS: tuple[Column, ...] = (
 
 
 def columns(fields: Sequence[str]) -> list[Column]:
-    """All columns, of Tutors, for the label fields of these keys."""
+    """All columns for the label fields of these keys, as functions of a Tutor."""
 
     def of_field(column: Column, field: str) -> Column:
         return Column(

@@ -8,7 +8,7 @@ from pedalign.reporting.report import Report, Section, Table, counted
 
 
 def data(report: Report) -> Section:
-    """What was trained and tested on."""
+    """The data that tutors were trained and tested on."""
     splits = report.splits
     text = "What each step leaves, from the conversation files to the replies that are scored."
     if splits["simulated"]:
@@ -62,7 +62,7 @@ def _tables(report: Report) -> list[Table]:
 
 
 def steps(report: Report) -> Table:
-    """What each step from the files to the scored replies leaves, and why the rest is left out."""
+    """How much each step from the files to the scored replies leaves, and why the rest is left out."""
     splits, scored = report.splits, {name: int(report.rows[0][name]) for name in ("conversations", "replies")}
     there = sum(one["conversations"] for one in splits["files"])
     eligible = sum(one["eligible"] for one in splits["files"])

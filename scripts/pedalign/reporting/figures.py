@@ -1,7 +1,7 @@
-"""How measured figures are written: shares in percent, differences in points, their 95% intervals and p-values.
+"""Formats measured figures: shares in percent, differences in points, their 95% intervals and p-values.
 
-The terminal's table, the report page and the model card all write them by this module. The terminal's form is the plain
-one; `typeset` makes that of a page of it.
+The terminal's table, the report page and the model card all use this module. The terminal's form is plain; `typeset`
+turns it into that of a page.
 """
 
 import re
@@ -14,9 +14,9 @@ Row = Mapping[str, str]  # of summary.csv
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share (0 to 1), or a difference of two shares, with what is known of its spread.
+    """A share (0 to 1) or a difference of two shares, with its uncertainty.
 
-    `interval`: the ends of its 95% interval. `sd`: of a mean over training seeds, the standard deviation of one seed.
+    `interval`: the ends of its 95% interval. `sd`: for a mean over training seeds, the standard deviation of one seed.
     `p`: the p-value of a difference.
     """
 
@@ -27,7 +27,7 @@ class Estimate:
 
 
 def read_estimate(row: Row, name: str) -> Estimate | None:
-    """That of a column of summary.csv, with those beside it: `<name>_low`, `_high`, `_sd`; None where it is empty."""
+    """The estimate in a column of summary.csv, with its `<name>_low`, `_high` and `_sd`; None if the cell is empty."""
     if not row[name]:
         return None
     low, high, sd = (row.get(f"{name}_{part}") for part in ("low", "high", "sd"))
@@ -41,7 +41,7 @@ def read_estimate(row: Row, name: str) -> Estimate | None:
 
 
 def compared(part: Mapping[str, Any]) -> Estimate | None:
-    """The difference that a part of comparison.json holds; None where there is none."""
+    """The difference that a part of comparison.json holds; None if it has none."""
     if part["difference"] is None:
         return None
     low, high = part["difference_ci95"]
@@ -49,7 +49,7 @@ def compared(part: Mapping[str, Any]) -> Estimate | None:
 
 
 def is_tested(row: Row) -> bool:
-    """Whether a row's differences are told with p-values."""
+    """Whether a row's differences have p-values."""
     return bool(row["valid_format_p_holm"])
 
 
@@ -68,12 +68,12 @@ def p_value(p: float) -> str:
 
 
 def share(one: Estimate) -> str:
-    """In percent: 98.1 [97.8, 98.5]; of a mean over seeds 98.1 ± 0.2"""
+    """A share in percent: 98.1 [97.8, 98.5]; a mean over seeds: 98.1 ± 0.2"""
     return _with_spread(one, percent)
 
 
 def difference(one: Estimate | None, tested: bool) -> str:
-    """In points: +3.4 [+1.4, +5.4] p=0.010; of a mean over seeds +3.4 ± 1.0; where it is not `tested`, it alone."""
+    """A difference in points: +3.4 [+1.4, +5.4] p=0.010; a mean over seeds: +3.4 ± 1.0; else: +3.4, not tested"""
     if one is None:
         return "none"
     if one.sd is None and not tested:
@@ -97,20 +97,20 @@ def ends(interval: Sequence[float], written: Callable[[float], str] = percent) -
 
 
 def typeset(text: str) -> str:
-    """Figures as a page shows them: with a minus sign, and +3.4 [+1.4, +5.4], p = 0.010"""
+    """The figures in a text as a page shows them: with a minus sign, and as +3.4 [+1.4, +5.4], p = 0.010"""
     text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
     return re.sub(r"\bp([<=])(?=\d)", r"p \1 ", text.replace("] p", "], p"))
 
 
 def accuracies(row: Row, fields: Sequence[str]) -> list[str]:
-    """A tutor's cells of the table: its share in valid format, and of right labels in each field (keys)."""
+    """A tutor's cells of the table: its share in valid format, and its accuracy in each field (keys)."""
     found = [read_estimate(row, f"{field}_accuracy") for field in fields]
     return [percent(float(row["valid_format"])), *(share(one) for one in found if one)]
 
 
 def differences(row: Row, fields: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The cells of an aligned tutor's differences to the fine-tuned one: over the replies that are in valid format in
-    both (none of the valid format itself), and over all replies."""
+    """Cells of an aligned tutor's differences to the fine-tuned one: over the replies in valid format in both (empty
+    for the valid format itself), and over all replies."""
     tested = is_tested(row)
 
     def told(name: str) -> str:

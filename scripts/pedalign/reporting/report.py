@@ -1,4 +1,4 @@
-"""What the report page is made of, and the parts of a section of it."""
+"""The data of which the report page is made, and the parts of its sections."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from pedalign.reporting.summary import Key
 
 @dataclass(frozen=True)
 class Report:
-    """All that a section of the page can tell of.
+    """All that a section of the page can show.
 
     `rows`: of summary.csv, one per tutor, then one per group of seeds; its numbers are texts. By tutor (model, policy):
     `metrics`, `perplexities` and `manifests` (metrics.json, perplexity.json, checkpoint.json), of those that have one.
     By model: `audits` (audit.json) and `counts` (preferences_counts.json). `splits`: splits.json. `asked`: the number
-    of test turns that the tutors answered. `turns`: those of the transcripts that are scored; `replies` of a turn are
-    in the order of `tutors`. `first_turn`: whether first turns are scored. `seconds`, `gigabytes`: by stage, of all its
-    jobs and of its largest one.
+    of test turns that the tutors answered. `turns`: the scored turns of the transcripts; the `replies` of a turn are in
+    the order of `tutors`. `first_turn`: whether first turns are scored. By stage: `seconds` of all its jobs,
+    `gigabytes` of its largest one.
     """
 
     rubric: Rubric
@@ -38,14 +38,14 @@ class Report:
 
     @property
     def main_field(self) -> Field:
-        """The field that says whether a tutor scaffolds; of a rubric that names none, its last label."""
+        """The field that says whether a tutor scaffolds; if the rubric names none, its last label field."""
         named = self.rubric.scaffold_field
         return self.rubric.field(named) if named else self.rubric.label_fields[-1]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart, what stands over it, what a screen reader says of it, and what stands under it."""
+    """A chart, its title, its description for screen readers, and its caption."""
 
     title: str
     svg: str
@@ -58,7 +58,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows
 
 @dataclass
 class Section:
-    """A part of the page, by `id` in links to it. `legend`: a table that is folded, with the words that stand on it."""
+    """A part of the page; links name its `id`. `legend`: the title and the content of a collapsed table."""
 
     id: str
     title: str
@@ -68,18 +68,18 @@ class Section:
     legend: tuple[str, Table] | None = None
 
     def add(self, title: str, chart: Any, described: str, caption: str = "") -> None:
-        """Draw an Altair chart; `described`: what it shows, in words, for those who do not see it."""
+        """Draw an Altair chart; `described`: what it shows, in words, for screen readers."""
         self.figures.append(Figure(title, charts.svg(chart), described, caption))
 
 
 def scored(conversations: Iterable[Mapping[str, Any]], first_turn: bool) -> list[Mapping[str, Any]]:
-    """The turns of transcripts that are scored: not those whose gold reply has a defect, the first ones if asked."""
+    """The scored turns of transcripts: those whose gold reply has no defect; first ones only if `first_turn`."""
     turns = [turn for one in conversations for turn in one["turns"] if turn["turn"] or first_turn]
     return [turn for turn in turns if not turn["gold"]["defect"]]
 
 
 def counted(number: float | str, one: str, many: str = "") -> str:
-    """1 turn, 1,200 turns"""
+    """A number and its noun: 1 turn, 1,200 turns"""
     return f"{int(number):,} {one if int(number) == 1 else many or f'{one}s'}"
 
 
@@ -89,5 +89,5 @@ def name_of(row: Mapping[str, str]) -> str:
 
 
 def kind_of(policy: str) -> str:
-    """By which charts colour a tutor."""
+    """The kind by which charts colour a tutor."""
     return "fine-tuned" if policy == "sft" else "aligned"

@@ -1,4 +1,4 @@
-"""The sections of the report page, a registry: a function of the report each, and its entry in SECTIONS."""
+"""Registry of the report page's sections: each is a function of the report, with an entry in SECTIONS."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ from pedalign.reporting.figures import (
 from pedalign.reporting.report import Report, Section, Table, counted, kind_of, name_of
 from pedalign.reporting.timing import fitting_unit
 
-FEW = 30  # replies at a turn, below which its accuracy is not drawn
-# The paper's own headline figures: points of accuracy, aligned over fine-tuned (arXiv 2402.05000, v2 and v3).
+FEW = 30  # the accuracy at a turn with fewer replies is not drawn
+# The paper's headline figures: points of accuracy, aligned over fine-tuned (arXiv 2402.05000, v2 and v3).
 PAPER = {"Mistral (v2)": 37.0, "Zephyr (v2)": 23.0, "Llama (v3)": 13.1, "Mistral (v3)": 8.7}
 
 
@@ -74,7 +74,7 @@ def _accuracies(report: Report) -> Table:
 
 
 def _other_metrics(report: Report) -> Table:
-    """All but the accuracy, as they are in metrics.json, with their intervals."""
+    """All metrics but the accuracy, as they are in metrics.json, with their intervals."""
     table = []
     for metric in [name for name in METRICS if name != "accuracy"]:
         for (model, policy), measures in report.metrics.items():
@@ -88,7 +88,7 @@ def _other_metrics(report: Report) -> Table:
 
 
 def _draw_differences(section: Section, report: Report) -> None:
-    """A chart of the valid format and of each field, with the intervals of those that are tested, on one scale."""
+    """Draw a chart for the valid format and for each field: intervals of the tested tutors, all on one scale."""
     tested = [row for row in report.rows if row["seeds"] == "1" and is_tested(row)]
     names = {"valid_format": "Valid format"}
     names |= {f"{one.key}_both_valid": one.name for one in report.rubric.label_fields}
@@ -113,7 +113,7 @@ _ENDS = {"value": "", "low": "_low", "high": "_high"}
 
 
 def _point(row: Row, column: str, factor: float = 1) -> dict[str, Any]:
-    """For a chart of intervals."""
+    """A row of a chart of intervals."""
     values = {end: factor * float(row[f"{column}{mark}"]) for end, mark in _ENDS.items()}
     return {"name": name_of(row), "kind": kind_of(row["policy"]), **values}
 
@@ -161,7 +161,7 @@ def _label(one: Field, label: str) -> str:
 
 
 def turns(report: Report) -> Section:
-    """How right each tutor is by its turn in the conversation."""
+    """Accuracy of each tutor, by its turn in the conversation."""
     section = Section("turns", "By turn", "Share of right labels by the tutor's turn, with 95% intervals. ")
     replies = {int(turn): at["support"] for turn, at in next(iter(report.metrics.values()))["by_turn"].items()}
     many = [turn for turn, support in replies.items() if support >= FEW]
@@ -233,7 +233,7 @@ _CURVES = {
 
 
 def trainings(report: Report) -> Section:
-    """The curves of each training that was done here, of its steps."""
+    """The curves of each training that was done here, by step."""
     section = Section("training", "How the trainings went", "By optimizer step, as the trainers logged it.")
     for (model, policy), manifest in report.manifests.items():
         history = manifest.get("history", ())
@@ -252,7 +252,7 @@ def trainings(report: Report) -> Section:
 
 
 def costs(report: Report) -> Section:
-    """What each stage took; of memory, its largest job."""
+    """The time of each stage, and the memory of its largest job."""
     total = sum(report.seconds.values())
     unit, length = fitting_unit(total)
     minutes = f"{total / 60:,.0f}" if total > 90 else f"{total / 60:.1f}"

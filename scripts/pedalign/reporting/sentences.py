@@ -1,4 +1,4 @@
-"""The sentences that the report page opens with: whether alignment helped, what it changed, what is to be minded."""
+"""The sentences at the top of the report page: whether alignment helped, what it changed, and warnings."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from pedalign.reporting.figures import Row, ends, is_tested, p_value, points, re
 from pedalign.reporting.report import Report, counted, name_of
 
 SIGNIFICANT = 0.05
-LEAKED = 0.1  # share of the test conversations about a problem that was trained on, above which the page warns
+LEAKED = 0.1  # the page warns if a larger share of test conversations is about a problem that was trained on
 
 
 def answers(report: Report) -> list[str]:
-    """Whether alignment helped: a sentence for each aligned tutor; of more than three, one for all of them.
+    """Whether alignment helped: a sentence for each aligned tutor; for more than three, one for all of them.
 
-    Told are the replies in valid format in both tutors, and beside them the valid format itself; p-values are Holm's,
-    over all tested tutors. Of a tutor that is not tested no gain is told.
+    Sentences report the gain on replies in valid format in both tutors, and that in valid format itself; p-values are
+    Holm's, over all tested tutors. For a tutor that is not tested they report no gain.
     """
     key = report.main_field.key
     compared = [row for row in report.rows if row["both_valid_replies"]]
@@ -67,7 +67,7 @@ def _answer(row: Row, key: str) -> str:
 
 
 def _is_told(row: Row, key: str) -> bool:
-    """Whether the gain of a tested tutor can be told: some replies are in valid format in both."""
+    """Whether a tutor's gain can be reported: it is tested, and some replies are in valid format in both."""
     return is_tested(row) and bool(row[f"{key}_both_valid_p_holm"])
 
 
@@ -84,8 +84,8 @@ def _significant(row: Row, name: str) -> bool:
 
 
 def changes(report: Report) -> list[str]:
-    """What each tested tutor mended and spoiled in the scored turns, and how much of it is format alone; of more than
-    three, nothing."""
+    """How many of the scored replies each tested tutor corrected and spoiled, and in how many of these both replies are
+    in valid format. Empty for more than three tutors."""
     key, tutors = report.main_field.key, report.tutors
     aligned = [tutor for row in report.rows if is_tested(row) and (tutor := (row["model"], row["policy"])) in tutors]
     told = []
@@ -107,8 +107,7 @@ def changes(report: Report) -> list[str]:
 
 
 def leaks(splits: Mapping[str, Any]) -> list[str]:
-    """What is to be minded, by splits.json: test conversations about problems that were trained on, and what the draw
-    warns of."""
+    """Warnings from splits.json: test conversations about problems that were trained on, and warnings of the draw."""
     warnings = list(splits.get("warnings", []))
     shared = [
         f"{leak['conversations']:,} of {leak['of']:,} ({name.rpartition('_')[2]})"

@@ -11,7 +11,7 @@ from pedalign.training.health_checks import unlearned
 
 Key = tuple[str, str]  # model, policy
 
-CUT_OFF = 0.01  # share of replies that end at max_new_tokens, above which a tutor is marked
+CUT_OFF = 0.01  # a tutor is marked if a larger share of its replies ends at max_new_tokens
 _SEED = re.compile(r"-s[0-9]+$")
 
 
@@ -25,12 +25,12 @@ def summary_rows(
     marks: Mapping[Key, str],
     valid_format: float,
 ) -> tuple[list[str], list[list[Any]]]:
-    """Header and one row per tutor, then one per group of tutors that differ in the training seed alone.
+    """Header and one row per tutor, then one per group of tutors that differ only in the training seed.
 
-    `data` says what was tested on. A group's row holds means over its seeds, and their standard deviations (sd); its
-    intervals and p-values are empty, as are the comparison's columns of tutors that are not compared (the fine-tuned
-    ones) and those of the perplexity where it was not computed. A comparison is tested where both tutors have a share
-    of `valid_format` or more in valid format; else its p-values are empty. `marks` say what went wrong with a tutor.
+    `data`: what was tested on, in words. A group's row holds means over its seeds and their standard deviations (sd);
+    its intervals and p-values are empty. Also empty are the comparison's columns of tutors that are not compared (the
+    fine-tuned ones), and perplexities that were not computed. A comparison is tested if both tutors have a share of at
+    least `valid_format` in valid format; else its p-values are empty. `marks`: what went wrong with a tutor.
     """
     fields = [field.key for field in rubric.label_fields]
     tested = {key for key, comparison in comparisons.items() if is_tested(comparison, valid_format)}
@@ -58,7 +58,7 @@ def summary_rows(
 
 
 def is_tested(comparison: Mapping[str, Any], valid_format: float) -> bool:
-    """Whether a comparison.json is told with intervals and p-values: both tutors have that share in valid format."""
+    """Whether a comparison.json is tested: both tutors have at least this share in valid format."""
     shares = comparison["valid_format"]
     return min(shares["reference"], shares["aligned"]) >= valid_format
 
@@ -83,14 +83,14 @@ def tutor_marks(
     rubric: Rubric,
     valid_format: float,
 ) -> dict[Key, str]:
-    """What went wrong with a tutor, for those with which something did: in training, replies that are cut off or can't
-    be read, labels that are no better than always the commonest one.
+    """What went wrong, for each tutor with a problem: in its training, replies that are cut off or can't be read,
+    labels that are no better than always the most frequent one.
 
     `audits`: by model, of those that were fine-tuned here.
     """
     found = {}
     for key, measures in metrics.items():
-        problems = unlearned(manifests[key].get("history", ()))  # none of a tutor that was trained elsewhere
+        problems = unlearned(manifests[key].get("history", ()))  # a tutor trained elsewhere has none
         problems += _cut_off(measures["ended_at_max_new_tokens"], audits.get(key[0], {}))
         if measures["valid_format"] < valid_format:
             problems.append(
@@ -108,7 +108,7 @@ def tutor_marks(
 
 
 def _cut_off(ended: Mapping[str, Any], audit: Mapping[str, Any]) -> list[str]:
-    """Replies that end at max_new_tokens, and the number to set: what the longest gold reply needs."""
+    """A mark for replies that end at max_new_tokens, with the number to set: the length of the longest gold reply."""
     if ended["share"] <= CUT_OFF:
         return []
     limit, longest = ended["max_new_tokens"], audit.get("gold_replies", {}).get("longest", 0)
@@ -119,7 +119,11 @@ def _cut_off(ended: Mapping[str, Any], audit: Mapping[str, Any]) -> list[str]:
 
 
 def _no_better(field: str, measures: Mapping[str, Any], majority: float) -> list[str]:
-    """The interval decides: a tutor that always gives the commonest label is on its share, not under it."""
+    """A mark for labels that are not shown to be better than always the most frequent one.
+
+    The interval decides: a tutor that always gives the most frequent label has exactly that label's share, so it is
+    "not shown to be over" it, not "under" it.
+    """
     accuracy, (low, high) = measures["accuracy"], measures["accuracy_ci95"]
     if low > majority:
         return []
@@ -128,7 +132,7 @@ def _no_better(field: str, measures: Mapping[str, Any], majority: float) -> list
 
 
 def _groups(tutors: Mapping[Key, Tutor]) -> dict[Key, list[Tutor]]:
-    """(model, policy without its seed) → the tutors of its seeds, where there are two or more."""
+    """(model, policy without its seed) → the tutors of its seeds, if there are two or more."""
     members: dict[Key, list[Tutor]] = {}
     for (model, policy), tutor in tutors.items():
         members.setdefault((model, _SEED.sub("", policy)), []).append(tutor)

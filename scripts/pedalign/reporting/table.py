@@ -8,8 +8,8 @@ from pedalign.reporting.figures import accuracies, differences, is_tested, perce
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """The rows of a summary.csv as lines for a terminal: percentages with 95% intervals.
 
-    A difference of labels is told over the replies that are in valid format in both tutors, where it is tested, and
-    over all; one of the valid format over all.
+    Differences of labels are over the replies that are in valid format in both tutors (where they are tested), and over
+    all replies; those of the valid format over all replies.
     """
     first = rows[0]
     fields = [name.removesuffix("_majority") for name in first if name.endswith("_majority")]
@@ -44,7 +44,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side, a rule under the first line."""
+    """The lines with aligned columns, and a rule under the first line."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return [body[0], "-" * len(max(body, key=len)), *body[1:]]

@@ -12,8 +12,8 @@ from pedalign.core.artifacts import write_text
 from pedalign.core.paths import Paths
 from pedalign.reporting.charts import COLOURS, NEUTRAL
 
-# What a job does, in its order, and its colour. Waiting: for GPUs that others have. Starting: all else before its
-# script's first line, imports of libraries above all.
+# The phases of a job, in order, with their colours. Waiting: for GPUs in use by other jobs. Starting: the rest of the
+# time before the script's first line, mostly imports of libraries.
 PHASES = {"waiting": "#c8c8c8", "starting": NEUTRAL} | dict(
     zip(("loading", "working", "training", "generating", "saving"), COLOURS, strict=False)
 )
@@ -26,7 +26,7 @@ _HELD = re.compile(r"^launch: the largest process held ([0-9.]+) GB$", re.MULTIL
 def spent(paths: Paths) -> dict[tuple[str, str], float]:
     """(stage, phase) → seconds of the newest jobs, stages in the order in which they ended.
 
-    A job whose log has no account of its phases was working all the time.
+    A job whose log has no account of its phases counts as working all the time.
     """
     found: dict[tuple[str, str], float] = defaultdict(float)
     for inside, measured, log in _jobs(paths):
@@ -42,7 +42,7 @@ def spent(paths: Paths) -> dict[tuple[str, str], float]:
 
 
 def by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
-    """Stage → seconds of what `spent` found, but for those that its jobs waited for GPUs."""
+    """Stage → seconds of what `spent` found, without the time that its jobs waited for GPUs."""
     seconds: dict[str, float] = defaultdict(float)
     for (name, phase), share in found.items():
         seconds[name] += share if phase != "waiting" else 0.0
@@ -50,9 +50,9 @@ def by_stage(found: dict[tuple[str, str], float]) -> dict[str, float]:
 
 
 def memory(paths: Paths) -> dict[str, float]:
-    """Stage → GB that the largest of its newest jobs held; of jobs too short to be measured, none.
+    """Stage → GB of the largest of its newest jobs; 0 for jobs too short to be measured.
 
-    What Snakemake saw, which looks now and then, or the log tells of the largest process.
+    The larger of what Snakemake measured, at intervals, and what the log says of the largest process.
     """
     found: dict[str, float] = {}
     for inside, measured, log in _jobs(paths):
@@ -63,7 +63,7 @@ def memory(paths: Paths) -> dict[str, float]:
 
 
 def _jobs(paths: Paths) -> Iterator[tuple[Path, dict[str, str], str]]:
-    """Each job's place among the benchmark files, what Snakemake measured, and its log; in the order of their ends."""
+    """Path among the benchmark files, what Snakemake measured, and log of each job; in the order of their ends."""
     folder = Path(paths.benchmarks)
     for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
         header, values, *_ = path.read_text(encoding="utf-8").splitlines()
@@ -74,7 +74,7 @@ def _jobs(paths: Paths) -> Iterator[tuple[Path, dict[str, str], str]]:
 
 
 def stage(path: Path) -> str:
-    """`tiny/dpo-b0.1/test/responses.tsv` → `aligned/test/responses`: of all models, and all their aligned tutors."""
+    """`tiny/dpo-b0.1/test/responses.tsv` → `aligned/test/responses`: one for all models and their aligned tutors."""
     parts = list(path.with_suffix("").parts)
     if len(parts) > 1 and parts[0] != "data":
         del parts[0]  # the model
@@ -98,12 +98,12 @@ def in_words(found: dict[tuple[str, str], float]) -> str:
 
 
 def fitting_unit(seconds: float) -> tuple[str, int]:
-    """In which a chart shows so long a time, and its length in seconds."""
+    """The unit in which a chart shows a time as long as this, and its length in seconds."""
     return ("hours", 3600) if seconds > 7200 else ("seconds", 1)
 
 
 def draw(found: dict[tuple[str, str], float], output: Path) -> None:
-    """A bar for each stage, of what its jobs did; written as SVG."""
+    """Write an SVG with a bar for each stage, divided by what its jobs did."""
     stages = list(dict.fromkeys(stage for stage, _ in found))
     unit, length = fitting_unit(sum(found.values()))
     phases = [phase for phase in PHASES if any(phase == of for _, of in found)]

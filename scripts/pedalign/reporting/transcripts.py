@@ -1,4 +1,4 @@
-"""The test conversations with every tutor's replies beside the gold ones, for the report page."""
+"""The test conversations with every tutor's replies next to the gold ones, for the report page."""
 
 import base64
 import gzip
@@ -8,11 +8,11 @@ from typing import Any
 
 from pedalign.data.rubric import Rubric
 
-Labelled = dict[str, Any]  # of a reply: text, labels by field key, defect or None
+Labelled = dict[str, Any]  # a reply's text, labels by field key, and defect or None
 
 
 def labelled(text: str, rubric: Rubric) -> Labelled:
-    """What a reply says to the student, and its labels; of one that the parser can't read, all of its text."""
+    """A reply's text for the student, and its labels; if the parser can't read it, all of its text."""
     reply = rubric.parse(text)
     spoken = reply.values.get(rubric.spoken) if not reply.defect else None
     found = {field.key: reply.values.get(field.key) for field in rubric.label_fields}
@@ -46,5 +46,5 @@ def transcripts(
 
 
 def packed(value: Any) -> str:
-    """JSON, compressed, as letters that a page can hold; the same for the same value."""
+    """A value as compressed JSON in Base64, for a page; equal values give equal text."""
     return base64.b64encode(gzip.compress(json.dumps(value).encode(), mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""Counts in tokens what a model would be trained on and asked, before any training."""
+"""Counts the tokens of all texts with which a model will be trained and prompted, before any training."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ class _Turn:
 
 @dataclass
 class _Counts:
-    """Of a split: the tokens of its conversations with the place of each, its tutor turns, and how many are trained."""
+    """Counts of a split: tokens and place of each conversation, its tutor turns, and the number of trained tokens."""
 
     conversations: list[tuple[int, str]] = field(default_factory=list)
     turns: list[_Turn] = field(default_factory=list)
@@ -30,11 +30,11 @@ class _Counts:
 
 
 def audit(splits: Mapping[str, Iterable[Conversation]], renderer: Renderer, limits: ModelLimits) -> dict[str, Any]:
-    """audit.json, of the splits "sft", "dpo" and "test": lengths in tokens, each with the place of the longest, and the
-    share of the SFT split's tokens that are trained. `length_limits` holds them against the settings.
+    """audit.json of the splits "sft", "dpo" and "test": lengths in tokens, with the place of the longest text, and the
+    share of the SFT split's tokens that are trained. `length_limits` compares them with the settings.
 
-    Of the DPO and test split, conversations of one turn count for the gold replies alone: no tutor is asked them.
-    Raises UserError where the model has no embedding for a token of the splits, the end or the padding token.
+    In the DPO and test splits, conversations of one turn count for the gold replies alone: no tutor answers them.
+    Raises UserError if the model has no embedding for a token of the splits, the end token or the padding token.
     """
     tokenizer: Any = renderer.tokenizer
     expect_token(limits, renderer.end_id, f"the end token '{renderer.template.end}'")
@@ -84,14 +84,14 @@ def _count(
 
 
 def _turns(trained: Sequence[bool], name: str) -> Iterator[_Turn]:
-    """The runs of trained tokens: between two replies stand tokens of the template."""
+    """The tutor's turns: runs of trained tokens, separated by tokens of the template."""
     bounds = [at for at, (one, other) in enumerate(pairwise((False, *trained, False))) if one != other]
     for turn, (start, end) in enumerate(zip(bounds[::2], bounds[1::2], strict=True)):
         yield _Turn(start, end - start, f"{name}, turn {turn}")
 
 
 def _spread(lengths: Sequence[int]) -> dict[str, int]:
-    """Of sorted lengths."""
+    """Least, median, 95th percentile and greatest of sorted lengths."""
     shares = (("min", 0.0), ("median", 0.5), ("p95", 0.95), ("max", 1.0))
     return {name: lengths[round(share * (len(lengths) - 1))] for name, share in shares}
 

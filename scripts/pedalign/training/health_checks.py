@@ -1,15 +1,15 @@
-"""Detects trainings that went wrong, from their history: what should have become better, and did not."""
+"""Detects trainings that went wrong, from their history: figures that should have improved and did not."""
 
 from collections.abc import Sequence
 from typing import Any
 
-_LEAST = 0.001  # share of its first value by which a loss falls that fell
+_LEAST = 0.001  # a loss fell if it is lower by more than this share of its first value
 
 
 def unlearned(history: Sequence[dict[str, Any]]) -> list[str]:
-    """Of a training's steps, in words: a loss that did not fall, a margin of rewards that did not rise.
+    """Problems of a training, in words: a loss that did not fall, a reward margin that did not rise.
 
-    Means of the first and the last quarter of the steps are compared; one step alone tells nothing.
+    Compares the means of the first and the last quarter of the steps; a single step shows nothing.
     """
     problems = []
     for name, what, sign in (("loss", "the loss did not fall", -1), ("rewards/margins", "the margin did not rise", 1)):

@@ -1,4 +1,4 @@
-"""What the trainings share: the order of rows, the steps of a trainer, and the script around them."""
+"""What all trainings share: the order of rows, the steps of a trainer, and the script around them."""
 
 import argparse
 import dataclasses
@@ -39,12 +39,12 @@ from pedalign.training.trl_log_probs import fast_head
 
 
 def training_order(lengths: Sequence[int] | int, settings: TrainingSettings) -> list[int]:
-    """The rows of all epochs in the order in which they are trained; every `global_batch_size` of them make a step.
+    """The rows of all epochs in training order; `global_batch_size` consecutive rows make a step.
 
-    With `lengths` (tokens) given, each epoch is shuffled by the seed, and rows of like length come together; with the
-    number of rows, their own order is kept. The last step of an epoch is filled with the epoch's first rows. Nothing
-    here depends on the number of devices, nor on what was drawn before: so neither does the result, and a training that
-    was broken off goes on with the rows that it would have had.
+    If `lengths` lists the rows' tokens, each epoch is shuffled by the seed, with rows of similar length next to each
+    other. If it is the number of rows, they keep their order. The last step of an epoch is filled up with the epoch's
+    first rows. The order does not depend on the number of devices or on earlier random draws. So the result does not
+    either, and a resumed training gets the same rows.
     """
     rows, size = lengths if isinstance(lengths, int) else len(lengths), settings.global_batch_size
     steps_per_epoch = math.ceil(rows / size)
@@ -61,7 +61,7 @@ def training_order(lengths: Sequence[int] | int, settings: TrainingSettings) -> 
 
 
 class Steps(TrainerCallback):
-    """How far the training is, told by its first process."""
+    """Shows the progress of a training, in its first process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -82,7 +82,7 @@ class Steps(TrainerCallback):
 
 
 class FiniteLoss(TrainerCallback):
-    """Ends a training at the first step whose loss or gradient is no number any more."""
+    """Ends a training at the first step whose loss or gradient norm is not finite."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -100,9 +100,9 @@ class FiniteLoss(TrainerCallback):
 def run_trainer(
     trainer: Any, name: str, states: TrainingStates | None, watchers: Iterable[TrainerCallback] = ()
 ) -> dict[str, Any]:
-    """Train, and the facts for the manifest; "weights" are the whole model's where each process holds a part of them.
+    """Train, and return the facts for the manifest; "weights": the whole model's if processes hold parts, else None.
 
-    `watchers` are called back besides. Ends the process where SIGTERM interrupted the training.
+    `watchers`: further callbacks. Ends the process if SIGTERM interrupted the training.
     """
     started = time.monotonic()
     trainer.remove_callback(PrinterCallback)
@@ -133,8 +133,8 @@ def run_trainer(
 
 
 def peak_memory() -> dict[str, int]:
-    """The most memory in bytes that this process has held so far, and the most of its GPU, where it has one."""
-    status = Path("/proc/self/status")  # Linux; what getrusage tells there can be a parent's
+    """Peak memory of this process so far, in bytes, and of its GPU, if it has one."""
+    status = Path("/proc/self/status")  # on Linux, where getrusage can return the peak of a parent
     if status.is_file():
         peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
     else:
@@ -144,9 +144,9 @@ def peak_memory() -> dict[str, int]:
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a step, but for TRL's count of tokens, which begins anew where a training goes on.
+    """The logged figures of a step, without TRL's count of tokens, which restarts when a training is resumed.
 
-    By name: a training that goes on has them in another order.
+    Sorted by name, because a resumed training logs them in another order.
     """
     figures = {name: float(value) if isinstance(value, str) else value for name, value in sorted(entry.items())}
     return {name: value for name, value in figures.items() if name != "num_tokens" and not math.isnan(value)}
@@ -155,10 +155,10 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
 def telling_batches(
     lengths: Sequence[Sequence[int]], order: Sequence[int], size: int, config: Any
 ) -> list[Sequence[int]]:
-    """The batches of a training in which a mistake about padding or length shows: the first, the most padded, and one
-    with rows on both sides of each length at which the model may change. The longest row is in one of them.
+    """The batches that would show a mistake in padding or length: the first, the most padded, one with the longest row,
+    and one with rows on both sides of each length at which the model may change.
 
-    `lengths` are those of what each row becomes, in tokens; `order` and `size` say which rows make a batch.
+    `lengths`: tokens of each text that a row becomes; `order` and `size` say which rows make a batch.
     """
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     all_of = [[length for at in batch for length in lengths[at]] for batch in batches]
@@ -176,15 +176,16 @@ def expect_all_rows(kept: int, given: int) -> None:
 
 
 def _without_shared_memory() -> None:
-    """On the CPU, let DeepSpeed talk over gloo alone. For shared memory it would compile an extension first, which
-    needs a compiler, and waits for ever for the lock of a compilation that was killed."""
+    """Make DeepSpeed communicate over gloo alone, on the CPU. For shared memory it would first compile an extension.
+    That needs a compiler, and waits for ever for the lock of a compilation that was killed."""
     from deepspeed import ops  # type: ignore[import-untyped]
 
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def expect_better(checkpoint: Path, history: Sequence[dict[str, Any]], otherwise: str) -> None:
-    """Raises UserError where a training did not learn and is to "stop"; the summary marks it else."""
+    """Check that a training learned. If not, `otherwise` "stop" raises UserError; else print a warning, and the summary
+    marks the tutor."""
     for problem in unlearned(history):
         if otherwise == "stop":
             raise UserError(
@@ -194,7 +195,7 @@ def expect_better(checkpoint: Path, history: Sequence[dict[str, Any]], otherwise
 
 
 class Train(Protocol):
-    """What a training script does with what it is given: train the model in place, return facts for the manifest."""
+    """The training function of a script: trains the model in place and returns facts for the manifest."""
 
     def __call__(
         self,
@@ -217,15 +218,15 @@ def train_and_save(
 ) -> None:
     """Load the model, `train` it or its adapter in place, write the whole model, and its manifest last.
 
-    In as many processes as the launcher started; the first one writes. A training that was ended goes on from its
-    newest state, if `script`, `data` and settings are the same, and the number of processes too where the loss depends
-    on the rows that all of them compute `at_a_time`.
+    Runs in each process that the launcher started; the first one writes. A stopped training resumes from its newest
+    state, if `script`, `data` and settings are the same, and the number of processes too if the loss depends on the
+    rows that all of them compute `at_a_time`.
     """
     if processes() > 1:
         die_with_launcher()
         done = leave_at_exit()
         if torch.cuda.is_available():
-            torch.cuda.set_device(local_rank())  # else all would load their model onto the first GPU
+            torch.cuda.set_device(local_rank())  # else all processes would load the model onto the first GPU
         elif sharded():
             _without_shared_memory()
     begin("loading")
@@ -234,14 +235,14 @@ def train_and_save(
     inputs = verified(*data, args.model, args.rubric) if is_first_process() else {}
     tokenizer = load_tokenizer(args.model)
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
-    if tokenizer.pad_token is None:  # nor an end token of its own: the template's serves
+    if tokenizer.pad_token is None:  # and no end token of its own, so the template's is used
         tokenizer.pad_token = rendering.template.end
     dtype, adapter, plain = settings.training.dtype, settings.adapter, dataclasses.asdict(settings)
     source = origin(script, plain, [*data, args.rubric], args.model, at_a_time)
-    torch.manual_seed(settings.training.seed)  # of a new adapter
+    torch.manual_seed(settings.training.seed)  # for the weights of a new adapter
     with TrainingStates(args.output, source, args.save_minutes, args.save_steps) as states:
-        # In bfloat16, small steps would round away: all weights are trained in float32, in the computations of which
-        # bfloat16 is used where it suffices. DeepSpeed holds weights in float32 besides those that it is given.
+        # In bfloat16, small steps would be lost to rounding. So weights are trained in float32, and computations use
+        # bfloat16 where it suffices. DeepSpeed keeps a float32 copy of the weights that it is given.
         held = dtype if sharded() else "float32"
         model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, held)
         begin("training")

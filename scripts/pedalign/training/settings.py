@@ -1,4 +1,4 @@
-"""What a training script is told: the settings that decide its result, and its arguments."""
+"""The settings that decide the result of a training script, and the script's arguments."""
 
 import argparse
 import dataclasses
@@ -21,11 +21,10 @@ from pedalign.models.adapters import AdapterSettings
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What decides the result of a training; every field stands in config.yaml.
+    """The settings that decide the result of a training; all are in config.yaml.
 
-    `warmup` is a share of the steps. `global_batch_size` counts rows (conversations or pairs) per
-    optimizer step over all devices; `device_batch_size` those computed at a time on one device.
-    `max_length` is in tokens; None: nothing is cut.
+    `warmup`: share of the steps. `global_batch_size`: rows (conversations or pairs) per optimizer step, over all
+    devices. `device_batch_size`: rows that one device computes at a time. `max_length`: in tokens; None: no cuts.
     """
 
     epochs: float
@@ -41,11 +40,11 @@ class TrainingSettings:
     seed: int
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_rows`."""
+        """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_order`."""
         on_gpu = torch.cuda.is_available()
         return {
-            "output_dir": tempfile.gettempdir(),  # nothing is saved there; TrainingStates have a folder of their own
-            "num_train_epochs": 1,  # training_rows holds all epochs
+            "output_dir": tempfile.gettempdir(),  # nothing is saved there; TrainingStates has its own folder
+            "num_train_epochs": 1,  # training_order holds all epochs
             "learning_rate": self.learning_rate,
             "lr_scheduler_type": self.scheduler,
             "warmup_steps": self.warmup,
@@ -55,28 +54,28 @@ class TrainingSettings:
             "max_length": self.max_length,
             "bf16": self.dtype == "bfloat16",
             "tf32": True if on_gpu else None,
-            "activation_checkpointing": self.gradient_checkpointing,  # transformers 5 renames it
+            "activation_checkpointing": self.gradient_checkpointing,  # new name in transformers 5
             "train_sampling_strategy": "sequential",
             "seed": self.seed,
             "use_cpu": not on_gpu and not sharded(),  # with it, DeepSpeed would not be used
             "dataloader_pin_memory": on_gpu,
             "ddp_backend": "gloo" if processes() > 1 and not on_gpu else None,
-            "save_strategy": "no",  # TrainingStates ask for it
+            "save_strategy": "no",  # TrainingStates decides when to save
             "report_to": "none",
             "logging_steps": 1,
-            "logging_nan_inf_filter": False,  # a loss that is no number would be logged as the mean of the others
+            "logging_nan_inf_filter": False,  # else a nan loss would be logged as the mean of the others
             "disable_tqdm": True,
         }
 
 
 @dataclass(frozen=True)
 class StageSettings:
-    """All that a training script is told."""
+    """All settings of a training script."""
 
     rendering: dict[str, str]  # template and instruction
     training: TrainingSettings
     adapter: AdapterSettings | None = None  # None: all weights are trained
-    alignment: dict[str, Any] | None = None  # AlignmentSettings, of preference optimization alone
+    alignment: dict[str, Any] | None = None  # AlignmentSettings; None for SFT
 
     @classmethod
     def read(cls, given: str) -> "StageSettings":
@@ -100,11 +99,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save-minutes", type=float, default=15, help="between training states (0: not by time)")
     parser.add_argument("--save-steps", type=int, default=0, help="between training states (0: not by steps)")
-    parser.add_argument("--trackers", default="none", help="of the curves, as a list: tensorboard,wandb")
+    parser.add_argument("--trackers", default="none", help="where to write curves: tensorboard,wandb or none")
     parser.add_argument("--tensorboard", type=Path, default=Path("runs"), help="the folder for TensorBoard's files")
     parser.add_argument(
         "--unlearned",
         choices=("mark", "stop"),
         default="mark",
-        help="where the loss did not fall or the margin not rise",
+        help="what to do if the loss did not fall or the reward margin did not rise",
     )

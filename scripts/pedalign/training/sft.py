@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the tutor's turns, by TRL's SFTTrainer on rows that the renderer made."""
+"""Supervised fine-tuning on the tutor's turns, by TRL's SFTTrainer on rows that our renderer makes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,9 +19,10 @@ from pedalign.training.trl_log_probs import fast_head, prove_head
 def sft_rows(
     renderer: Renderer, conversations: Iterable[Conversation], max_length: int | None
 ) -> list[dict[str, list[int]]]:
-    """One row per conversation: `input_ids`, and `labels` (-100: not trained); the replies and their end tokens are.
+    """One row per conversation: `input_ids` and `labels`. Labels are -100 (not trained) outside the replies and their
+    end tokens.
 
-    Raises UserError where `max_length` cuts off every reply of a conversation.
+    Raises UserError if `max_length` cuts off every reply of a conversation.
     """
     rows = []
     for conversation in conversations:
@@ -45,7 +46,7 @@ def train_sft(
     states: TrainingStates | None = None,
     watchers: Iterable[TrainerCallback] = (),
 ) -> dict[str, Any]:
-    """Fine-tune `model` in place on the tutor's turns; the facts for the manifest."""
+    """Fine-tune `model` in place on the tutor's turns; returns the facts for the manifest."""
     rows = sft_rows(renderer, conversations, settings.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
     order = training_order(lengths, settings)
@@ -71,7 +72,7 @@ def train_sft(
 def truncated(
     renderer: Renderer, conversations: Iterable[Conversation], settings: TrainingSettings
 ) -> list[dict[str, Any]]:
-    """The conversations that `max_length` cuts, with the trained tokens that it takes of them."""
+    """The conversations that `max_length` cuts, with the number of trained tokens that each loses."""
     found: list[dict[str, Any]] = []
     limit = settings.max_length
     if limit is None:

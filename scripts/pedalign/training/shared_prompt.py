@@ -1,4 +1,4 @@
-"""Computes the prompt of a preference pair once for both replies, where the model allows it."""
+"""Computes the prompt of a preference pair once for both replies, if the model allows it."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -11,15 +11,15 @@ from pedalign.core.processes import everywhere
 from pedalign.models.log_probs import agree
 from pedalign.training.trl_log_probs import computing_dtype
 
-_BY_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1")  # of what TRL's head gives, of every token but the first
+_BY_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1")  # outputs of TRL's head for every token but the first
 
 
 class PromptOnce:
-    """In the model's place for TRL's DPOTrainer, which has rows of prompt and chosen, and of prompt and rejected.
+    """Replaces the model in TRL's DPOTrainer, which has two rows per pair: prompt and chosen, prompt and rejected.
 
-    They are computed as one: prompt, chosen, the prompt's last token again, rejected; where the rejected reply and the
-    token before it do not see the chosen one, and have the positions that they have in a row of their own. So the
-    results are those of two rows, but for rounding.
+    The two are computed as one row: prompt, chosen, the prompt's last token again, rejected. The rejected reply and the
+    token before it do not see the chosen one, and have the same positions as in a row of their own. So the results are
+    those of two rows, except for rounding.
     """
 
     def __init__(self, model: Any) -> None:
@@ -28,7 +28,7 @@ class PromptOnce:
     def __call__(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **options: Any
     ) -> SimpleNamespace:
-        """`input_ids` and the others (2 pairs, tokens): the chosen rows, then the rejected ones, padded at the end."""
+        """All tensors are (2 x pairs, tokens): the chosen rows, then the rejected ones, padded at the end."""
         pairs, length = len(input_ids) // 2, input_ids.shape[1]
         starts = (labels[:pairs] != -100).int().argmax(1).tolist()  # where the replies of each pair begin
         ends = attention_mask.sum(1).tolist()
@@ -45,7 +45,7 @@ class PromptOnce:
             visible[at, :, end:, start - 1 : end] = False
         outputs = self.model(
             input_ids=ids,
-            attention_mask=visible,  # four dimensions: taken as it is
+            attention_mask=visible,  # with four dimensions it is used as it is
             position_ids=joined(positions, 0),
             labels=joined(labels, -100),
             **options,
@@ -64,12 +64,12 @@ class PromptOnce:
 
 @torch.no_grad()
 def can_share_prompts(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) -> bool:
-    """Whether PromptOnce gives the log-probabilities that two rows give, on `batches` (`input_ids`, `attention_mask`
-    and `labels`, as it takes them).
+    """Whether PromptOnce gives the same log-probabilities as two rows, on `batches` (its `input_ids`, `attention_mask`
+    and `labels`).
 
-    It does not where attention is no full attention over one mask (windows shorter than the rows, ALiBi, sinks,
-    recurrent layers), nor for a mixture of experts whose auxiliary loss is a mean over tokens. All processes of a
-    training find the same.
+    It does not if attention is not full attention over one mask (windows shorter than the rows, ALiBi, sinks, recurrent
+    layers), or for a mixture of experts whose auxiliary loss is a mean over tokens. All processes of a training return
+    the same.
     """
     model, was_training = trainer.model, trainer.model.training
     model.eval()  # with dropout, no two results are the same
@@ -77,7 +77,7 @@ def can_share_prompts(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) 
         same = all(_is_same(trainer, batch) for batch in batches)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # whatever an architecture raises at a mask of four dimensions
+    except Exception:  # an architecture may raise anything at a mask of four dimensions
         same = False
     model.train(was_training)
     return everywhere(same)

@@ -1,4 +1,4 @@
-"""Writes the curves of a training: TensorBoard's files, or Weights & Biases."""
+"""Writes the curves of a training, for TensorBoard or Weights & Biases."""
 
 import importlib.util
 import math
@@ -16,11 +16,11 @@ TRACKERS = ("tensorboard", "wandb")
 
 
 def trackers(names: Sequence[str], folder: Path, epochs: float) -> list[TrainerCallback]:
-    """The trainers' callbacks of those names; TensorBoard's files lie in `folder`.
+    """Trainer callbacks for these trackers; `folder`: for TensorBoard's files.
 
-    `epochs` are those of the training; the trainer counts all of them as one.
+    `epochs`: of the training; the trainer counts all of them as one.
 
-    Raises UserError for another name, or one whose package is not installed.
+    Raises UserError for an unknown name, or if its package is not installed.
     """
     for name in names:
         if name not in TRACKERS:
@@ -35,7 +35,7 @@ def trackers(names: Sequence[str], folder: Path, epochs: float) -> list[TrainerC
 
 
 class _Guarded(TrainerCallback):
-    """A tracker that is told no more once it fails, as on a full disk or without the net: no training ends by it."""
+    """Drops a tracker once it fails, for example on a full disk or without a network: this must not end a training."""
 
     def __init__(self, name: str, make: Callable[[Path], TrainerCallback], folder: Path, epochs: float) -> None:
         self.name = name
@@ -46,15 +46,15 @@ class _Guarded(TrainerCallback):
         try:
             if self.tracker:
                 getattr(self.tracker, event)(*given, **named)
-        except Exception as error:  # whatever its package raises
+        except Exception as error:  # its package may raise anything
             self.tracker = None
-            print(f"{self.name}: fails, and is told no more: {type(error).__name__}: {error}", flush=True)
+            print(f"{self.name}: failed, and is no longer used: {type(error).__name__}: {error}", flush=True)
 
     def on_train_begin(self, *given: Any, **named: Any) -> None:
         self._tell("on_train_begin", *given, **named)
 
     def on_log(self, *given: Any, logs: dict[str, Any], **named: Any) -> None:
-        # TRL logs what it does not compute as not a number.
+        # TRL logs figures that it does not compute as nan.
         known = {name: value for name, value in logs.items() if not (isinstance(value, float) and math.isnan(value))}
         if "epoch" in known:
             known["epoch"] *= self.epochs
@@ -72,7 +72,7 @@ def _tensorboard(folder: Path) -> TrainerCallback:
     from transformers.integrations import TensorBoardCallback
 
     class TensorBoard(TensorBoardCallback):
-        """What was written of later steps than the one gone on from, or by an earlier training, is shown no more."""
+        """Hides what was written of steps later than the one resumed from, or by an earlier training."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -90,7 +90,7 @@ def _wandb(folder: Path) -> TrainerCallback:
     from transformers.integrations import WandbCallback
 
     class WeightsAndBiases(WandbCallback):
-        """A training that goes on from a state goes on with its run; one that starts over has another."""
+        """A resumed training continues its run; one that starts over gets a new run."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:

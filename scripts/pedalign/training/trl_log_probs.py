@@ -1,12 +1,12 @@
-"""The log-probabilities that TRL's trainers train by, and the proof that they are the model's own.
+"""The log-probabilities on which TRL's trainers train, and the proof that they are the model's own.
 
-TRL leaves out the model's own last step: it multiplies hidden states by the output embeddings and does to the logits
-what it knows that the model does. That is fast and saves memory, and wrong for some architectures. So before a training
-its log-probabilities are held against the model's plain forward pass; where they differ, the model's own logits are
-trained by (`prove_head`).
+TRL replaces the model's own last step: it multiplies hidden states by the output embeddings, and applies to the logits
+what it knows of the model. That is fast and saves memory, but is wrong for some architectures. So before a training its
+log-probabilities are compared with the model's plain forward pass; if they differ, the training uses the model's own
+logits (`prove_head`).
 
-On the CPU a function of ours stands in the place of TRL's (`fast_head`), which scores every position there, since some
-accelerators need tensors of one shape. Ours scores the trained positions alone.
+On the CPU, TRL's function scores every position, since some accelerators need tensors of one shape. Ours, which
+replaces it there (`fast_head`), scores only the trained positions.
 """
 
 import functools
@@ -25,16 +25,17 @@ from pedalign.core.errors import UserError
 from pedalign.core.processes import everywhere, is_first_process, sharded
 from pedalign.models.log_probs import agree, forget_lengths, keeps_last_logits, log_probabilities_alone, unwrapped
 
-# Logits at a time: 64 MB as float32. A model of 49,152 tokens has so many for 341 positions, one of 8,192 for 2,048.
+# Logits in memory at a time: 64 MB as float32. With a vocabulary of 49,152 these are 341 positions, with 8,192 2,048.
 TILE = 2**24
-FUSED, OWN, ALONE = "fused", "the model's", "the model's, row by row"  # ways to take log-probabilities, by preference
+FUSED, OWN, ALONE = "fused", "the model's", "the model's, row by row"  # ways to get log-probabilities, best first
 _PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "label_mask")
 
 
 class _LogProbs(torch.autograd.Function):
-    """Log-probabilities of targets (positions) by logits (positions, vocabulary), and whether each is the likeliest.
+    """Log-probabilities of targets (positions) from logits (positions, vocabulary), and whether each target is the most
+    likely token.
 
-    The logits are overwritten, by the gradient in the end.
+    The logits are overwritten, at the end by their gradient.
     """
 
     @staticmethod
@@ -58,8 +59,8 @@ class _LogProbs(torch.autograd.Function):
 
 
 class _TiledLogProbs(torch.autograd.Function):
-    """`of_logits` of all logits, which are computed a tile at a time, and once more for their gradient. The gradient of
-    the weights is added up in one place."""
+    """`of_logits` of all logits, which are computed a tile at a time, and again for their gradient. The gradient of the
+    weights is accumulated in place."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu")
@@ -107,12 +108,12 @@ class _TiledLogProbs(torch.autograd.Function):
 
 
 def _tile(weight: torch.Tensor) -> int:
-    """Positions that have TILE logits."""
+    """The number of positions that have TILE logits."""
     return max(1, TILE // len(weight))
 
 
 class _InTiles:
-    """In the place of TRL's autograd function."""
+    """Replaces TRL's autograd function."""
 
     @staticmethod
     def apply(
@@ -126,13 +127,13 @@ class _InTiles:
         scale: float,
         outputs: Sequence[str],
     ) -> tuple[torch.Tensor | None, ...]:
-        """The log-probabilities of `targets` (positions), of `hidden` (positions, size), `weight` (vocabulary, size).
+        """Log-probabilities of `targets` (positions), from `hidden` (positions, size) and `weight` (vocabulary, size).
 
-        Then what TRL logs besides: entropies and mean logits, which take a tenth of a step on the CPU and on which
-        nothing depends, are nan; the log-sums of squared probabilities (WPO's weights) are left out; whether a target
-        is the likeliest token is told.
+        Then figures that TRL logs. Entropies and mean logits are nan: they take a tenth of a step on the CPU, and
+        nothing depends on them. The log-sums of squared probabilities (WPO's weights) are None. The last one says
+        whether a target is the most likely token.
 
-        Of more than TILE logits, a tile is held at a time.
+        If there are more than TILE logits, one tile is in memory at a time.
         """
 
         def of_logits(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,8 +155,8 @@ class _InTiles:
 
 @contextmanager
 def fast_head() -> Iterator[None]:
-    """TRL's trainers train by it within, where there is no GPU. Sharded weights are left to TRL, which gathers them for
-    its own function."""
+    """Within this context TRL's trainers use our function, if there is no GPU. Sharded weights are left to TRL, which
+    gathers them for its own function."""
     if torch.cuda.is_available():
         yield
         return
@@ -170,16 +171,17 @@ def fast_head() -> Iterator[None]:
 
 
 def prove_head(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) -> str:
-    """The way to take log-probabilities in this training, which the model is set to: FUSED, OWN or ALONE.
+    """Set the model to the first correct way to get log-probabilities in this training, and return it: FUSED, OWN or
+    ALONE.
 
-    The first by which those of `batches` (`input_ids`, `attention_mask` and `labels` of trained tokens, all (rows,
-    tokens)) are those of each row alone by the model's plain forward pass; and a mixture of experts' auxiliary loss is
-    the model's. All processes of a training choose the same.
-    Raises UserError where there is none.
+    A way is correct if on `batches` (`input_ids`, `attention_mask` and `labels` of trained tokens, all (rows, tokens))
+    it gives the log-probabilities of each row alone by the model's plain forward pass; and, for a mixture of experts,
+    the model's auxiliary loss. All processes of a training choose the same.
+    Raises UserError if no way is correct.
     """
     model = unwrapped(trainer.model)
     given, was_training = model.forward, model.training
-    trainer.model.eval()  # dropout is no mistake
+    trainer.model.eval()  # dropout would look like a mistake
     problem = ""
     ways = {FUSED: given, OWN: _own_head(model, given, False), ALONE: _own_head(model, given, True)}
     for way, forward in ways.items():
@@ -189,12 +191,12 @@ def prove_head(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) -> str:
             problem = problem or "the log-probabilities of a batch are not those of its rows alone"
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever an architecture raises
+        except Exception as error:  # an architecture may raise anything
             right, problem = False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if everywhere(right):
             trainer.model.train(was_training)
             if way != FUSED and is_first_process():
-                print(f"trained by {way} own logits: TRL's are wrong for {type(model).__name__}", flush=True)
+                print(f"log-probabilities: {way}; TRL's are wrong for {type(model).__name__}", flush=True)
             return way
     raise UserError(
         f"{type(model).__name__} cannot be trained here: {problem}", "set another model in its entry of config.yaml"
@@ -202,8 +204,8 @@ def prove_head(trainer: Any, batches: Sequence[dict[str, torch.Tensor]]) -> str:
 
 
 def _own_head(model: Any, given: Callable[..., Any], alone: bool) -> Callable[..., Any]:
-    """A forward pass in the place of `given`, which TRL has given the model: with `fused_lm_head`, log-probabilities by
-    the model's own logits, of all rows together or `alone`."""
+    """A forward pass that replaces `given`, which TRL has put into the model: with `fused_lm_head`, log-probabilities
+    from the model's own logits, of all rows together or of each row `alone`."""
 
     keeps = keeps_last_logits(model)
 
@@ -268,10 +270,10 @@ def _is_right(trainer: Any, batch: dict[str, torch.Tensor], way: str) -> bool:
             own = model(**rows, **options, use_cache=False).aux_loss
             return bool(torch.isclose(found.aux_loss, own, rtol=1e-2 if trainer.args.bf16 else 1e-4))
     if options and found.aux_loss is None:
-        trainer.aux_loss_enabled = False  # the model's configuration names it, and its forward pass has none
+        trainer.aux_loss_enabled = False  # the configuration has one, but the forward pass returns none
     return True
 
 
 def computing_dtype(trainer: Any) -> torch.dtype:
-    """In which a training computes; its weights can be of more bits."""
+    """The dtype in which a training computes; its weights may have more bits."""
     return torch.bfloat16 if trainer.args.bf16 else trainer.model.dtype

@@ -1,1 +1,1 @@
-"""What the rules ask: the typed config, and what follows from it for each job."""
+"""The typed config, and what follows from it for each job of the rules."""

@@ -1,5 +1,5 @@
-"""What happens in a call of Snakemake around its jobs: the config is read, mistakes are told in two lines, what would
-fail is refused before anything starts, and the summary is shown at the end."""
+"""What a call of Snakemake does around its jobs: it reads the config, reports mistakes in two lines, refuses before the
+start what would fail, and shows the summary at the end."""
 
 import functools
 import os
@@ -29,13 +29,13 @@ from pedalign.workflow.config import Config
 from pedalign.workflow.job_settings import JobSettings
 from pedalign.workflow.plan import Plan
 
-_LENGTH_LIMITED = ("sft", "generate", "generate_shard", "reference", "align")  # fail where a text is too long
+_LENGTH_LIMITED = ("sft", "generate", "generate_shard", "reference", "align")  # rules that fail if a text is too long
 
 
 class Told:
-    """Answers like `asked`; a user's mistake ends the call with its two lines.
+    """A proxy for `asked`: a UserError in one of its methods ends the call with the error's two lines.
 
-    Not by a WorkflowError, which Snakemake would wrap in a trace of the Snakefile.
+    A WorkflowError would not do: Snakemake wraps it in a trace of the Snakefile.
     """
 
     def __init__(self, asked: object) -> None:
@@ -47,7 +47,7 @@ class Told:
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function; a user's mistake in it, or in a function that it returns, ends the call with its two lines."""
+    """Wrap a function: a UserError in it, or in a function that it returns, ends the call with its two lines."""
 
     @functools.wraps(function)
     def answer(*arguments: Any, **named: Any) -> Any:
@@ -61,9 +61,9 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_config(given: dict[str, Any], defaults: Path) -> Config:
-    """The config of a call: what is `given`, and the rest as the workflow's own file `defaults` has it.
+    """The config of a call: the values `given`, and for the rest those of the workflow's own file `defaults`.
 
-    Raises UserError with the first mistake.
+    Raises UserError for the first mistake.
     """
     values = load_configfile(defaults)
     update_config(values, given)
@@ -71,13 +71,13 @@ def read_config(given: dict[str, Any], defaults: Path) -> Config:
 
 
 def environment(workflow: Any) -> None:
-    """Sets what all jobs of a call inherit."""
-    # A thread that waits for the others of its job keeps its core for a while, in vain where another job has theirs.
-    # With the default, two trainings on the same cores get a twentieth of the speed of one; with this, four tenths
-    # each, and one alone loses a twentieth.
+    """Set environment variables that all jobs of a call inherit."""
+    # An OpenMP thread that waits for the others of its job spins on its core for a while, in vain if another job has
+    # their cores. With the default, two trainings on the same cores get a twentieth of the speed of one; with this
+    # value four tenths each, and a training alone loses a twentieth.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    # The scripts tell themselves how far they are: by a bar on this call's terminal, and lines in their logs. The bars
-    # of libraries only fill these.
+    # The scripts show their own progress: a bar on this call's terminal, and lines in their logs. Bars of libraries
+    # would only fill the logs.
     os.environ.setdefault("TQDM_DISABLE", "1")
     if workflow.is_main_process and sys.stderr.isatty():
         os.environ[TERMINAL] = os.ttyname(sys.stderr.fileno())
@@ -88,14 +88,15 @@ def environment(workflow: Any) -> None:
 def check_before_start(
     workflow: Any, plan: Plan, settings: JobSettings, stop: Stop, submitted: Sequence[Record]
 ) -> None:
-    """Ends the workflow before anything starts, so before Snakemake removes what is to be made anew: where a file that
-    jobs read is not as it was made, where a job asks for more than this machine has, or runs elsewhere already.
+    """Refuse a call whose jobs would fail: an input was changed since it was made, a text is too long, a job asks for
+    more than this machine has, or Slurm may still run the same job.
 
-    `submitted`: Slurm jobs of a call that was killed. Raises UserError.
+    Runs before Snakemake removes the files that it will make again. `submitted`: Slurm jobs of a call that was killed.
+    Raises UserError.
     """
     here = workflow.is_main_process and workflow.local_exec
     if here:
-        stop.at_once()  # again: Snakemake has set a handler of its own since
+        stop.at_once()  # again, because Snakemake has set its own handler since
     if workflow.is_main_process:
         jobs = list(workflow.dag.needrun_jobs())
         check_writable(Path(plan.paths.results))
@@ -107,7 +108,7 @@ def check_before_start(
         for job in jobs:
             if job.rule.name in ("sft", "align"):
                 plan.check_batch(job.rule.name, job.wildcards, job.resources.gpu)
-        if workflow.touch:  # which says: what the code and settings of now make is the same
+        if workflow.touch:  # --touch says: the present code and settings make the same files
             for job in jobs:
                 for file in job.output:
                     accept(Path(file), in_words(str(workflow.dag.reason(job)), [file]))
@@ -123,12 +124,12 @@ def check_before_start(
 def _check_lengths(plan: Plan, settings: JobSettings, jobs: Iterable[Any], made: set[Any]) -> None:
     for model in {job.wildcards.model for job in jobs if job.rule.name in _LENGTH_LIMITED}:
         audit = plan.paths.model(model).audit
-        if Path(audit).is_file() and audit not in made:  # an audit that is made now checks itself
+        if Path(audit).is_file() and audit not in made:  # an audit that runs in this call makes this check itself
             expect_lengths_fit(read_json(Path(audit)), LengthSettings(**settings.limits(model)))
 
 
 def show_results(workflow: Any, plan: Plan) -> None:
-    """The summary table, where the time went, and the page to look at, at the end of a call that asked for them."""
+    """Print the summary table, where the time went, and the path of the report, if the call asked for them."""
     paths = plan.paths
     asked = set(workflow.dag_settings.until or workflow.dag_settings.targets or ["all"])
     if {"all", "summarize", paths.summary} & asked:
@@ -139,19 +140,19 @@ def show_results(workflow: Any, plan: Plan) -> None:
 
 
 def repeat_problems(workflow: Any, plan: Plan) -> None:
-    """What a preflight found wrong, below Snakemake's own account of how its job ended."""
+    """Print the problems of a preflight again, below Snakemake's own report of the failed job."""
     log = Path(plan.paths.logs, "preflight.log")
     if "preflight" in workflow.dag_settings.targets and log.is_file():
         print(f"\n{log.read_text().rpartition(chr(10) * 2)[2]}")
 
 
 def request(workflow: Any, rule: str, **wildcards: str) -> dict[str, Any]:
-    """What a job of the rule asks for, with what the profile adds to it."""
+    """The resources of a job of the rule, with those that the profile adds."""
     found = workflow.get_rule(rule).expand_resources(Wildcards(fromdict=wildcards), InputFiles(), attempt=1)
     return {"threads": found["_cores"], **{name: value for name, value in found.items() if not name.startswith("_")}}
 
 
 def status_command(workflow: Any) -> str | None:
-    """The command that tells how a Slurm job ended; none where jobs do not go to Slurm."""
+    """The command that reports how a Slurm job ended; None if jobs do not go to Slurm."""
     slurm = "slurm" in workflow.executor_plugin.name
     return (getattr(workflow.executor_settings, "status_command", None) or "sacct") if slurm else None

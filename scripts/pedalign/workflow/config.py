@@ -1,6 +1,6 @@
 """The settings of config.yaml: their names, types, meanings, defaults and limits, declared once.
 
-From this come the check of a config, its messages and docs/reference/config.md.
+The check of a config, its messages and docs/reference/config.md are made from these declarations.
 """
 
 import re
@@ -61,7 +61,7 @@ Algorithm = Annotated[str, AfterValidator(_algorithm)]
 
 
 class Simulation(Section):
-    """The simulated conversation files, made where they are missing."""
+    """How to make the simulated conversation files, if they are missing."""
 
     problems: Path = "datasets/bio-problems.yaml"
     """The problem bank."""
@@ -72,71 +72,71 @@ class Simulation(Section):
     pairs: Count = 240
     """Perplexity pairs."""
     malformed: Share = 0.02
-    """Share of replies that are broken on purpose, so that cleaning has something to do."""
+    """Share of replies that are broken on purpose, to test the cleaning."""
     seed: Seed = 43
     """Random seed of the simulation."""
 
 
 class Split(Section):
-    """Conversations drawn from each file."""
+    """Number of conversations to draw from each file."""
 
     sft: Count = 500
     """For supervised fine-tuning."""
     dpo: Count = 350
-    """Answered by the fine-tuned tutor, whose mistakes become preference pairs."""
+    """For preference pairs: the fine-tuned tutor answers these, and its mistakes become pairs."""
     test: Count = 400
     """For the metrics."""
     method: Literal["random", "leak_free"] = "random"
-    """`random` as the paper draws; `leak_free`: all conversations about a problem are in one split
+    """`random`: as in the paper. `leak_free`: all conversations about one problem are in one split
     (docs/explanation/splits.md)."""
 
 
 class Balance(Section):
-    """No gold label of a field has many more pairs than the others."""
+    """Limits how many more pairs a gold label of a field has than the others."""
 
     field: str
     """Key of a label field of the rubric."""
     most: Annotated[Number, Field(ge=1)]
-    """Most pairs of a label, in multiples of the mean."""
+    """Most pairs of a label, as a multiple of the mean."""
 
 
 class Pair(Section):
-    """Preference pairs of a gold reply and a mistake of the fine-tuned tutor (docs/explanation/preferences.md)."""
+    """Preference pairs: a gold reply and a wrong reply of the fine-tuned tutor (docs/explanation/preferences.md)."""
 
     samples: Count = 1
     """Replies of the tutor to each prompt of the DPO split."""
     temperature: Annotated[Number, Field(ge=0)] | None = None
-    """Sampling temperature of these replies; null: the model's own. With more than one sample it must be above 0."""
+    """Sampling temperature of these replies; null: the model's own. It must be above 0 if `samples` is above 1."""
     per_prompt: Count = 1
-    """Most pairs of one prompt."""
+    """Most pairs from one prompt."""
     reject: Literal["first", "worst", "nearest"] = "first"
-    """Which mistakes of a prompt are taken first: `first` as sampled, `worst` most wrong labels, `nearest` fewest."""
+    """Which mistakes of a prompt to use first: `first`: as sampled, `worst`: most wrong labels, `nearest`: fewest."""
     balance: Balance | None = None
     """Limits the pairs of each gold label; null: no limit."""
     most: Count | None = None
     """Most pairs in all, drawn at random; null: no limit."""
     label_noise: Annotated[Number, Field(ge=0, lt=0.5)] = 0.1
-    """Share of pairs whose two replies may be swapped; only cdpo uses it."""
+    """Assumed share of pairs whose two replies are swapped; only cdpo uses it."""
 
 
 class Score(Section):
     """How replies are scored."""
 
     first_turn: bool = False
-    """Also score a conversation's first reply, where there is nothing to judge yet."""
+    """true: also score the first reply of a conversation, where there is nothing to judge yet."""
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Draws of the bootstrap (95% intervals) and of the permutation test."""
 
 
 class Checks(Section):
-    """What is taken for a training that went wrong."""
+    """Signs of a training that went wrong."""
 
     trained_share: Shares = Field(default=[0.02, 0.98])
-    """Least and most share of the SFT split's tokens that are trained; another share ends the run before training."""
+    """Least and most share of the SFT split's tokens that are trained; outside it the run stops before training."""
     unlearned: Literal["mark", "stop"] = "mark"
-    """What to do if the loss did not fall or the reward margin did not rise: mark the tutor in the summary, or stop."""
+    """If the loss did not fall or the reward margin did not rise: `mark` the tutor in the summary, or `stop`."""
     valid_format: Annotated[Number, Field(ge=0, le=1)] = 0.9
-    """Share of valid test replies below which a tutor is marked and no difference of it is tested."""
+    """Least share of test replies in valid format; below it a tutor is marked, and its differences are not tested."""
 
     @model_validator(mode="after")
     def _least_first(self) -> "Checks":
@@ -146,16 +146,16 @@ class Checks(Section):
 
 
 class TrainingState(Section):
-    """States from which a training that was ended goes on."""
+    """How often a training saves its state. A stopped training resumes from the newest state."""
 
     minutes: Natural = 15
-    """Minutes between two saved states; 0: not by time."""
+    """Minutes between two states; 0: do not save by time."""
     steps: Natural = 0
-    """Optimizer steps between two saved states; 0: not by steps."""
+    """Optimizer steps between two states; 0: do not save by steps."""
 
 
 class Run(Section):
-    """An aligned tutor, with the fine-tuned one that it came from. Lists stand for all their combinations."""
+    """An aligned tutor, with the fine-tuned tutor that it starts from. Lists stand for all their combinations."""
 
     model: one_or_list(str)  # type: ignore[valid-type]
     """Name of a model in `models`."""
@@ -164,7 +164,7 @@ class Run(Section):
     beta: one_or_list(Beta)  # type: ignore[valid-type]
     """Weight of staying near the reference model."""
     seed: one_or_list(Seed) | None = None  # type: ignore[valid-type]
-    """Training seed, for a repetition; left out: the seed of the config."""
+    """Training seed, to repeat a training with another one; left out: the seed of the config."""
 
 
 class Architecture(Section):
@@ -173,7 +173,7 @@ class Architecture(Section):
     model_config = Section.model_config | {"extra": "allow"}
 
     model_type: str
-    """As transformers names the architecture, such as llama."""
+    """Name of the architecture in transformers, such as llama."""
 
 
 class Training(Section):
@@ -190,15 +190,15 @@ class Training(Section):
     weight_decay: Annotated[Number, Field(ge=0)]
     """Weight decay of AdamW."""
     global_batch_size: Count
-    """Conversations or pairs per step over all devices; accumulation follows from it."""
+    """Conversations or pairs per optimizer step, over all devices; gradient accumulation follows from it."""
     device_batch_size: Count
-    """Conversations or pairs at a time on one device."""
+    """Conversations or pairs that one device computes at a time."""
     gradient_checkpointing: bool
     """Recomputes activations to save memory."""
 
 
 class Adapter(Section):
-    """A LoRA adapter that is trained in place of all weights, in both stages (docs/how-to/adapters.md)."""
+    """A LoRA adapter, trained instead of all weights in both stages (docs/how-to/adapters.md)."""
 
     rank: Count
     """Rank r of LoRA."""
@@ -220,15 +220,16 @@ class Generate(Section):
     min_new_tokens: Natural
     """Fewest tokens of a reply."""
     temperature: Annotated[Number, Field(ge=0)]
-    """Sampling temperature; 0: always the likeliest token."""
+    """Sampling temperature; 0: always the most likely token."""
     repetition_penalty: Positive
     """Repetition penalty; 1: none."""
     engine: Literal["auto", "shared_prefix", "plain", "vllm"] = "auto"
-    """`auto`: the fastest that is proved to give this model's own replies (docs/how-to/engines.md)."""
+    """The code that computes replies. `auto`: the faster of `shared_prefix` and `plain` that is proved to give this
+    model's own replies (docs/how-to/engines.md)."""
     max_batch_tokens: Count | None = None
-    """Most tokens held at a time, of histories and of replies at full length; null: as many as fit."""
+    """Most tokens in memory at a time, of conversations and of replies at full length; null: as many as fit."""
     shards: Count = 1
-    """Jobs that answer a split side by side."""
+    """Number of jobs that answer a split in parallel; more than 1 needs a number for `max_batch_tokens`."""
 
     @model_validator(mode="after")
     def _batches(self) -> "Generate":
@@ -243,10 +244,10 @@ class Generate(Section):
 
 
 class Job(Section):
-    """What a job asks for."""
+    """Resources of a job."""
 
     gpu: text_or(Natural, UpTo)  # type: ignore[valid-type]
-    """GPUs over all nodes: a number, or `up to 4` for as many as the machine has."""
+    """GPUs over all nodes: a number, or `up to 4`: as many as the machine has, at most 4."""
     nodes: Count | None = None
     """Number of nodes; left out: 1."""
     threads: Count
@@ -254,13 +255,13 @@ class Job(Section):
     mem_mb: Count
     """Memory per node, in MB."""
     runtime: Count
-    """Time limit in minutes; each further attempt gets as much again, up to max_runtime."""
+    """Time limit in minutes; a second attempt gets twice as many, a third three times, up to max_runtime."""
     max_runtime: Count | None = None
-    """Longest time limit of a further attempt; left out: further attempts get no more than the first."""
+    """Longest time limit of an attempt; left out: all attempts get `runtime`."""
 
 
 class Resources(Section):
-    """What a model's jobs ask for. They do not decide results: other resources rerun nothing."""
+    """Resources of a model's jobs. They do not change results: new resources rerun nothing."""
 
     renamed: ClassVar[Mapping[str, str]] = {"alignment": "align", "generation": "generate"}
 
@@ -274,7 +275,7 @@ class Resources(Section):
     @model_validator(mode="after")
     def _one_gpu(self) -> "Resources":
         if self.generate.gpu not in (0, 1, "up to 1"):
-            raise mistake(f"is {self.generate.gpu!r}", "more GPUs answer a split by 'shards'", "generate.gpu")
+            raise mistake(f"is {self.generate.gpu!r}", "set at most 1; 'shards' uses more GPUs", "generate.gpu")
         return self
 
 
@@ -286,7 +287,7 @@ class Model(Section):
     path: Text | None = None
     """Folder or hub id of a pretrained model."""
     init: Literal["scratch"] | None = None
-    """In place of `path`: random weights, and a tokenizer trained on the SFT split alone."""
+    """Instead of `path`: random weights, and a tokenizer trained on the SFT split alone."""
     vocab_size: Annotated[int, Field(ge=300)] | None = None
     """Vocabulary size of a model from scratch."""
     architecture: Architecture | None = None
@@ -302,17 +303,17 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16"]
     """Precision: float32, or bfloat16 on GPUs."""
     sft: text_or(Training)  # type: ignore[valid-type]
-    """Settings of the fine-tuning; or the folder or hub id of a tutor that is fine-tuned already."""
+    """Settings of the fine-tuning; or the folder or hub id of a tutor that is already fine-tuned."""
     adapter: Adapter | None = None
-    """Trains a LoRA adapter in place of all weights."""
+    """Trains a LoRA adapter instead of all weights."""
     aligned: Annotated[dict[str, Text], Field(min_length=1)] | None = None
-    """Tutors that are aligned already: policy (such as dpo-b0.1) → folder or hub id."""
+    """Tutors that are already aligned: policy (such as dpo-b0.1) → folder or hub id."""
     align: Training | None = None
     """Settings of the alignments."""
     generate: Generate
     """How the tutors answer."""
     resources: Resources
-    """What the jobs ask for."""
+    """Resources of the jobs."""
 
     @model_validator(mode="after")
     def _parts(self) -> "Model":
@@ -339,12 +340,12 @@ class Model(Section):
 
     @property
     def origin(self) -> str | None:
-        """What the first training begins with; None for random weights."""
+        """The model that the first training starts from; None for random weights."""
         return self.sft if isinstance(self.sft, str) else self.path
 
     @cached_property
     def as_dict(self) -> dict[str, Any]:
-        """Names and values, without the parts that it does not have. It is asked for by each job."""
+        """Names and values, without those that are None. Cached: each job asks for it."""
         found = {name: value for name, value in self.values().items() if value is not None}
         jobs = {name: job for name, job in found["resources"].items() if job is not None}
         dropped = {name: {key: value for key, value in job.items() if value is not None} for name, job in jobs.items()}
@@ -373,7 +374,7 @@ class Config(Section):
     simulation: Simulation = Simulation()
     split: Split = Split()
     paper_rules: bool = False
-    """Draws, cleans and pairs exactly as the paper's published scripts (docs/how-to/paper-numbers.md)."""
+    """true: draw, clean and pair exactly as the paper's published scripts do (docs/how-to/paper-numbers.md)."""
     pair: Pair = Pair()
     score: Score = Score()
     checks: Checks = Checks()
@@ -385,12 +386,13 @@ class Config(Section):
     runs: Annotated[list[Run], Field(min_length=1)]
     """What `all` builds."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
-    """The catalogue. Any entry is built by asking for its path: results/<model>/<policy>/test/metrics.json"""
+    """The catalogue of models. To build one without a run, ask for its path:
+    results/<model>/<policy>/test/metrics.json"""
 
     @model_validator(mode="after")
     def _together(self) -> "Config":
         if self.paper_rules and self.split.method != "random":
-            raise mistake("paper_rules draw at random", "set one of the two back", "split.method")
+            raise mistake("paper_rules draw at random", "set it to random, or paper_rules to false", "split.method")
         if len(set(self.trackers)) < len(self.trackers):
             raise mistake(f"is {list(self.trackers)}", "name each tracker once", "trackers")
         return self

@@ -1,7 +1,7 @@
-"""The settings of each stage's jobs: exactly what can change the stage's result, out of the config.
+"""The settings of each stage's jobs: exactly the parts of the config that can change the stage's result.
 
-Each is one JSON text with sorted keys, so that equal settings are equal texts: Snakemake compares it with that of the
-artifact's last run.
+Each is one JSON text with sorted keys, so that equal settings are equal texts: Snakemake compares the text with that of
+the artifact's last run.
 """
 
 import json
@@ -17,7 +17,7 @@ from pedalign.workflow.config import Config
 if TYPE_CHECKING:
     from pedalign.workflow.plan import Plan
 
-_SIDE_SETTINGS = {"benchmark", "trackers", "training_state", "resources"}  # which decide no result
+_SIDE_SETTINGS = {"benchmark", "trackers", "training_state", "resources"}  # they change no result
 
 
 def as_text(**values: Any) -> str:
@@ -25,9 +25,10 @@ def as_text(**values: Any) -> str:
 
 
 def answering(config: Config, model: str, split: str) -> dict[str, Any]:
-    """How a model answers a split: several times per prompt where mistakes are looked for, once where it is measured.
+    """How a model answers a split: with several samples per prompt of the DPO split, if the config says so, to find
+    mistakes; with one of the test split.
 
-    Raises UserError where several answers would be the same.
+    Raises UserError if several samples would be the same reply.
     """
     generation, samples = {**config.models[model].generate.values(), "seed": config.seed}, 1
     del generation["shards"]  # the replies do not depend on it
@@ -44,7 +45,7 @@ def answering(config: Config, model: str, split: str) -> dict[str, Any]:
 
 
 class JobSettings:
-    """One method per stage; those that take `wildcards` are called by Snakemake for a job."""
+    """One method per stage. Snakemake calls those with `wildcards` once per job."""
 
     def __init__(self, plan: "Plan") -> None:
         self.plan, self.config = plan, plan.config
@@ -78,7 +79,7 @@ class JobSettings:
         return answering(self.config, wildcards.model, wildcards.split)["samples"]
 
     def pair(self) -> str:
-        """PreferenceSettings; what else stands under `pair` belongs to other stages."""
+        """PreferenceSettings. The other keys of `pair` belong to other stages."""
         chosen = self.config.pair.values(exclude={"temperature", "label_noise"})
         return as_text(**chosen, paper_rules=self.config.paper_rules, seed=self.config.seed)
 
@@ -103,7 +104,7 @@ class JobSettings:
         return as_text(**self._forward(wildcards.model), **rules, seed=self.config.seed)
 
     def report(self) -> str:
-        """What the report shows of the config: what decides results, of the models that have a run."""
+        """The settings that the report shows: those that can change a result, of the models that have a run."""
         shown = self.config.values(exclude=_SIDE_SETTINGS, exclude_none=True)
         models = {name: self.config.models[name].as_dict for name in self.plan.models}
         decisive = {
@@ -113,11 +114,11 @@ class JobSettings:
         return as_text(**{**shown, "models": decisive})
 
     def benchmark(self, wildcards: Any) -> str:
-        """How a model of the catalogue is rendered, trained and asked, to measure with."""
+        """WorkloadSettings: how the measured model is prompted, trained and decoded."""
         model = wildcards.model
         if model not in self.plan.fine_tuned or model not in self.plan.aligned_here:
             problem = f"benchmark: {model} is not trained here"
-            raise UserError(problem, "put a model first under 'runs' that is")
+            raise UserError(problem, "begin 'runs' with a model that is trained here")
         entry = self.plan.entry(model)
         return as_text(
             size=self.config.benchmark,
@@ -130,7 +131,7 @@ class JobSettings:
         )
 
     def preflight(self, request: Callable[..., dict[str, Any]], here: bool, status_command: str | None) -> str:
-        """PreflightSettings. `request(rule, **wildcards)`: what a job of the rule asks for."""
+        """PreflightSettings. `request(rule, **wildcards)` gives the resources of a job of the rule."""
         plan = self.plan
         pairs = plan.source_file("ppl") if plan.has_perplexity_pairs() else None
         return as_text(
@@ -147,7 +148,7 @@ class JobSettings:
         )
 
     def _stage_requests(self, model: str, request: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Stage → what its jobs ask for, of the stages that run for a model."""
+        """Stage → resources of its jobs, for the stages that run for a model."""
         runs_here = {"sft": model in self.plan.fine_tuned, "align": model in self.plan.aligned_here, "generate": True}
         policy = next(name for owner, name in self.plan.runs if owner == model)
         return {
@@ -160,7 +161,7 @@ class JobSettings:
         }
 
     def limits(self, model: str) -> dict[str, Any]:
-        """LengthSettings."""
+        """LengthSettings of a model."""
         entry = self.plan.entry(model)
         return {
             "max_length": entry.max_length,
@@ -172,23 +173,23 @@ class JobSettings:
         }
 
     def _rendering(self, model: str) -> dict[str, str]:
-        """Of the one renderer, for every stage that uses it."""
+        """Settings of the renderer, the same for every stage."""
         entry = self.plan.entry(model)
         return {"template": entry.template, "instruction": entry.instruction}
 
     def _training(self, model: str, stage: str, seed: int, cut: int | None) -> dict[str, Any]:
-        """TrainingSettings. `cut`: where conversations are cut off; pairs never are."""
+        """TrainingSettings. `cut`: the length at which conversations are cut; pairs never are."""
         entry = self.plan.entry(model)
         return {**getattr(entry, stage).values(), "max_length": cut, "dtype": entry.dtype, "seed": seed}
 
     def _cut_length(self, model: str) -> int | None:
-        """Where a model's SFT conversations are cut off, by the audit of them; None where none is.
+        """The length at which a model's SFT conversations are cut; None if the audit says that none is longer.
 
-        So another `max_length` that cuts nothing is no other training. Before the audit is there, all may be cut:
-        Snakemake asks again once it is.
+        So a new `max_length` that cuts nothing is not a new training. Before the audit exists, any conversation may be
+        too long; Snakemake asks again once it exists.
         """
         entry = self.plan.entry(model)
-        if not entry.allow_truncation or entry.max_length is None:  # then the audit lets nothing pass that would be cut
+        if not entry.allow_truncation or entry.max_length is None:  # the audit refuses texts that would be cut
             return None
         try:
             longest = read_json(Path(self.plan.paths.model(model).audit))["tokens"]["max"]
@@ -197,7 +198,7 @@ class JobSettings:
         return entry.max_length if longest > entry.max_length else None
 
     def _adapter(self, model: str) -> dict[str, Any]:
-        """AdapterSettings; nothing where all weights are trained."""
+        """AdapterSettings; empty if all weights are trained."""
         adapter = self.plan.entry(model).adapter
         return {"adapter": adapter.values()} if adapter else {}
 

@@ -1,6 +1,6 @@
-"""Answers what the rules ask of the config: which artifacts there are, and the inputs and resources of each job.
+"""What the rules need to know of the config: which artifacts there are, and the inputs and resources of each job.
 
-Methods that take `wildcards` are called by Snakemake for a job.
+Snakemake calls methods with `wildcards` once per job.
 """
 
 import os
@@ -25,15 +25,15 @@ from pedalign.workflow.job_settings import answering, as_text
 from pedalign.workflow.policies import Policy, adopted, parse_policy, runs, unknown_model
 
 PUBLISHED_FOLDER = "datasets/published"
-NO_NAME = "(?!)"  # a wildcard constraint that nothing meets
+NO_NAME = "(?!)"  # a wildcard constraint that matches nothing
 
 
 class Plan:
     """What the config means for each job.
 
-    `root`: the folder of the Snakefile. `here`: whether this is the call that a person started, and no job of it.
-    `machine` tells the number of GPUs of this machine, None where jobs run elsewhere.
-    Raises UserError where the config, the rubric and the runs do not fit together.
+    `root`: the folder of the Snakefile. `here`: whether this is the call that a user started, not one of its jobs.
+    `machine` returns the number of GPUs of this machine, None if jobs run elsewhere.
+    Raises UserError if the config, the rubric and the runs do not fit together.
     """
 
     def __init__(self, config: Config, root: Path, here: bool, machine: Callable[[], int | None]) -> None:
@@ -50,7 +50,7 @@ class Plan:
         self.models = list(dict.fromkeys(model for model, _ in self.runs))
         self.adopted = adopted(config)
         self.tutors = [f"{model}/sft" for model in self.models] + [f"{model}/{policy}" for model, policy in self.runs]
-        # Models that are fine-tuned here, and those of which a run trains an aligned tutor, and so needs pairs.
+        # Models that are fine-tuned here, and models with a tutor that is aligned here, which needs preference pairs.
         self.fine_tuned = [model for model in self.models if f"{model}/sft" not in self.adopted]
         aligned = [model for model, policy in self.runs if f"{model}/{policy}" not in self.adopted]
         self.aligned_here = list(dict.fromkeys(aligned))
@@ -66,12 +66,12 @@ class Plan:
             vllm_python()
 
     def beside(self, path: str) -> str:
-        """A file or folder that comes with the workflow, where the folder it is called from has none of its name."""
+        """The path of a file that comes with the workflow, unless the working directory has one of that name."""
         own = os.path.relpath(self.root / path)
         return own if os.path.exists(own) and not os.path.exists(path) else path
 
     def code(self, script: str, *files: str) -> str:
-        """A digest of what a script computes, all modules that it imports included, and of other files it reads."""
+        """A digest of a script's code, of all modules that it imports, and of other files that it reads."""
         scripts = self.root / "scripts"
         return digest(scripts / f"{script}.py", *(scripts / file for file in files))
 
@@ -117,7 +117,7 @@ class Plan:
         return f"{self.source}/{self.config.dataset}-dataset-{part}.json"
 
     def conversation_files(self) -> list[str]:
-        """The conversation files to read; those that a rule makes or downloads need not be there yet."""
+        """The conversation files to read; those that a rule makes or downloads may still be missing."""
         if self.config.source == "simulated":
             return [self.source_file(number) for number in range(1, self.config.simulation.files + 1)]
         if self.config.source == "published":
@@ -128,13 +128,13 @@ class Plan:
         return [str(path) for path in dataset_files(Path(self.source), self.config.dataset)]
 
     def published_files(self) -> list[str]:
-        """The paper's conversation files. Those that are there already are checked."""
+        """The paper's conversation files; existing ones are checked."""
         files = [f"{PUBLISHED_FOLDER}/{name}" for name in PUBLISHED]
         check_published(map(Path, files))
         return files
 
     def has_perplexity_pairs(self) -> bool:
-        """Whether there are pairs to compute the perplexity on; the summary says so where there are none."""
+        """Whether there are pairs to compute the perplexity on; if not, the summary says so."""
         return self.config.source in ("simulated", "published") or Path(self.source_file("ppl")).is_file()
 
     def perplexity_pairs(self, _: Any = None) -> str:
@@ -143,14 +143,14 @@ class Plan:
         return str(perplexity_file(Path(self.source), self.config.dataset))
 
     def simulation_arguments(self) -> str:
-        """Numbers only, so nothing in them needs quoting."""
+        """Options of scripts/simulate.py: only numbers, so none needs quoting."""
         numbers = {name: value for name, value in self.config.simulation.values().items() if name != "problems"}
         return " ".join(f"--{name} {value}" for name, value in sorted(numbers.items()))
 
     # Inputs of a job
 
     def entry(self, name: str) -> Model:
-        """A model's entry. Raises UserError with the nearest name where the catalogue has none of this name."""
+        """A model's entry. Raises UserError, with the nearest name, if the catalogue has none of this name."""
         if name not in self.config.models:
             raise unknown_model(name, self.config, "target")
         return self.config.models[name]
@@ -159,7 +159,7 @@ class Plan:
         return parse_policy(wildcards.policy, self.config.seed)
 
     def base_model(self, wildcards: Any) -> str:
-        """What the fine-tuning begins with."""
+        """The model that the fine-tuning starts from."""
         return self.entry(wildcards.model).path or self.paths.model(wildcards.model).base
 
     def base_state(self, wildcards: Any) -> str:
@@ -172,21 +172,21 @@ class Plan:
         return _state(self.adopted_source(wildcards))
 
     def adopted_tutors(self) -> str:
-        """A pattern of their names."""
+        """A regular expression that matches the names of adopted tutors."""
         return "|".join(map(re.escape, self.adopted)) or NO_NAME
 
     def sharded_models(self) -> str:
-        """A pattern of the names of models whose replies to a split are made by several jobs."""
+        """A regular expression that matches the models whose splits are answered by several jobs."""
         names = [name for name, model in self.config.models.items() if model.generate.shards > 1]
         return "|".join(map(re.escape, names)) or NO_NAME
 
     def shards(self, wildcards: Any) -> list[str]:
-        """The parts of a split's responses that jobs side by side make."""
+        """The parts of a split's responses, one per job."""
         number = self.entry(wildcards.model).generate.shards
         return [self.tutor(wildcards).shard(wildcards.split, shard, number) for shard in range(1, number + 1)]
 
     def card_inputs(self, wildcards: Any) -> dict[str, str]:
-        """What a model card tells of besides, as far as it is there."""
+        """Inputs of a model card that not every tutor has."""
         tutor, sft = self.tutor(wildcards), self.paths.model(wildcards.model).sft
         aligned, pairs = wildcards.policy != "sft", self.has_perplexity_pairs()
         found = {
@@ -208,7 +208,7 @@ class Plan:
             raise UserError(f"{wildcards.model}: {stage}: {error.problem}", error.remedy) from None
 
     def origin(self, wildcards: Any) -> str:
-        """The model that a tutor's training began with, in words."""
+        """The model that a tutor's training started from, in words."""
         return self.entry(wildcards.model).origin or "random weights"
 
     def rows(self, wildcards: Any) -> str:
@@ -221,22 +221,22 @@ class Plan:
         return self.entry(model).as_dict["resources"][stage]
 
     def resource(self, stage: str, name: str) -> Callable[..., Any]:
-        """What a model's entry asks for one of its stages."""
+        """A resource that a model's entry sets for one of its stages."""
         return lambda wildcards: self._job(wildcards.model, stage)[name]
 
     def minutes(self, stage: str) -> Callable[..., int]:
-        """The runtime; each further attempt gets more."""
+        """The time limit; each further attempt gets more."""
         return lambda wildcards, attempt: runtime(self._job(wildcards.model, stage), attempt)
 
     def gpus(self, stage: str) -> Callable[..., int]:
-        """Over all nodes."""
+        """The number of GPUs over all nodes."""
         return lambda wildcards: gpu_count(self.entry(wildcards.model).as_dict, stage, self.machine())
 
     def nodes(self, stage: str) -> Callable[..., int]:
         return lambda wildcards: self._job(wildcards.model, stage).get("nodes", 1)
 
     def mpi(self, stage: str) -> Callable[..., str | None]:
-        """For jobs over several nodes alone: the launcher starts itself on each of them."""
+        """`srun` for jobs over several nodes, where the launcher starts itself on each node; else None."""
         return lambda wildcards: "srun" if self.nodes(stage)(wildcards) > 1 else None
 
     def tasks(self, stage: str) -> Callable[..., int | None]:
@@ -244,8 +244,9 @@ class Plan:
 
 
 def _state(source: str | None) -> str:
-    """What tells whether a checkpoint's folder was changed, as a parameter: Snakemake compares no checksums of large
-    files, and takes a folder that was put in another's place for unchanged where its files are older than the results.
-    Of a model that a rule makes (None), the manifest tells it.
+    """Facts that show whether a checkpoint's folder was changed, as a parameter of the rule.
+
+    Snakemake compares no checksums of large files, so a replaced folder looks unchanged if its files are older than the
+    results. Empty for a model that a rule makes (None): its manifest shows changes.
     """
     return as_text(**(checkpoint_state(source) if source else {}))

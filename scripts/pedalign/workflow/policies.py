@@ -16,7 +16,7 @@ _POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s
 
 @dataclass(frozen=True)
 class Policy:
-    """An aligned tutor: what its name says."""
+    """The parts of an aligned tutor's name."""
 
     algorithm: str
     beta: float
@@ -24,13 +24,13 @@ class Policy:
 
 
 def policy_name(algorithm: str, beta: float, seed: int, usual_seed: int) -> str:
-    """`<algorithm>-b<beta>`, with `-s<seed>` behind it where the seed is not the config's."""
+    """`<algorithm>-b<beta>`, followed by `-s<seed>` if the seed is not the config's."""
     suffix = f"-s{seed}" if seed != usual_seed else ""
     return f"{algorithm}-b{format(Decimal(str(beta)).normalize(), 'f')}{suffix}"
 
 
 def parse_policy(name: str, seed: int, place: str = "target") -> Policy:
-    """What a policy's name says; `seed` is the config's. Raises UserError for a name that no run has."""
+    """The parts of a policy's name; without a seed it has `seed`, the config's. Raises UserError for a wrong name."""
     match = _POLICY.fullmatch(name)
     if not match:
         raise UserError(
@@ -47,7 +47,7 @@ def parse_policy(name: str, seed: int, place: str = "target") -> Policy:
 def runs(config: Config) -> list[tuple[str, str]]:
     """(model, policy) of everything that `all` builds, each once.
 
-    Raises UserError where a model is not in the catalogue.
+    Raises UserError if a model is not in the catalogue.
     """
     found: dict[tuple[str, str], None] = {}
     for number, run in enumerate(config.runs):
@@ -63,13 +63,13 @@ def unknown_model(name: str, config: Config, place: str) -> UserError:
 
 
 def _combinations(run: Run, seed: int) -> Iterator[tuple[Any, ...]]:
-    """A run's lists stand for all their combinations."""
+    """All combinations of the values in a run's lists."""
     values = (run.model, run.algorithm, run.beta, seed if run.seed is None else run.seed)
     yield from product(*(value if isinstance(value, list) else [value] for value in values))
 
 
 def adopted(config: Config) -> dict[str, str]:
-    """`<model>/<policy>` → folder or hub id, of the tutors that the config gives in place of training them."""
+    """`<model>/<policy>` → folder or hub id, of the tutors that the config names as already trained."""
     found = {}
     for model, entry in config.models.items():
         if isinstance(entry.sft, str):
