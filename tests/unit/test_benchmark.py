@@ -56,6 +56,10 @@ def test_the_operations_of_a_training_are_those_of_its_matrix_products():
     assert workloads.training_operations(model, [tokens]) == 3 * forward + 6 * norms * tokens
 
 
+def test_whole_runs_are_of_a_config_of_today(root):
+    assert read_config(dict(workloads.WHOLE), root / "config.yaml").split.sft == workloads.WHOLE["split"]["sft"]
+
+
 @pytest.fixture
 def data(mathdial):
     rows = list(formatted_rows(small.TALKS))

@@ -354,6 +354,17 @@ def test_tutors_that_are_given_are_looked_for_where_a_run_wants_them(tmp_path, r
     assert problems == {"mistral-7b dpo-b0.1": "/no/tutor: no such folder"}
 
 
+def test_a_tutor_that_is_only_evaluated_takes_no_disk_and_needs_no_length(tmp_path, rubric, checkpoint):
+    entry = {"sft": str(checkpoint), "aligned": {"dpo-b0.1": str(checkpoint)}, "template": "tutor"}
+    wanted = settings(tmp_path, "mistral-7b", path=str(checkpoint), **entry)
+    del wanted.models["mistral-7b"]["max_length"]
+    wanted.lengths["mistral-7b"] |= {"max_length": None, "fine_tuned": False}
+    wanted.jobs["mistral-7b"] = {"generate": wanted.jobs["mistral-7b"]["generate"]}
+    found = list(preflight(wanted, rubric))
+    assert of(found, "problem") == {} and "mistral-7b generation memory" in of(found, "ok")
+    assert "0 GB for checkpoints" in of(found, "ok")[f"disk of {tmp_path / 'results'}"]
+
+
 def test_a_disk_without_room_is_a_problem(tmp_path, rubric, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=80_000_000))
