@@ -113,5 +113,7 @@ def test_a_file_from_the_future_is_named_with_a_command_that_helps(tmp_path, mon
     check_clock(files)
     for name in files[:2]:
         os.utime(name, (2**32, 2**32))
-    with refused("a b.json: was changed in the future (2106-02-07", "as are 1 other files", "find 'my results' .. -newermt"):
+    with refused(
+        "a b.json: was changed in the future (2106-02-07", "as are 1 other files", "find 'my results' .. -newermt"
+    ):
         check_clock(files)
