@@ -59,6 +59,8 @@ def main() -> None:
         f"{report['trained_share']:.0%} of the tokens are trained; gold replies of up to "
         f"{report['gold_replies']['longest']} tokens"
     )
+    for note in rendering.template.notes():
+        print(f"- the chat template: {note}")
     if report["model"]["window"] is not None:
         print(f"- layers with a sliding window look {report['model']['window']} tokens back")
     for warning in length_warnings(report, limits):

@@ -36,8 +36,8 @@ def main() -> None:
         raise UserError(f"{args.checkpoint}: its config.json names code of its own (auto_map)", OTHERWISE)
     tokenizer = load_tokenizer(args.checkpoint)
     rendering = renderer(tokenizer, rubric=rubric, **settings["rendering"])
-    template = get_conv_template(settings["rendering"]["template"])
-    template.name, template.stop_token_ids = NAME, [rendering.end_id]
+    template = rendering.template.fastchat(NAME)
+    template.stop_token_ids = [rendering.end_id]
     template.set_system_message(rendering.instruction)
     register_conv_template(template)
     _check_prompt(args.checkpoint, rendering, tokenizer)

@@ -40,9 +40,9 @@ def test_a_policys_name_says_algorithm_beta_and_seed():
 
 def test_the_templates_and_engines_that_a_config_may_name_are_those_that_there_are():
     from pedalign.generation.engines import ALONE, ENGINES, VLLM
-    from pedalign.models.prompt_format import END_TOKENS
+    from pedalign.models.templates import AUTO, END_TOKENS
 
-    assert set(get_args(Model.model_fields["template"].annotation)) == set(END_TOKENS)
+    assert set(get_args(Model.model_fields["template"].annotation)) == {AUTO, *END_TOKENS}
     assert set(get_args(Generate.model_fields["engine"].annotation)) == {"auto", VLLM, *ENGINES} - {ALONE}
 
 

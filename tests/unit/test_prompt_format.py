@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from pedalign.core.errors import UserError
 from pedalign.data.conversations import Conversation
-from pedalign.models.prompt_format import END_TOKENS, Renderer, load_template
+from pedalign.models.prompt_format import Renderer
 from pedalign.models.scratch import scratch_tokenizer
+from pedalign.models.templates import END_TOKENS, load_template
 
 INSTRUCTION = "You are a tutor. Reply with one JSON object."
 SAMPLE = Conversation(

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors, tra
 from transformers import PreTrainedTokenizerFast
 
 from pedalign.data.conversations import Conversation
-from pedalign.models.prompt_format import END_TOKENS, Renderer
+from pedalign.models.prompt_format import Renderer
 from pedalign.models.scratch import scratch_tokenizer
+from pedalign.models.templates import END_TOKENS
 
 INSTRUCTION = "You are a tutor. Reply with one JSON object."
 TEXTS = [

@@ -50,7 +50,7 @@ from pedalign.models.checkpoints import find_checkpoint, load_model, load_tokeni
 from pedalign.models.length_limits import LengthSettings
 from pedalign.models.limits import model_limits
 from pedalign.models.locations import Found, find
-from pedalign.models.prompt_format import load_template, renderer
+from pedalign.models.prompt_format import renderer
 
 _NAMES = {"sft": "fine-tuning", "align": "alignment", "generate": "generation"}
 _TALK = [{"role": "user", "content": "Q."}, {"role": "assistant", "content": "A."}, {"role": "user", "content": "Why?"}]
@@ -284,10 +284,11 @@ def template_in_words(entry: dict[str, Any], folder: Path, rubric: Rubric) -> st
     tokenizer = load_tokenizer(folder)
     rendering = renderer(tokenizer, entry["template"], entry["instruction"], rubric)
     ids, _ = rendering.encode(_TALK)
-    marks = [mark for mark in load_template(entry["template"]).markers() if mark != rendering.template.end]
+    marks = [mark for mark in rendering.template.markers() if mark != rendering.template.end]
     plain = [mark for mark in marks if len(tokenizer(mark, add_special_tokens=False)["input_ids"]) > 1]
-    known = f"; as plain text: {' '.join(plain)}" if plain else ""
-    return f"{entry['template']}: a prompt is {len(ids)} tokens and more{known}"
+    known = [f"as plain text: {' '.join(plain)}"] if plain else []
+    words = [f"a prompt is {len(ids)} tokens and more", *known, *rendering.template.notes()]
+    return f"{entry['template']}: {'; '.join(words)}"
 
 
 def batch_in_words(training: dict[str, Any], gpus: int) -> str:

@@ -1,104 +1,43 @@
 """The only renderer of conversations: to text, token ids and the mask of trained tokens.
 
-The wording comes from FastChat's `Conversation`. A template is the text before, between and after its turns. Everything
-else is made from these pieces, the Jinja template that is saved with a checkpoint included. Each piece and each turn is
-tokenized separately, so the ids of a prompt are exactly a prefix of the training ids.
+A template is the text before, between and after the turns (`templates`). Everything else is made from these pieces, the
+Jinja template that is saved with a checkpoint included. Each piece and each turn is tokenized separately, so the ids of
+a prompt are exactly a prefix of the training ids.
 """
 
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
-from fastchat.conversation import Conversation as FastChat
-from fastchat.conversation import SeparatorStyle, conv_templates, register_conv_template
-
-from pedalign.core.errors import UserError, nearest
+from pedalign.core.errors import UserError
 from pedalign.data.conversations import Message
 from pedalign.data.rubric import Rubric, instruction_text
+from pedalign.models.templates import (
+    AUTO,
+    OWN,
+    Tokenizer,
+    load_template,
+    own_template,
+    rendered,
+    unusable,
+    with_instruction,
+)
 
-OWN = "tutor"  # our template; the others are those of model families
-
-# FastChat 0.2.36 has no llama-3; this is Meta's published format.
-_LLAMA_3 = "<|start_header_id|>{}<|end_header_id|>\n\n"
-for _own in (
-    FastChat(
-        name=OWN,
-        system_template="<|system|>{system_message}<|end|>",
-        roles=("<|student|>", "<|tutor|>"),
-        sep_style=SeparatorStyle.NO_COLON_SINGLE,
-        sep="<|end|>",
+_ROLES = ("user", "assistant")
+# What the renderer is held against a chat template on: texts of one line and more, other scripts, white space, marks.
+_CONVERSATIONS = (
+    (
+        "Q. Why do plants need light?",
+        '{"Action": "1", "Tutorbot": "Look again."}',
+        "Hm?",
+        '{"Tutorbot": "Right."}',
+        "OK",
     ),
-    FastChat(
-        name="llama-3",
-        system_template="<|begin_of_text|>" + _LLAMA_3.format("system") + "{system_message}<|eot_id|>",
-        roles=(_LLAMA_3.format("user"), _LLAMA_3.format("assistant")),
-        sep_style=SeparatorStyle.NO_COLON_SINGLE,
-        sep="<|eot_id|>",
-    ),
-):
-    if _own.name not in conv_templates:
-        register_conv_template(_own)
-
-# name → the token that ends a tutor's turn
-END_TOKENS = {
-    OWN: "<|end|>",
-    "mistral": "</s>",
-    "zephyr": "</s>",
-    "vicuna_v1.1": "</s>",
-    "llama-3": "<|eot_id|>",
-}
-
-
-@dataclass(frozen=True)
-class Template:
-    """The text around the turns of a conversation:
-
-    before_system SYSTEM after_system STUDENT after_student TUTOR end [after_tutor STUDENT after_student TUTOR end] ...
-    """
-
-    before_system: str
-    after_system: str
-    after_student: str
-    end: str
-    after_tutor: str
-
-    def markers(self) -> list[str]:
-        """The marks that a tokenizer made for this template must know as single tokens."""
-        pieces = self.before_system + self.after_system + self.after_student + self.end + self.after_tutor
-        marks = [f"<|{part.partition('|>')[0]}|>" for part in pieces.split("<|")[1:]]
-        return list(dict.fromkeys([*marks, self.end]))
-
-
-def load_template(name: str) -> Template:
-    """Read the pieces of FastChat's template. Raises UserError for a name that is not supported."""
-    if name not in END_TOKENS:
-        raise UserError(f"template '{name}' is not known", nearest(name, END_TOKENS))
-    conversation = conv_templates[name].copy()
-    probes = [f"\0{number}\0" for number in range(5)]
-    conversation.system_message = probes[0]
-    for at, probe in enumerate(probes[1:]):
-        conversation.append_message(conversation.roles[at % 2], probe)
-    rest, pieces = conversation.get_prompt(), []
-    for probe in probes:
-        piece, _, rest = rest.partition(probe)
-        pieces.append(piece)
-    end = END_TOKENS[name]
-    if not pieces[3].startswith(end):
-        raise AssertionError(f"template {name}: {pieces[3]!r} does not start with the end token {end!r}")
-    return Template(pieces[0], pieces[1], pieces[2], end, pieces[3].removeprefix(end))
-
-
-class Tokenizer(Protocol):
-    """What the renderer needs of a transformers tokenizer."""
-
-    bos_token: str | None
-    eos_token: str | None
-
-    def __call__(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = ...) -> dict: ...
-
-    def convert_tokens_to_ids(self, tokens: str) -> int: ...
+    ("1", "2", "3.5 < 4", "[4] 'quoted' \\"),
+    ("Zwei\n\nAbsätze: É 汉字 🙂 ½", "- one\n- two\n\n\ttab", "a  b", "x" * 300),
+    ("  two spaces before, and after  ", "[]", "\na line before, and after\n", "[]", "\t", "[]"),
+)
 
 
 def _is_one_token(tokenizer: Tokenizer, text: str) -> bool:
@@ -111,14 +50,15 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer, template: str, instruction: str) -> None:
         self.tokenizer = tokenizer
         self.instruction = instruction
-        self.template = load_template(template)
+        self.template = own_template(tokenizer) if template == AUTO else load_template(template)
         if template == OWN and tokenizer.eos_token and not _is_one_token(tokenizer, self.template.end):
             # To a pretrained model our marks are plain text. Its own end token ends a reply, so no token is added.
             self.template = replace(self.template, end=tokenizer.eos_token)
         # The beginning-of-sequence token is added here, once, if the tokenizer begins every text with it.
         opening = tokenizer("", add_special_tokens=True)["input_ids"]
         bos = tokenizer.bos_token if opening else None
-        self._bos = bos if bos and not self.template.before_system.startswith(bos) else ""
+        given = template == AUTO or self.template.before_system.startswith(bos or "")
+        self._bos = "" if given or not bos else bos
         # The rows of a conversation repeat its turns.
         self._ids = functools.lru_cache(maxsize=4096)(self._tokenized)
         alone = tokenizer("\n", add_special_tokens=False)["input_ids"]
@@ -130,6 +70,35 @@ class Renderer:
                 f"the end token '{self.template.end}' of template '{template}' is not one token of the tokenizer",
                 "choose the template that the model was made for ('template' in its entry of config.yaml)",
             )
+        if template == AUTO:
+            self._prove()
+
+    def _prove(self) -> None:
+        """Hold this renderer against the tokenizer's own chat template, on conversations of several shapes.
+
+        Raises UserError if a text or its tokens differ.
+        """
+        template = self.template
+        for contents in _CONVERSATIONS:
+            talk: list[Message] = [{"role": _ROLES[at % 2], "content": text} for at, text in enumerate(contents)]
+            whole = with_instruction(template, self.instruction, talk)
+            for end in range(1, len(talk) + 1):
+                prompt, given = bool(end % 2), whole[: len(whole) - len(talk) + end]
+                theirs = rendered(self.tokenizer, given, prompt) + (template.opened if prompt else "")
+                ours = self.text(talk[:end])
+                plain_theirs, plain_ours = theirs, ours
+                if template.thought:  # which it puts before the last reply alone
+                    plain_theirs, plain_ours = (one.replace(template.thought, "") for one in (theirs, ours))
+                if plain_ours != (plain_theirs if prompt else plain_theirs[: len(plain_ours)]):
+                    at = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+                    what = f"{theirs[at : at + 60]!r} where its pieces give {ours[at : at + 60]!r}"
+                    raise unusable(f"depends on what is said: it gives {what}")
+                ids = self.encode(talk[:end])[0]
+                if all(text == text.strip() for text in contents) and ids != self._plain_ids(ours):
+                    raise unusable("joins texts and marks: tokenized turn by turn, they have other tokens than at once")
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def segments(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
         """(kind, text) in order; kind is "piece" or "end" (the template's), "text" (instruction, student) or "reply".
@@ -140,16 +109,17 @@ class Renderer:
         template = self.template
         parts = [
             ("piece", self._bos + template.before_system),
-            ("text", self.instruction),
+            ("text", template.trim("system", self.instruction)),
             ("piece", template.after_system),
         ]
         for at, message in enumerate(messages):
+            content = template.trim(message["role"], message["content"])
             if message["role"] == "user":
                 if at:
                     parts.append(("piece", template.after_tutor))
-                parts += [("text", message["content"]), ("piece", template.after_student)]
+                parts += [("text", content), ("piece", template.after_student)]
             else:
-                parts += [("reply", message["content"]), ("end", template.end)]
+                parts += [("reply", content), ("end", template.end)]
         return parts
 
     def text(self, messages: Sequence[Message]) -> str:
@@ -192,18 +162,20 @@ class Renderer:
             return json.dumps(text, ensure_ascii=False)
 
         template = self.template
+        trim = {role: " | trim" if role in template.trimmed else "" for role in ("system", *_ROLES)}
         return (
             "{%- if messages[0]['role'] == 'system' -%}"
             "{%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}"
             f"{{%- else -%}}{{%- set system = {quote(self.instruction)} -%}}"
             "{%- set turns = messages -%}{%- endif -%}"
-            f"{{{{- {quote(self._bos + template.before_system)} + system + {quote(template.after_system)} -}}}}"
+            f"{{{{- {quote(self._bos + template.before_system)} + system{trim['system']} -}}}}"
+            f"{{{{- {quote(template.after_system)} -}}}}"
             "{%- for message in turns -%}{%- if message['role'] == 'user' -%}"
-            "{{- message['content'] -}}"
+            f"{{{{- message['content']{trim['user']} -}}}}"
             "{%- if add_generation_prompt or not loop.last -%}"
             f"{{{{- {quote(template.after_student)} -}}}}{{%- endif -%}}"
             "{%- else -%}{%- generation -%}"
-            f"{{{{- message['content'] + {quote(template.end)} -}}}}"
+            f"{{{{- message['content']{trim['assistant']} + {quote(template.end)} -}}}}"
             "{%- endgeneration -%}"
             f"{{%- if not loop.last -%}}{{{{- {quote(template.after_tutor)} -}}}}{{%- endif -%}}"
             "{%- endif -%}{%- endfor -%}"

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from pedalign.core.errors import UserError, nearest
 from pedalign.data.conversations import Conversation
-from pedalign.models.prompt_format import load_template
+from pedalign.models.templates import load_template
 
 PAD = "<|pad|>"
 

@@ -292,8 +292,8 @@ class Model(Section):
     """Vocabulary size of a model from scratch."""
     architecture: Architecture | None = None
     """Architecture of a model from scratch."""
-    template: Literal["tutor", "mistral", "zephyr", "vicuna_v1.1", "llama-3"]
-    """Prompt format: `tutor` (ours), or one of FastChat's."""
+    template: Literal["auto", "tutor", "mistral", "zephyr", "vicuna_v1.1", "llama-3"] = "auto"
+    """Prompt format: `auto`, the chat template of a pretrained model; `tutor` (ours); or one of FastChat's."""
     instruction: str
     """Name of the instruction in the rubric."""
     max_length: Annotated[int, Field(ge=16)] | None = None
@@ -324,6 +324,8 @@ class Model(Section):
                 remedy = "give either 'path', or 'init', 'architecture' and 'vocab_size' together"
                 raise mistake(f"has {' and '.join(map(repr, given)) or 'no model to start from'}", remedy)
             self._needs("resources.sft", self.resources.sft)
+            if self.init and self.template == "auto":
+                raise mistake("is 'auto', and a model from scratch has no chat template", "write tutor", "template")
         if self.aligned is None:
             self._needs("align", self.align)
         if self.align is not None:
