@@ -1,4 +1,4 @@
-r"""Count the tokens of all splits with one model's tokenizer, and hold them against its limits, before any training.
+r"""Count the tokens of all splits with one model's tokenizer, and compare them with its limits, before any training.
 
 Reads   the SFT, DPO and test splits, and the model's folder or hub id (its configuration and tokenizer)
 Writes  audit.json; fails if a later stage would fail, and says which text is too long and which number to set
