@@ -1,4 +1,4 @@
-"""Play student and tutor over a problem bank and write simulated conversation files.
+"""Write conversation files in which a simulated student and tutor work through the problems of a bank.
 
 Reads   a problem bank: YAML like datasets/bio-problems.yaml, or a CSV as published with CLASS
 Writes  <output>/<dataset>-dataset-<n>.json, <output>/<dataset>-dataset-ppl.json, and on request a report
