@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from pedalign.core.section import Section
 from pedalign.training.algorithms import ALGORITHMS
-from pedalign.workflow import config
+from pedalign.workflow import setting_types
 from pedalign.workflow.config import Config
 
 INTRODUCTION = """\
@@ -32,11 +32,11 @@ that has the name of one in `config.yaml` needs only what differs.
 
 _KINDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
 _CHECKED = {
-    config._name: "letters, digits, `.`, `_`, `-`",
-    config._path: "a path",
-    config._url: "an http(s) URL without user and password",
-    config._algorithm: ", ".join(f"`{name}`" for name in ALGORITHMS),
-    config._up_to: "`up to 4`",
+    setting_types.name: "letters, digits, `.`, `_`, `-`",
+    setting_types.path: "a path",
+    setting_types.url: "an http(s) URL without user and password",
+    setting_types.algorithm: ", ".join(f"`{name}`" for name in ALGORITHMS),
+    setting_types.up_to: "`up to 4`",
 }
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _LENGTHS = {"min_length": "entries: at least {}", "max_length": "entries: at most {}"}

@@ -12,7 +12,8 @@ import yaml
 
 from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_columns, write_csv, write_text
 from pedalign.core.section import read
-from pedalign.workflow.config import Config, Generate, Model
+from pedalign.workflow.config import Config
+from pedalign.workflow.model_settings import Generate, Model
 from pedalign.workflow.policies import Policy, parse_policy, policy_name
 
 ROOT = Path(__file__).parents[2]

@@ -142,7 +142,7 @@ def load_template(name: str) -> Template:
 
 # A template that writes today's date would make other prompts each day: all write this one, Llama's default.
 _DATES = ("26 Jul 2024", "2024-07-26")
-_CLOCK = "{%%- macro strftime_now(form) -%%}{{ '%s' if '%%b' in form else '%s' }}{%%- endmacro -%%}" % _DATES
+_CLOCK = f"{{%- macro strftime_now(form) -%}}{{{{ {_DATES}['%b' not in form] }}}}{{%- endmacro -%}}"
 _OPTIONS = {"enable_thinking": False, "date_string": _DATES[0], "tokenize": False}
 _PROBES = [f"Xq{number}Zq" for number in range(5)]
 _THOUGHT = re.compile(r"<think>\s*</think>\s*")

@@ -3,61 +3,15 @@
 The check of a config, its messages and docs/reference/config.md are made from these declarations.
 """
 
-import re
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pedalign.core.errors import nearest
-from pedalign.core.section import Number, Section, Text, mistake, one_or_list, shown, text_or
-from pedalign.training.algorithms import ALGORITHMS
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        raise mistake(f"is {text!r}", "use letters, digits, '.', '_' and '-'")
-    return text
-
-
-def _path(text: str) -> str:
-    if not text or not text.isprintable() or set(text) & {"{", "}"}:
-        raise mistake(f"is {text!r}", "name a path without braces and control characters")
-    return text
-
-
-def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")) or "@" in text or text.split() != [text]:
-        remedy = "give an http(s) URL without user and password, which logs would show; ~/.netrc is read for them"
-        raise mistake(f"is {shown(text)}", remedy)
-    return text
-
-
-def _algorithm(text: str) -> str:
-    if text not in ALGORITHMS:
-        raise mistake(f"is {text!r}", nearest(text, ALGORITHMS))
-    return text
-
-
-def _up_to(text: str) -> str:
-    number = text.removeprefix("up to ")
-    if number == text or not number.isdecimal() or int(number) == 0:
-        raise mistake(f"is {text!r}", "give a number, or 'up to 4'")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Path = Annotated[str, AfterValidator(_path)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Shares = Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
-Positive = Annotated[Number, Field(gt=0)]
-Beta = Annotated[Number, Field(gt=0, le=1e7)]
-UpTo = Annotated[str, AfterValidator(_up_to)]
-Algorithm = Annotated[str, AfterValidator(_algorithm)]
+from pedalign.core.section import Number, Section, mistake, one_or_list
+from pedalign.workflow.catalogue import filled_in
+from pedalign.workflow.model_settings import Model
+from pedalign.workflow.setting_types import Algorithm, Beta, Count, Name, Natural, Path, Seed, Share, Shares, url
 
 
 class Simulation(Section):
@@ -167,193 +121,6 @@ class Run(Section):
     """Training seed, to repeat a training with another one; left out: the seed of the config."""
 
 
-class Architecture(Section):
-    """Arguments of the transformers config of a `model_type`."""
-
-    model_config = Section.model_config | {"extra": "allow"}
-
-    model_type: str
-    """Name of the architecture in transformers, such as llama."""
-
-
-class Training(Section):
-    """Settings of a training."""
-
-    epochs: Positive
-    """Passes over the split."""
-    learning_rate: Positive
-    """Peak learning rate."""
-    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"]
-    """Schedule of the learning rate."""
-    warmup: Share
-    """Share of the steps during which the learning rate rises."""
-    weight_decay: Annotated[Number, Field(ge=0)]
-    """Weight decay of AdamW."""
-    global_batch_size: Count
-    """Conversations or pairs per optimizer step, over all devices; gradient accumulation follows from it."""
-    device_batch_size: Count
-    """Conversations or pairs that one device computes at a time."""
-    gradient_checkpointing: bool
-    """Recomputes activations to save memory."""
-
-
-class Adapter(Section):
-    """A LoRA adapter, trained instead of all weights in both stages (docs/how-to/adapters.md)."""
-
-    rank: Count
-    """Rank r of LoRA."""
-    alpha: Count
-    """Scaling alpha of LoRA."""
-    dropout: Share
-    """Dropout before the adapter."""
-    targets: one_or_list(str)  # type: ignore[valid-type]
-    """Names of the layers that get an adapter, or all-linear."""
-    four_bit: bool
-    """Holds the frozen weights in 4 bits (QLoRA)."""
-
-
-class Generate(Section):
-    """How a tutor answers."""
-
-    max_new_tokens: Count
-    """Most tokens of a reply."""
-    min_new_tokens: Natural
-    """Fewest tokens of a reply."""
-    temperature: Annotated[Number, Field(ge=0)]
-    """Sampling temperature; 0: always the most likely token."""
-    repetition_penalty: Positive
-    """Repetition penalty; 1: none."""
-    engine: Literal["auto", "shared_prefix", "plain", "vllm"] = "auto"
-    """The code that computes replies. `auto`: the faster of `shared_prefix` and `plain` that is proved to give this
-    model's own replies (docs/how-to/engines.md)."""
-    max_batch_tokens: Count | None = None
-    """Most tokens in memory at a time, of conversations and of replies at full length; null: as many as fit."""
-    shards: Count = 1
-    """Number of jobs that answer a split in parallel; more than 1 needs a number for `max_batch_tokens`."""
-
-    @model_validator(mode="after")
-    def _batches(self) -> "Generate":
-        if self.min_new_tokens > self.max_new_tokens:
-            raise mistake(
-                f"is {self.min_new_tokens}", f"give at most max_new_tokens, {self.max_new_tokens}", "min_new_tokens"
-            )
-        if self.shards > 1 and self.max_batch_tokens is None:
-            remedy = "give max_batch_tokens a number, for example 65536, so that all jobs have the same batches"
-            raise mistake(f"is {self.shards}", remedy, "shards")
-        return self
-
-
-class Job(Section):
-    """Resources of a job."""
-
-    gpu: text_or(Natural, UpTo)  # type: ignore[valid-type]
-    """GPUs over all nodes: a number, or `up to 4`: as many as the machine has, at most 4."""
-    nodes: Count | None = None
-    """Number of nodes; left out: 1."""
-    threads: Count
-    """Threads per node."""
-    mem_mb: Count
-    """Memory per node, in MB."""
-    runtime: Count
-    """Time limit in minutes; a second attempt gets twice as many, a third three times, up to max_runtime."""
-    max_runtime: Count | None = None
-    """Longest time limit of an attempt; left out: all attempts get `runtime`."""
-
-
-class Resources(Section):
-    """Resources of a model's jobs. They do not change results: new resources rerun nothing."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"alignment": "align", "generation": "generate"}
-
-    sft: Job | None = None
-    """Resources of the fine-tuning."""
-    align: Job | None = None
-    """Resources of an alignment."""
-    generate: Job
-    """Resources of generation, perplexity and the reference; one GPU at most."""
-
-    @model_validator(mode="after")
-    def _one_gpu(self) -> "Resources":
-        if self.generate.gpu not in (0, 1, "up to 1"):
-            raise mistake(f"is {self.generate.gpu!r}", "set at most 1; 'shards' uses more GPUs", "generate.gpu")
-        return self
-
-
-class Model(Section):
-    """An entry of the catalogue."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"alignment": "align", "generation": "generate"}
-
-    path: Text | None = None
-    """Folder or hub id of a pretrained model."""
-    init: Literal["scratch"] | None = None
-    """Instead of `path`: random weights, and a tokenizer trained on the SFT split alone."""
-    vocab_size: Annotated[int, Field(ge=300)] | None = None
-    """Vocabulary size of a model from scratch."""
-    architecture: Architecture | None = None
-    """Architecture of a model from scratch."""
-    template: Literal["auto", "tutor", "mistral", "zephyr", "vicuna_v1.1", "llama-3"] = "auto"
-    """Prompt format: `auto`, the chat template of a pretrained model; `tutor` (ours); or one of FastChat's."""
-    instruction: str
-    """Name of the instruction in the rubric."""
-    max_length: Annotated[int, Field(ge=16)] | None = None
-    """Most tokens of a conversation or a preference pair in training."""
-    allow_truncation: bool = False
-    """true: train on conversations cut at max_length; false: stop before training if one is longer."""
-    dtype: Literal["float32", "bfloat16"]
-    """Precision: float32, or bfloat16 on GPUs."""
-    sft: text_or(Training)  # type: ignore[valid-type]
-    """Settings of the fine-tuning; or the folder or hub id of a tutor that is already fine-tuned."""
-    adapter: Adapter | None = None
-    """Trains a LoRA adapter instead of all weights."""
-    aligned: Annotated[dict[str, Text], Field(min_length=1)] | None = None
-    """Tutors that are already aligned: policy (such as dpo-b0.1) → folder or hub id."""
-    align: Training | None = None
-    """Settings of the alignments."""
-    generate: Generate
-    """How the tutors answer."""
-    resources: Resources
-    """Resources of the jobs."""
-
-    @model_validator(mode="after")
-    def _parts(self) -> "Model":
-        scratch = [name for name in ("init", "architecture", "vocab_size") if getattr(self, name) is not None]
-        if not isinstance(self.sft, str):
-            if self.path is not None if len(scratch) == 3 else (scratch or self.path is None):
-                given = [*(["path"] if self.path is not None else []), *scratch]
-                remedy = "give either 'path', or 'init', 'architecture' and 'vocab_size' together"
-                raise mistake(f"has {' and '.join(map(repr, given)) or 'no model to start from'}", remedy)
-            self._needs("resources.sft", self.resources.sft)
-            if self.init and self.template == "auto":
-                raise mistake("is 'auto', and a model from scratch has no chat template", "write tutor", "template")
-        if self.aligned is None:
-            self._needs("align", self.align)
-        if self.align is not None:
-            self._needs("resources.align", self.resources.align)
-        if self.align is not None or not isinstance(self.sft, str):
-            self._needs("max_length", self.max_length)
-        return self
-
-    @staticmethod
-    def _needs(name: str, value: object) -> None:
-        if value is None:
-            place, _, key = name.rpartition(".")
-            raise mistake(f"key '{key}' is missing", f"add '{key}:'", place)
-
-    @property
-    def origin(self) -> str | None:
-        """The model that the first training starts from; None for random weights."""
-        return self.sft if isinstance(self.sft, str) else self.path
-
-    @cached_property
-    def as_dict(self) -> dict[str, Any]:
-        """Names and values, without those that are None. Cached: each job asks for it."""
-        found = {name: value for name, value in self.values().items() if value is not None}
-        jobs = {name: job for name, job in found["resources"].items() if job is not None}
-        dropped = {name: {key: value for key, value in job.items() if value is not None} for name, job in jobs.items()}
-        return {**found, "resources": dropped}
-
-
 class Config(Section):
     """config.yaml."""
 
@@ -363,7 +130,7 @@ class Config(Section):
     """Name of the conversation files: <dataset>-dataset-1.json, -2.json, ..."""
     source: Path = "simulated"
     """Where the files are: simulated (datasets/simulated), published (downloaded; dataset: bio), or a folder."""
-    published_url: Annotated[str, AfterValidator(_url)] = (
+    published_url: Annotated[str, AfterValidator(url)] = (
         "https://raw.githubusercontent.com/luffycodes/Tutorbot-Spock/main/datasets"
     )
     """Address of the published files, or of a mirror; downloads are checked by hash."""
@@ -387,9 +154,18 @@ class Config(Section):
     training_state: TrainingState = TrainingState()
     runs: Annotated[list[Run], Field(min_length=1)]
     """What `all` builds."""
+    defaults: dict[str, Any] = Field(default={})
+    """Values for every entry of `models` that does not give them itself."""
+    presets: dict[Name, dict[str, Any]] = Field(default={})
+    """Values that entries of `models` take by name: `preset: laptop`."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     """The catalogue of models. To build one without a run, ask for its path:
     results/<model>/<policy>/test/metrics.json"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, values: Any) -> Any:
+        return filled_in(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _together(self) -> "Config":

@@ -20,8 +20,9 @@ from pedalign.data.sources.published import PUBLISHED, check_published
 from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.generation.vllm_environment import vllm_python
 from pedalign.training.algorithms import ALGORITHMS, expect_batch
-from pedalign.workflow.config import Config, Model
+from pedalign.workflow.config import Config
 from pedalign.workflow.job_settings import answering, as_text
+from pedalign.workflow.model_settings import Model
 from pedalign.workflow.policies import Policy, adopted, parse_policy, runs, unknown_model
 
 PUBLISHED_FOLDER = "datasets/published"

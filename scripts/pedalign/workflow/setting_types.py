@@ -1,0 +1,55 @@
+"""Types of settings: texts, counts, shares and names, with their limits."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from pedalign.core.errors import nearest
+from pedalign.core.section import Number, mistake, shown
+from pedalign.training.algorithms import ALGORITHMS
+
+
+def name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise mistake(f"is {text!r}", "use letters, digits, '.', '_' and '-'")
+    return text
+
+
+def path(text: str) -> str:
+    if not text or not text.isprintable() or set(text) & {"{", "}"}:
+        raise mistake(f"is {text!r}", "name a path without braces and control characters")
+    return text
+
+
+def url(text: str) -> str:
+    if not text.startswith(("http://", "https://")) or "@" in text or text.split() != [text]:
+        remedy = "give an http(s) URL without user and password, which logs would show; ~/.netrc is read for them"
+        raise mistake(f"is {shown(text)}", remedy)
+    return text
+
+
+def algorithm(text: str) -> str:
+    if text not in ALGORITHMS:
+        raise mistake(f"is {text!r}", nearest(text, ALGORITHMS))
+    return text
+
+
+def up_to(text: str) -> str:
+    number = text.removeprefix("up to ")
+    if number == text or not number.isdecimal() or int(number) == 0:
+        raise mistake(f"is {text!r}", "give a number, or 'up to 4'")
+    return text
+
+
+Name = Annotated[str, AfterValidator(name)]
+Path = Annotated[str, AfterValidator(path)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Shares = Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+Positive = Annotated[Number, Field(gt=0)]
+Beta = Annotated[Number, Field(gt=0, le=1e7)]
+UpTo = Annotated[str, AfterValidator(up_to)]
+Algorithm = Annotated[str, AfterValidator(algorithm)]
