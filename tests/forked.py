@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from pathlib import Path
 from typing import TextIO
 
@@ -38,11 +39,12 @@ LOADED = {
         *("peft", "datasets", "fastchat.conversation", "sklearn.metrics", "scipy.stats", "altair", "yaml", "tqdm"),
     ),
 }
+ACCELERATE = "accelerate.commands.launch"
 SECONDS = 900  # at most, for a call
 
 
 @functools.cache
-def _server(kind: str) -> str:
+def server(kind: str) -> str:
     """The socket of a server, which ends with this process."""
     folder = tempfile.mkdtemp(prefix="fork-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -64,7 +66,7 @@ def _answer(
         stdin.write(given)
         stdin.seek(0)
         files = [file.fileno() for file in (stdin, out, err)]
-        with _ask(_server(kind), command, str(folder), environment, files) as answer:
+        with _ask(server(kind), command, str(folder), environment, files) as answer:
             answer.readline()  # its process
             status = int(answer.readline() or 1)
         return subprocess.CompletedProcess(command, status, *(file.seek(0) or file.read() for file in (out, err)))
@@ -86,10 +88,12 @@ def _ask(path: str, command: list[str], folder: str, environment: dict[str, str]
 
 
 def _stand_in(python: str, *command: str) -> None:
-    """What a job's command `python` is: a script is run by a process that the server forks, all else by Python."""
-    if not command or not command[0].endswith(".py"):
+    """What a job's command `python` is: a script, and accelerate, which starts scripts in several processes, are run by
+    a process that the server forks, all else by Python."""
+    words = [*command[1:]] if command[:1] == ("-u",) else [*command]
+    if not words or not (words[0].endswith(".py") or words[:2] == ["-m", ACCELERATE]):
         os.execv(python, [python, *command])
-    answer = _ask(os.environ[SERVER], [*command], os.getcwd(), dict(os.environ), [0, 1, 2])
+    answer = _ask(os.environ[SERVER], words, os.getcwd(), dict(os.environ), [0, 1, 2])
     child = int(answer.readline())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.kill(child, number))
@@ -104,14 +108,14 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """What the command would do there, with this process's environment of now."""
     command = shutil.which("snakemake")
     assert command
-    environment = {**os.environ, SERVER: _server("script"), "PATH": f"{_python().parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, SERVER: server("script"), "PATH": f"{python().parent}:{os.environ['PATH']}"}
     return _answer("snakemake", folder, [command, *arguments], environment)
 
 
 @functools.cache
-def _python() -> Path:
-    """A command `python` that lets the server run scripts."""
-    path = Path(_server("script")).with_name("python")
+def python() -> Path:
+    """A command `python` that lets the server run scripts; `SERVER` is in its environment."""
+    path = Path(server("script")).with_name("python")
     path.write_text(f"#!/bin/sh\nexec '{sys.executable}' -IS '{__file__}' job '{sys.executable}' \"$@\"\n")
     path.chmod(0o755)
     return path
@@ -173,11 +177,16 @@ def _become(command: list[str], folder: str, environment: dict[str, str], files:
         sys.executable = str(Path(environment[SERVER]).with_name("python"))
     if "torch" in sys.modules and "OMP_NUM_THREADS" in environment:
         sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    sys.argv = command
-    sys.path[0] = str(Path(command[0]).resolve().parent)
+    for option in filter(None, environment.get("PYTHONWARNINGS", "").split(",")):
+        warnings._setoption(option)  # which Python does as it starts
+    sys.argv = command[command[0] == "-m" :]
+    sys.path[0] = folder if command[0] == "-m" else str(Path(command[0]).resolve().parent)
     status: object = 0
     try:
-        runpy.run_path(command[0], run_name="__main__")
+        if command[0] == "-m":
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(command[0], run_name="__main__")
     except SystemExit as ended:
         status = ended.code or 0
     except BaseException:

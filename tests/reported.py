@@ -86,7 +86,7 @@ def reported(results: Path, files: int = 1, tests: int = 20, said: Said = hostil
     for folder in folders.values():
         compared = ("--comparison", comparison) if comparison.parent == folder else ()
         told = ("--metrics", folder / "metrics.json", *compared, "--origin", "random weights")
-        told += ("--source", "simulated")
+        told += ("--source", "simulated", "--rows", "conversations" if folder.parent.name == "sft" else "pairs")
         write_json(folder.with_name("checkpoint") / "config.json", {"model_type": "llama"})
         script("card", folder.with_name("checkpoint.json"), *told, *common, "--output", folder.with_name("README.md"))
     page = results / "report.html"

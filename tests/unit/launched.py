@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import forked
 import small
 import torch
 import waiting
@@ -59,7 +60,10 @@ def set_ignored(numbers: Sequence[int]) -> None:
 
 
 class Launched:
-    """A launcher at work. The locks of its GPUs, and what it says, are in `folder`."""
+    """A launcher at work. The locks of its GPUs, and what it says, are in `folder`.
+
+    `warm`: its processes are forked from one that has imported what they need (`forked`).
+    """
 
     def __init__(
         self,
@@ -69,15 +73,17 @@ class Launched:
         log: object = None,
         impatient: bool = False,
         ignored: Sequence[int] = (),
+        warm: bool = True,
         **told: str,
     ) -> None:
         self.output = folder / f"{time.monotonic_ns()}.output"
         options = [f"--gpu={gpu}", *([f"--log={log}"] if log else []), "--", *map(str, script)]
         pretended = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "PEDALIGN_LEASES": str(folder / "leases")}
+        python, server = (forked.python(), {forked.SERVER: forked.server("script")}) if warm else (sys.executable, {})
         with open(self.output, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *(["-c", IMPATIENT] if impatient else []), str(LAUNCHER), *options],
-                env=os.environ | {"OMP_NUM_THREADS": "1"} | pretended | told,
+                [python, *(["-c", IMPATIENT] if impatient else []), str(LAUNCHER), *options],
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | pretended | server | told,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 preexec_fn=lambda: set_ignored(ignored),

@@ -52,7 +52,7 @@ def start(tmp_path):
     def starter(lines: str, *arguments: object, **options) -> Launched:
         script = tmp_path / "script.py"
         script.write_text(lines)
-        jobs.append(Launched(tmp_path, script, *arguments, **options))
+        jobs.append(Launched(tmp_path, script, *arguments, warm=False, **options))
         return jobs[-1]
 
     yield starter

@@ -92,10 +92,10 @@ class Work:
             run_here(script, patched)
         return self.capfd.readouterr().out
 
-    def launched(self, script: list[str], gpu: int = 0, then: list[str] | None = None) -> Launched:
+    def launched(self, script: list[str], gpu: int = 0, then: list[str] | None = None, warm: bool = True) -> Launched:
         """`then`: another one, which the same processes run after it."""
         (self.folder / "told.py").write_text(TOLD + (THEN.format(then) if then else ""))
-        self.jobs.append(Launched(self.folder, self.folder / "told.py", *script, gpu=gpu))
+        self.jobs.append(Launched(self.folder, self.folder / "told.py", *script, gpu=gpu, warm=warm))
         return self.jobs[-1]
 
     def dies_after(self, step: int, script: list[str]) -> None:
@@ -164,7 +164,7 @@ def unbroken(inputs, tmp_path_factory) -> Callable[..., Path]:
 def test_after_a_sigkill_the_newest_state_is_gone_on_with(work, unbroken):
     """States are saved after a part of a minute, by the real clock."""
     script = work.script("sft", "--save-minutes", "0.001", **LONG)
-    job = work.launched(script)
+    job = work.launched(script, warm=False)
     assert until(lambda: len(work.states) >= 2)
     (owner,) = work.folder.glob("checkpoint.state-*/owner")
     (process,) = re.findall(r"process (\d+)", owner.read_text())
@@ -299,7 +299,7 @@ def test_a_sharded_training_goes_on_too(work, tmp_path_factory):
     inputs = Inputs(tmp_path_factory.mktemp("wide"), wide=True)
     how = {"device_batch_size": 1, "global_batch_size": 4, "epochs": 5}  # steps of a tenth of a second
     script = inputs.script("sft", work.checkpoint, **how)
-    job = work.launched(script, gpu=2)
+    job = work.launched(script, gpu=2, warm=False)  # its ranks are signalled
     assert until(lambda: work.started)
     job.process.terminate()
     assert job.ends() == 75

@@ -105,9 +105,6 @@ def check_before_start(
         check_clock(files)
         check_recorded(*files)
         _check_lengths(plan, settings, jobs, made)
-        for job in jobs:
-            if job.rule.name in ("sft", "align"):
-                plan.check_batch(job.rule.name, job.wildcards, job.resources.gpu)
         if workflow.touch:  # --touch says: the present code and settings make the same files
             for job in jobs:
                 for file in job.output:
@@ -117,6 +114,9 @@ def check_before_start(
                 refuse_beside(submitted)
             asking = [job for job in jobs if job.resources.get("gpu")]
             check_machine([(str(job), job.resources.gpu, job.resources.nodes) for job in asking], machine)
+        for job in jobs:
+            if job.rule.name in ("sft", "align"):
+                plan.check_batch(job.rule.name, job.wildcards, job.resources.gpu)
     if here:
         stop.saving(workflow.scheduler.exit_gracefully)
 
