@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pedalign.core.section import Section, read
 from pedalign.training.algorithms import ALGORITHMS
+from pedalign.workflow.catalogue import filled_in
 from pedalign.workflow.config import Config
 from pedalign.workflow.policies import Policy, parse_policy, policy_name, runs
 
@@ -55,7 +56,7 @@ def test_config_yaml_shows_every_name_that_is_declared_and_each_has_a_meaning() 
 
 def test_a_value_that_is_left_out_is_the_one_that_config_yaml_shows() -> None:
     """So a config that names its runs and models alone is the shipped one."""
-    short = {name: SHIPPED[name] for name in ("runs", "models")}
+    short = {name: SHIPPED[name] for name in ("runs", "presets", "models")}
     assert read(Config, short, "config") == read(Config, SHIPPED, "config")
 
 
@@ -120,7 +121,7 @@ def test_a_run_of_a_model_outside_the_catalogue_is_refused_with_the_nearest_name
 def test_numbers_stay_as_they_are_written() -> None:
     """So that equal settings are equal texts, whoever reads them."""
     config = read(Config, SHIPPED, "config")
-    for name, entry in SHIPPED["models"].items():
+    for name, entry in filled_in(SHIPPED)["models"].items():
         held = config.models[name].as_dict
         for stage in ("sft", "align"):
             assert [(value, type(value)) for value in held[stage].values()] == [

@@ -16,8 +16,9 @@ from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.prompt_format import renderer
 from pedalign.models.scratch import scratch_model, scratch_tokenizer
 from pedalign.training.states import TrainingStates
+from pedalign.workflow.catalogue import filled_in
 
-MODELS = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
+MODELS = filled_in(yaml.safe_load((ROOT / "config.yaml").read_text()))["models"]
 MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are
 P = 2 * 32000 * 4096 + 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096) + 4096
 

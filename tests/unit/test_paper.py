@@ -13,6 +13,7 @@ from pedalign.data.preferences import PreferenceSettings, preference_pairs
 from pedalign.data.splits import SplitSettings, draw
 from pedalign.evaluation.metrics import EvaluationSettings, metrics
 from pedalign.evaluation.paper_scores import paper_scores
+from pedalign.workflow.catalogue import filled_in
 
 NAMES = {
     "evaluation": "Evaluation of Student Response",
@@ -44,7 +45,7 @@ def test_the_papers_macro_f1_leaves_out_a_real_label_where_every_reply_can_be_re
 
 
 def test_the_catalogue_has_the_settings_of_both_versions_of_the_published_code(root):
-    models = yaml.safe_load((root / "config.yaml").read_text())["models"]
+    models = filled_in(yaml.safe_load((root / "config.yaml").read_text()))["models"]
     february = {"max_new_tokens": 1024, "repetition_penalty": 1.2}
     later = {"max_new_tokens": 512, "repetition_penalty": 1.0}
     for names, settings in (

@@ -26,9 +26,10 @@ from pedalign.cluster.gpu_locks import Card, read_cards
 from pedalign.cluster.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight
 from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.locations import find
+from pedalign.workflow.catalogue import filled_in
 
 ROOT = Path(__file__).parents[2]
-MODELS = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
+MODELS = filled_in(yaml.safe_load((ROOT / "config.yaml").read_text()))["models"]
 MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are
 
 # GPUs.

@@ -38,8 +38,7 @@ def test_the_default_run_passes_in_seconds_and_nothing_but_a_log_is_written(chec
 
 
 def test_what_would_fail_is_told_last_with_what_mends_it(checkout):
-    entry = yaml.safe_load((checkout.path / "config.yaml").read_text())["models"]["zephyr-7b"]
-    entry |= {"path": "/no/such/model", "sft": {**entry["sft"], "global_batch_size": 15}}
+    entry = {"like": "zephyr-7b", "path": "/no/such/model", "sft": {"global_batch_size": 15}}
     runs = [{"model": "mine", "algorithm": "dpo", "beta": 0.1}]
     answer = preflight(checkout, {"runs": runs, "models": {"mine": entry}})
     assert answer.returncode != 0

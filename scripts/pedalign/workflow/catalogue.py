@@ -1,62 +1,54 @@
-"""Fills in the entries of the catalogue of models: from `defaults`, a preset, and the entry that one is like."""
+"""Fills in the entries of the catalogue of models: from `defaults`, from presets, and from other entries."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pedalign.core.errors import nearest
-from pedalign.core.section import mistake
+from pedalign.core.section import mistake, shown
 
-_SOURCES = ("path", "init", "vocab_size", "architecture")  # what a model starts from: an entry has its own or another's
+_SOURCES = ("path", "init", "vocab_size", "architecture")  # an entry starts from its own, or from another entry's
 
 
 def filled_in(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a config with whole entries of models; all that is no mapping stays, for the check of types.
+    """The values of a config, with whole entries of models.
 
-    An entry has, each over the one before it: `defaults`, its preset, the entry that it is `like`, its own values.
-    Raises a pydantic error for a preset or an entry that is not there, or is like itself.
+    An entry has, each over the one before: `defaults`, its preset, the entry that it is `like`, its own values.
+    Raises a pydantic error if there is no such preset or entry. Wrong types stay, for the check that follows.
     """
-    models, presets = values.get("models"), values.get("presets", {})
-    if not isinstance(models, dict) or not isinstance(presets, dict):
+    models, presets, defaults = (values.get(name, {}) for name in ("models", "presets", "defaults"))
+    if not all(isinstance(one, dict) for one in (models, presets, defaults)):
         return {**values}
-    defaults = values.get("defaults", {})
-    filled: dict[str, Any] = {}
-
-    def fill(name: str, waiting: tuple[str, ...]) -> Any:
-        if name in filled:
-            return filled[name]
-        entry, place = models[name], f"models.{name}"
-        if not isinstance(entry, dict):
-            return entry
-        whole = _over(defaults, {})
-        preset, like = entry.get("preset"), entry.get("like")
-        if isinstance(preset, str):
-            if preset not in presets:
-                raise mistake(f"is {preset!r}", nearest(preset, presets), f"{place}.preset")
-            whole = _over(whole, presets[preset])
-        if isinstance(like, str):
-            if like not in models:
-                raise mistake(f"is {like!r}", nearest(like, models), f"{place}.like")
-            if like in (*waiting, name):
-                raise mistake(f"is {like!r}, which is like {name!r} itself", "name another entry", f"{place}.like")
-            other = fill(like, (*waiting, name))
-            other = {key: value for key, value in other.items() if key not in ("preset", "like")} if other else other
-            whole = _over(whole, _without_source(other) if _names_source(entry) else other)
-        filled[name] = _over(whole, entry)
-        return filled[name]
-
-    return {**values, "models": {name: fill(name, ()) for name in models}}
+    for name, preset in presets.items():
+        if not isinstance(preset, dict):
+            raise mistake(f"is {shown(preset)}", "give what an entry of 'models' holds", f"presets.{name}")
+    return {**values, "models": {name: _entry(name, models, presets, defaults, ()) for name in models}}
 
 
-def _names_source(entry: Mapping[str, Any]) -> bool:
-    return any(name in entry for name in _SOURCES)
-
-
-def _without_source(entry: Any) -> Any:
-    return {key: value for key, value in entry.items() if key not in _SOURCES} if isinstance(entry, dict) else entry
+def _entry(
+    name: str, models: Mapping[str, Any], presets: Mapping[str, Any], defaults: Any, waiting: tuple[str, ...]
+) -> Any:
+    """`waiting`: the entries that are like this one, and so wait for it."""
+    entry, whole = models[name], defaults
+    if not isinstance(entry, dict):
+        return entry
+    for key, known in (("preset", presets), ("like", models)):
+        if key in entry and entry[key] not in list(known):
+            raise mistake(f"is {shown(entry[key])}", nearest(str(entry[key]), known), f"models.{name}.{key}")
+    if "preset" in entry:
+        whole = _over(whole, presets[entry["preset"]])
+    if "like" in entry:
+        if entry["like"] in (*waiting, name):
+            round_trip = " → ".join((*waiting, name, entry["like"]))
+            raise mistake(f"is like itself: {round_trip}", "name another entry", f"models.{name}.like")
+        other = _entry(entry["like"], models, presets, defaults, (*waiting, name))
+        dropped = {"preset", "like", *(_SOURCES if any(key in entry for key in _SOURCES) else ())}
+        other = {key: value for key, value in other.items() if key not in dropped} if isinstance(other, dict) else {}
+        whole = _over(whole, other)
+    return _over(whole, entry)
 
 
 def _over(under: Any, values: Any) -> Any:
-    """`values` over `under`: mappings key by key, all else replaces what is under it."""
+    """`values` over `under`: mappings key by key; anything else replaces what is under it."""
     if not isinstance(under, dict) or not isinstance(values, dict):
         return values
-    return {key: _over(under.get(key), values[key]) if key in values else under[key] for key in {**under, **values}}
+    return {**under, **{key: _over(under.get(key), value) for key, value in values.items()}}
