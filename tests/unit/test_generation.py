@@ -35,6 +35,10 @@ def model(request):
     return kind(config).eval()
 
 
+# For what has nothing to do with the kind of attention.
+one_kind = pytest.mark.parametrize("model", ["two key-value heads"], indirect=True)
+
+
 def histories(count: int = 6, instruction: int = 20) -> list[History]:
     """They all begin with so many tokens."""
     rng = random.Random(0)
@@ -53,8 +57,10 @@ def settings(**changed) -> GenerationSettings:
     return GenerationSettings(**{**plain, "max_batch_tokens": 400, "seed": 7, **changed})
 
 
-@pytest.mark.parametrize("instruction", [0, 40])
-@pytest.mark.parametrize("changed", [{}, {"repetition_penalty": 1.2}, {"min_new_tokens": 10}])
+@pytest.mark.parametrize(
+    ("changed", "instruction"),
+    [({}, 0), ({}, 40), ({"repetition_penalty": 1.2}, 40), ({"min_new_tokens": 10}, 0)],
+)
 def test_greedy_replies_equal_transformers_one_prompt_at_a_time(model, changed, instruction):
     wanted = settings(**changed)
     answers = generate(model, histories(instruction=instruction), END, wanted)
@@ -105,6 +111,7 @@ def test_a_batch_holds_no_more_tokens_than_the_setting_says_unless_it_is_one_con
     assert batches(many, settings(max_batch_tokens=1)) == [[at] for batch in found for at in batch]
 
 
+@one_kind
 def test_as_many_are_answered_at_a_time_as_fit_where_no_number_is_given(model, monkeypatch):
     wanted, whole, at_a_time = (
         generate(model, histories(), END, settings(max_batch_tokens=300)),
@@ -135,6 +142,7 @@ def early(monkeypatch):
     monkeypatch.setattr(shared_prefix_engine.TokenChooser, "choose", sooner)
 
 
+@one_kind
 @pytest.mark.parametrize("changed", [{}, {"temperature": 1.0}, {"repetition_penalty": 1.2, "min_new_tokens": 3}])
 def test_the_last_rows_of_a_batch_go_on_beside_the_next_one(model, early, monkeypatch, changed):
     many, wanted, step, together = (
@@ -158,6 +166,7 @@ def test_the_last_rows_of_a_batch_go_on_beside_the_next_one(model, early, monkey
     assert len(together) < 0.9 * steps_apart
 
 
+@one_kind
 def test_where_memory_does_not_suffice_beside_rows_that_waited_all_are_answered_once(model, early, monkeypatch):
     many, wanted, step = histories(100), settings(max_batch_tokens=6000), shared_prefix_engine._step
     undisturbed, refused = generate(model, many, END, wanted), []
@@ -175,6 +184,7 @@ def test_where_memory_does_not_suffice_beside_rows_that_waited_all_are_answered_
     assert told == sorted(told) and told[-1] == sum(len(history.prompt_lengths) for history in many)
 
 
+@one_kind
 def test_what_memory_does_not_suffice_for_is_halved_until_it_does(model, monkeypatch, refused):
     wanted, whole = generate(model, histories(), END, settings(max_batch_tokens=10_000)), shared_prefix_engine._read
 
@@ -193,6 +203,7 @@ def test_what_memory_does_not_suffice_for_is_halved_until_it_does(model, monkeyp
         generate(model, histories(), END, settings())
 
 
+@one_kind
 def test_another_seed_samples_other_replies(model):
     assert generate(model, histories(), END, settings(temperature=1.0)) == generate(
         model, histories(), END, settings(temperature=1.0)

@@ -20,6 +20,8 @@ from checkouts import Checkout, fresh_checkout
 from pedalign.core.artifacts import write_csv
 from pedalign.data.responses import READ
 from pedalign.models.checkpoints import save_checkpoint
+from pedalign.workflow.calls import read_config
+from pedalign.workflow.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 CLASS = "datasets/rubrics/class.yaml"
@@ -95,7 +97,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a key of an older version": ({"splits": {"test": 4}}, ["'splits' has another name now", "write 'split'"]),
     "a stage of an older version": (model(alignment={"epochs": 1}), ["models.tiny: 'alignment'", "write 'align'"]),
     "unknown nested key": (model(sft={"epoch": 3}), ["models.tiny.sft: unknown key 'epoch'", "did you mean 'epochs'?"]),
-    "a missing key": ({"models": {"own": {"path": "x"}}}, ["models.own: key 'template' is missing", "add 'template:'"]),
+    "a missing key": ({"models": {"own": {"path": "x"}}}, ["models.own: key 'instruction' is missing", "add 'instr"]),
     "negative split size": ({"split": {"test": -1}}, ["split.test: is -1", "at least 1"]),
     "a list for a mapping": ({"split": [1, 2]}, ["split: is [1, 2] (list)", "keys with values"]),
     "text for a number": ({"seed": "x"}, ["seed: is 'x'", "integer"]),
@@ -140,14 +142,28 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a model's name with a line break": ({"models": {"tiny\n": {}}}, ["config: models", "use letters"]),
     "a dataset's name with a quote": ({"dataset": "a'b"}, ['dataset: is "a\'b"', "use letters, digits"]),
     "braces in a path": ({"results": "out{x}"}, ["results: is 'out{x}'", "without braces"]),
-    "a password in an address": ({"published_url": "https://me:secret@host/x"}, ["published_url", "without user and"]),
+    "a password in an address": (
+        {"published_url": "https://me:secret@host/x"},
+        ["published_url: is 'https://…@host/x'", "without user and"],
+    ),
     "a share above one": ({"checks": {"valid_format": 2}}, ["checks.valid_format: is 2", "at most 1"]),
     "an unknown way with trainings": ({"checks": {"unlearned": "halt"}}, ["checks.unlearned: is 'halt'", "mark, stop"]),
 }
 
 
 @pytest.mark.parametrize("what", CONFIGS)
-def test_a_bad_config_is_refused_before_anything_starts(what, shared):
+def test_a_bad_config_is_refused(what, shared, monkeypatch, refused):
+    config, words = CONFIGS[what]
+    monkeypatch.chdir(shared.path)
+    with refused(*words):
+        plan = Plan(read_config(config, shared.path / "config.yaml"), shared.path, True, lambda: None)
+        plan.conversation_files()
+
+
+@pytest.mark.parametrize(
+    "what", ["unknown key", "a model outside the catalogue", "a missing folder", "a missing rubric"]
+)
+def test_a_bad_config_ends_a_call_before_anything_starts(what, shared):
     config, words = CONFIGS[what]
     file = shared.path / f"{list(CONFIGS).index(what)}.yaml"
     file.write_text(yaml.safe_dump(config))

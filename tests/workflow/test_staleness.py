@@ -122,7 +122,7 @@ TABLE = {
     "how often states are saved": (setting("training_state", value={"minutes": 1, "steps": 7}), {}),
     "a comment in every script and module": (commented_everywhere, {}),
     "a docstring": (replaced("training/alignment.py", '"""', '"""In other words: '), {}),
-    "a message": (replaced("models/prompt_format.py", "is not known", "is none of ours"), {}),
+    "a message": (replaced("models/templates.py", "is not known", "is none of ours"), {}),
     "what the progress looks like": (other("core/progress.py"), {}),
     "how jobs are launched": (other("cluster/launching.py"), {}),
     "how GPUs are leased": (other("cluster/gpu_locks.py"), {}),

@@ -1,0 +1,147 @@
+"""A chat model with its own template, from the prompt to the losses: as plain transformers and TRL have it."""
+
+import copy
+
+import pytest
+import torch
+from architectures import config
+from datasets import Dataset
+from small import settings
+from test_chat_templates import CHATML, FOLDER, tokenizer
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from pedalign.data.conversations import Conversation
+from pedalign.generation.common import GenerationSettings, history
+from pedalign.generation.engines import engine_for
+from pedalign.models.log_probs import log_probabilities
+from pedalign.models.prompt_format import Renderer
+from pedalign.training.algorithms import AlignmentSettings
+from pedalign.training.alignment import Pair, align
+from pedalign.training.sft import train_sft
+
+pytestmark = pytest.mark.slow
+
+INSTRUCTION = "Teach."
+OLMO = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}</s>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}[INST]{{ message['content'] }}[/INST]"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}</s>"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported.') }}{% endif %}{% endfor %}"
+)
+# Architecture → the template of its chat models, of those that TRL holds where it is one of them.
+FAMILIES = {
+    "llama": "llama3_1",
+    "qwen2": "qwen2_5",
+    "qwen3": "qwen3",
+    "gemma2": "gemma",
+    "gemma3_text": "gemma3",
+    "phi3": "phi3",
+    "olmo2": OLMO,
+    "mistral": MISTRAL,
+    "gpt2": CHATML,
+    "gpt_neox": CHATML,
+    "mixtral": CHATML,
+}
+TEXTS = ("Q. Why?", '{"Action": "1"}', "Hm, I see.\n\nReally?", '{"Action": "2", "Tutorbot": "Yes."}')
+BATCH = {"epochs": 1, "learning_rate": 0.0, "scheduler": "constant", "warmup": 0.0}
+
+
+def messages(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+
+
+TALKS = [Conversation(str(at), tuple(messages(f"{at}. {TEXTS[0]}", *TEXTS[1:]))) for at in range(4)]
+
+
+@pytest.fixture(params=FAMILIES)
+def made(request) -> tuple[PreTrainedModel, Renderer]:
+    """A small random model, and the renderer of its own chat template."""
+    template = FAMILIES[request.param]
+    if (FOLDER / f"{template}.jinja").is_file():
+        template = (FOLDER / f"{template}.jinja").read_text(encoding="utf-8")
+    renderer = Renderer(tokenizer(template), "auto", INSTRUCTION)
+    tokens = renderer.tokenizer
+    tokens.pad_token = "<s>"
+    asked = config(request.param).to_dict() | {"vocab_size": len(tokens), "eos_token_id": renderer.end_id}
+    torch.manual_seed(0)
+    of_this = type(config(request.param)).from_dict(asked)
+    return AutoModelForCausalLM.from_config(of_this, dtype=torch.float32).eval(), renderer
+
+
+def test_greedy_replies_are_transformers_own_to_the_templates_prompt(made) -> None:
+    model, renderer = made
+    decoding = GenerationSettings(
+        **{"max_new_tokens": 6, "min_new_tokens": 0, "temperature": 0.0, "repetition_penalty": 1.0, "seed": 1},
+        max_batch_tokens=None,
+    )
+    prompts = [talk.messages[:end] for talk in TALKS[:2] for end in (1, 3)]
+    asked = [history(talk.id, [talk.messages[:1], talk.messages[:3]], renderer) for talk in TALKS[:2]]
+    engine = engine_for(model, renderer, TALKS, "auto")
+    found = [one.ids for completions in engine.generate(model, asked, renderer.end_id, decoding) for one in completions]
+    model.generation_config = GenerationConfig()
+    saved = renderer.tokenizer
+    saved.chat_template = renderer.jinja()
+    for prompt, reply in zip(prompts, found, strict=True):
+        ids = saved.apply_chat_template([*prompt], add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        how = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": renderer.end_id, "pad_token_id": 0}
+        right = model.generate(**ids, **how)[0, ids["input_ids"].shape[1] :].tolist()
+        assert reply == [token for token in right if token != renderer.end_id]
+
+
+def test_the_loss_of_fine_tuning_is_trls_on_the_tutors_turns_of_the_template(made) -> None:
+    model, renderer = made
+    ours = train_sft(model, renderer.tokenizer, renderer, TALKS, settings(**BATCH))["history"][0]["loss"]
+    tokens = renderer.tokenizer
+    tokens.chat_template = renderer.jinja()
+    arguments = SFTConfig(
+        output_dir="unused", assistant_only_loss=True, per_device_train_batch_size=4, max_steps=1, learning_rate=0.0,
+        bf16=False, report_to="none", save_strategy="no", use_cpu=True, logging_steps=1, packing=False,
+        eos_token=renderer.template.end,
+    )  # fmt: skip
+    rows = Dataset.from_list([{"messages": [*talk.messages]} for talk in TALKS])
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokens)
+    trainer.train()
+    assert ours == pytest.approx(trainer.state.log_history[0]["loss"], rel=1e-4)
+
+
+def test_the_tokens_of_pairs_are_trls_and_alignment_starts_at_ln_2(made) -> None:
+    model, renderer = made
+    replies = ('{"Action": "1"}', '{"Action": "3"}')
+    pairs = []
+    for talk in TALKS:
+        prompt = talk.messages[:3]
+        totals = log_probabilities(
+            model, [(renderer.encode(prompt)[0], renderer.reply_ids(one)) for one in replies], 10_000
+        ).totals
+        pairs.append(Pair(prompt, *replies, *totals))
+    found = align(model, renderer.tokenizer, renderer, pairs, AlignmentSettings("dpo", 0.1, 0.0), settings(**BATCH))[
+        "history"
+    ][0]
+    assert found["loss"] == pytest.approx(0.693147, abs=1e-3)
+    tokens = renderer.tokenizer
+    tokens.chat_template = renderer.jinja()
+    names = ("chosen", "rejected")
+    rows = Dataset.from_list(
+        [
+            {"prompt": [*pair.prompt]}
+            | {side: [{"role": "assistant", "content": one}] for side, one in zip(names, replies, strict=True)}
+            for pair in pairs
+        ]
+    )
+    trainer = DPOTrainer(
+        model=model,
+        ref_model=copy.deepcopy(model),
+        args=DPOConfig(output_dir="unused", bf16=False, report_to="none", use_cpu=True),
+        train_dataset=rows,
+        processing_class=tokens,
+    )
+    for row, pair in zip(trainer.train_dataset, pairs, strict=True):
+        assert row["prompt_ids"] == renderer.encode(pair.prompt)[0]
+        for side, reply in zip(names, replies, strict=True):
+            assert row[f"{side}_ids"] == renderer.reply_ids(reply)
