@@ -52,7 +52,7 @@ def main() -> None:
         print(f"- {split}: {about}, {found['tutor_turns']} tutor turns")
     for split in ("dpo", "test"):
         written.append(args.output / f"{args.dataset}-{split}_formatted.json")
-        write_records(written[-1], formatted_rows(splits[split]))
+        write_records(written[-1], formatted_rows(splits[split], settings.min_turns))
     write_json(written[0], report)
     record(written, inputs, {"dataset": args.dataset, **vars(settings)})
     print(f"- cut at a reply that is not valid: {report['cut_by_reason'] or 'none'}; details in splits.json")

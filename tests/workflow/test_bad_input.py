@@ -127,6 +127,11 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"split": {"method": "leak_free"}, "paper_rules": True},
         ["split.method", "paper_rules draw at random"],
     ),
+    "one reply by the paper's rules": (
+        {"split": {"min_turns": 1}, "paper_rules": True, "score": {"first_turn": True}},
+        ["split.min_turns: paper_rules draw", "set it to 2"],
+    ),
+    "one reply that is not scored": ({"split": {"min_turns": 1}}, ["score.first_turn: is false", "set it to true"]),
     "GPUs in words": (model(resources={"sft": {"gpu": "many"}}), ["resources.sft.gpu", "give a number, or 'up to 4'"]),
     "a missing folder": ({"source": "nowhere"}, ["nowhere: no file bio-dataset-<n>.json there", "'source'"]),
     "a missing rubric": ({"rubric": "nowhere.yaml"}, ["nowhere.yaml: no such file"]),

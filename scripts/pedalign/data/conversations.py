@@ -198,13 +198,14 @@ def split_conversations(path: Path) -> Iterator[Conversation]:
         yield Conversation(raw.id, tuple(messages))
 
 
-def formatted_rows(conversations: Iterable[Conversation]) -> Iterator[dict[str, Any]]:
+def formatted_rows(conversations: Iterable[Conversation], min_turns: int = 2) -> Iterator[dict[str, Any]]:
     """One row per tutor turn: the history with the student's turn as prompt, the gold reply as chosen.
 
-    Conversations of a single tutor turn are left out, as in the paper's preprocess_sft_data.py.
+    Conversations of fewer tutor turns than `min_turns` are left out; of fewer than two in the paper's
+    preprocess_sft_data.py.
     """
     for conversation in conversations:
-        for turn in range(conversation.n_turns if conversation.n_turns > 1 else 0):
+        for turn in range(conversation.n_turns if conversation.n_turns >= min_turns else 0):
             yield {
                 "conversation_id": conversation.id,
                 "turn": turn,

@@ -41,7 +41,8 @@ class SplitSettings:
 
     `method`: "random", as in the paper, or "leak_free": all conversations about a problem are in one split.
     `paper_rules`: a file with too few conversations gives all it has, so that the test split gets fewer (else the file
-    is refused), and replies are read as the paper's scripts read them.
+    is refused), and replies are read as the paper's scripts read them. `min_turns`: 2 for conversations of more than
+    two turns, student's and tutor's together, as in the paper; 1 for those of one reply too.
     """
 
     sft: int
@@ -50,6 +51,7 @@ class SplitSettings:
     seed: int
     method: str = "random"
     paper_rules: bool = False
+    min_turns: int = 2
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -104,6 +106,7 @@ def draw(
         "seed": settings.seed,
         "method": settings.method,
         "paper_rules": settings.paper_rules,
+        "min_turns": settings.min_turns,
         "wanted_per_file": settings.sizes,
         "simulated": 0,
         # Student turns that lost instructions before "Student: ", and those that keep this mark as the student's words.
@@ -118,17 +121,17 @@ def draw(
     eligible = []
     for path in files:
         lengths = [len(raw.texts) for raw in read_conversations(path, paper_rules=settings.paper_rules)]
-        eligible.append(sum(length > 2 for length in lengths))
+        eligible.append(sum(length > settings.min_turns for length in lengths))
         counts = {"conversations": len(lengths), "eligible": eligible[-1]}
         report["files"].append({"file": path.name, "sha256": sha256(path), **counts})
         if not settings.paper_rules:
-            _check_enough(path, eligible[-1], settings.sizes)
+            _check_enough(path, eligible[-1], settings, lengths.count(2))
     if settings.method == "leak_free":
         drawn, report["leak_free"] = _draw_leak_free(files, rubric, settings, reader, report)
     else:
         drawn = _draw_random(eligible, settings)
     tally = Tally()
-    splits = _cleaned(files, drawn, reader, report, tally)
+    splits = _cleaned(files, drawn, reader, settings, report, tally)
     report["cut_by_reason"] = dict(Counter(cut["defect"] for cut in report["cut"]))
     report["reasons"] = tally.listed()
     for split, conversations in splits.items():
@@ -148,7 +151,7 @@ def _empty(split: str, settings: SplitSettings, report: dict[str, Any], tally: T
     dropped = sum(one["split"] == split for one in report["dropped"])
     problem = f"the {split} split is empty: "
     if not dropped or not tally.entries:
-        problem += f"the files hold fewer conversations of more than two turns than {_listed(settings.sizes)}"
+        problem += f"the files hold fewer conversations of {_enough(settings)} than {_listed(settings.sizes)}"
         return EmptySplit(problem, "lower the sizes under 'split' in config.yaml", report)
     problem += (
         f"none of {dropped:,} drawn conversations opens with a valid reply; of all splits, the {tally.commonest()}"
@@ -186,13 +189,21 @@ def _few_problems(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             )
 
 
-def _check_enough(path: Path, eligible: int, sizes: dict[str, int]) -> None:
+def _enough(settings: SplitSettings) -> str:
+    return f"more than {('one turn', 'two turns')[settings.min_turns - 1]}"
+
+
+def _check_enough(path: Path, eligible: int, settings: SplitSettings, of_one_reply: int) -> None:
+    sizes = settings.sizes
     wanted = sum(sizes.values())
     if eligible < wanted:
+        single = (
+            f"; {of_one_reply} of one reply count with min_turns: 1" if settings.min_turns > 1 and of_one_reply else ""
+        )
         raise UserError(
             f"{path}: {wanted} conversations wanted ({_listed(sizes)}), "
-            f"{eligible} have more than two turns: {wanted - eligible} are missing",
-            "lower the sizes under 'split' in config.yaml, or add conversations",
+            f"{eligible} have {_enough(settings)}: {wanted - eligible} are missing",
+            f"lower the sizes under 'split' in config.yaml, or add conversations{single}",
         )
 
 
@@ -200,9 +211,9 @@ def _listed(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{split} {size}" for split, size in sizes.items())
 
 
-def _eligible(path: Path, reader: Reader) -> Iterator[RawConversation]:
-    """The conversations of a file that can be drawn: those of more than two entries."""
-    return (raw for raw in read_conversations(path, paper_rules=reader.paper_rules) if len(raw.texts) > 2)
+def _eligible(path: Path, reader: Reader, min_turns: int) -> Iterator[RawConversation]:
+    """The conversations of a file that can be drawn: those of more than two entries, or of two with `min_turns` 1."""
+    return (raw for raw in read_conversations(path, paper_rules=reader.paper_rules) if len(raw.texts) > min_turns)
 
 
 def _conversation(record: dict[str, Any]) -> Conversation:
@@ -239,7 +250,7 @@ def _draw_leak_free(
     labels: dict[str, Counter[tuple[str, str]]] = {}
     unusable = Tally()
     for number, path in enumerate(files):
-        for at, raw in enumerate(_eligible(path, reader)):
+        for at, raw in enumerate(_eligible(path, reader, settings.min_turns)):
             conversation, cut = clean(raw, reader)
             if conversation.n_turns:
                 problem = conversation.problem
@@ -290,7 +301,12 @@ def _reason(raw: RawConversation, cut: Cut, rubric: Rubric) -> Reason:
 
 
 def _cleaned(
-    files: Sequence[Path], drawn: Drawn, reader: Reader, report: dict[str, Any], tally: Tally
+    files: Sequence[Path],
+    drawn: Drawn,
+    reader: Reader,
+    settings: SplitSettings,
+    report: dict[str, Any],
+    tally: Tally,
 ) -> dict[str, Sequence[Conversation]]:
     """The drawn conversations, each cut where a reply is not valid; cuts are added to the report and the tally."""
     store = Stored()
@@ -298,7 +314,7 @@ def _cleaned(
     for number, (path, by_split) in enumerate(zip(files, drawn, strict=True), start=1):
         wanted = {at for members in by_split.values() for at in members}
         found: dict[int, tuple[str, Cut | None, int | None]] = {}  # id, where it was cut, place in the store
-        for at, raw in enumerate(_eligible(path, reader)):
+        for at, raw in enumerate(_eligible(path, reader, settings.min_turns)):
             if at in wanted:
                 report["simulated"] += raw.simulated
                 conversation, cut = clean(raw, reader)

@@ -71,9 +71,11 @@ def steps(report: Report) -> Table:
     cut = Counter(one["split"] for one in splits["cut"] if (one["split"], one["id"]) not in gone)
     drawn = sum(one["conversations"] for one in splits["splits"].values()) + dropped.total()
     sizes = ", ".join(f"{name} {size}" for name, size in splits["wanted_per_file"].items())
+    single = splits.get("min_turns", 2) == 1
+    short = "a single turn" if single else "two turns or fewer"
     rows: list[Sequence[str]] = [
         ("in the files", f"{there:,}", "", counted(len(splits["files"]), "file")),
-        ("long enough", f"{eligible:,}", "", _left(there - eligible, "has", "have", "two turns or fewer")),
+        ("long enough", f"{eligible:,}", "", _left(there - eligible, "has", "have", short)),
         ("drawn", f"{drawn:,}", "", f"by the method '{splits['method']}', from each file: {sizes}"),
     ]
     for name, one in splits["splits"].items():
@@ -81,8 +83,9 @@ def steps(report: Report) -> Table:
         why += [f"{cut[name]:,} cut before a reply that is not valid"] if cut[name] else []
         rows.append((f"the {name} split", f"{one['conversations']:,}", f"{one['tutor_turns']:,}", "; ".join(why)))
     test = splits["splits"]["test"]
-    answered = test["conversations"] - test["of_one_turn"]
-    why = [_left(test["of_one_turn"], "has", "have", "a single tutor turn")] if test["of_one_turn"] else []
+    left_out = 0 if single else test["of_one_turn"]
+    answered = test["conversations"] - left_out
+    why = [_left(left_out, "has", "have", "a single tutor turn")] if left_out else []
     rows.append(("test: answered", f"{answered:,}", f"{report.asked:,}", "; ".join(why)))
     first = 0 if report.first_turn else answered
     why = [f"the first reply of each has nothing to judge ({first:,})"] if first else []

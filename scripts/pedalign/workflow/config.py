@@ -40,6 +40,8 @@ class Split(Section):
     """For preference pairs: the fine-tuned tutor answers these, and its mistakes become pairs."""
     test: Count = 400
     """For the metrics."""
+    min_turns: Annotated[int, Field(ge=1, le=2)] = 2
+    """2: conversations of more than two turns, as in the paper; 1: also those of one reply, with `score.first_turn`."""
     method: Literal["random", "leak_free"] = "random"
     """`random`: as in the paper. `leak_free`: all conversations about one problem are in one split
     (docs/explanation/splits.md)."""
@@ -171,6 +173,11 @@ class Config(Section):
     def _together(self) -> "Config":
         if self.paper_rules and self.split.method != "random":
             raise mistake("paper_rules draw at random", "set it to random, or paper_rules to false", "split.method")
+        if self.split.min_turns == 1 and self.paper_rules:
+            raise mistake("paper_rules draw conversations of more than two turns", "set it to 2", "split.min_turns")
+        if self.split.min_turns == 1 and not self.score.first_turn:
+            problem = "is false, and of conversations of one reply (split.min_turns: 1) there is no other to score"
+            raise mistake(problem, "set it to true, or split.min_turns to 2", "score.first_turn")
         if len(set(self.trackers)) < len(self.trackers):
             raise mistake(f"is {list(self.trackers)}", "name each tracker once", "trackers")
         return self
