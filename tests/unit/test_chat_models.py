@@ -48,6 +48,8 @@ FAMILIES = {
     "gpt_neox": CHATML,
     "mixtral": CHATML,
 }
+# Of each kind of template one; `make test-architectures` takes all.
+USUAL = ("llama", "qwen3", "gemma2", "mixtral")
 TEXTS = ("Q. Why?", '{"Action": "1"}', "Hm, I see.\n\nReally?", '{"Action": "2", "Tutorbot": "Yes."}')
 BATCH = {"epochs": 1, "learning_rate": 0.0, "scheduler": "constant", "warmup": 0.0}
 
@@ -59,7 +61,9 @@ def messages(*texts: str) -> list[dict[str, str]]:
 TALKS = [Conversation(str(at), tuple(messages(f"{at}. {TEXTS[0]}", *TEXTS[1:]))) for at in range(4)]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(
+    params=[one if one in USUAL else pytest.param(one, marks=pytest.mark.architectures) for one in FAMILIES]
+)
 def made(request) -> tuple[PreTrainedModel, Renderer]:
     """A small random model, and the renderer of its own chat template."""
     template = FAMILIES[request.param]
