@@ -74,6 +74,7 @@ def made(request) -> tuple[PreTrainedModel, Renderer]:
     tokens.pad_token = "<s>"
     asked = config(request.param).to_dict() | {"vocab_size": len(tokens), "eos_token_id": renderer.end_id}
     asked["router_aux_loss_coef"] = 0.0  # of a mixture of experts, a loss beside those that are compared
+    asked |= {name: 0.0 for name, value in asked.items() if "drop" in name and isinstance(value, float)}
     torch.manual_seed(0)
     of_this = type(config(request.param)).from_dict(asked)
     return AutoModelForCausalLM.from_config(of_this, dtype=torch.float32).eval(), renderer
