@@ -92,9 +92,8 @@ def expect_pairs_fit(lengths: Sequence[PairLength], max_length: int | None, posi
     if not lengths:
         return
     longest = max(lengths, key=lambda one: one.tokens)
-    by_reply = (
-        f"lower the model's generate: max_new_tokens by {longest.tokens - (positions or 0)} or leave out long talks"
-    )
+    over = longest.tokens - (positions or 0)
+    by_reply = f"lower the model's generate: max_new_tokens by {over}, or leave out long conversations"
     for limit, name, remedy in (
         (positions, "the model's positions", by_reply),
         (max_length, "max_length", f"set the model's max_length to {longest.tokens} or more"),
