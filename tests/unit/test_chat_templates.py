@@ -86,6 +86,8 @@ def test_a_prompt_and_a_conversation_are_those_of_the_template(name: str) -> Non
     for end in range(1, len(TALK) + 1):
         theirs = rendered(tokens, with_instruction(template, INSTRUCTION, TALK[:end]), prompt=end % 2 == 1)
         ours = renderer.text(TALK[:end])
+        if end % 2:  # the last reply is opened exactly so
+            assert ours.endswith(template.after_student) and (theirs + template.opened).endswith(template.after_student)
         if template.thought:  # what it says of earlier replies
             assert template.thought in ("<think>\n\n</think>\n\n",)
             ours, theirs = ours.replace(template.thought, ""), theirs.replace(template.thought, "")

@@ -89,7 +89,8 @@ class Renderer:
                 plain_theirs, plain_ours = theirs, ours
                 if template.thought:  # which it puts before the last reply alone
                     plain_theirs, plain_ours = (one.replace(template.thought, "") for one in (theirs, ours))
-                if plain_ours != (plain_theirs if prompt else plain_theirs[: len(plain_ours)]):
+                same = plain_ours == (plain_theirs if prompt else plain_theirs[: len(plain_ours)])
+                if not same or (prompt and not theirs.endswith(template.after_student)):
                     at = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
                     what = f"{theirs[at : at + 60]!r} where its pieces give {ours[at : at + 60]!r}"
                     raise unusable(f"depends on what is said: it gives {what}")
