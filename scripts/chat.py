@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pedalign
+from pedalign.chat.problems import known_problems
 from pedalign.core.artifacts import write_records
 from pedalign.core.errors import UserError, argument_parser, printable, run
 from pedalign.core.provenance import expect_checkpoint
@@ -26,7 +27,7 @@ from pedalign.core.provenance import expect_checkpoint
 if TYPE_CHECKING:
     from pedalign.chat.dialogue import Talk
 
-HELP = "  :save FILE  the conversation, for the workflow    :new  another conversation    :quit"
+HELP = "  :save FILE  the conversation, for the workflow    :new  another conversation    :help    :quit"
 TAKE = "  :take N     go on with the reply of tutor N (else with the last one's)"
 _READING = threading.Event()  # set while the student writes
 
@@ -54,10 +55,10 @@ def main() -> None:
             from pedalign.chat.page import serve
 
             print(f"loading {' and '.join(map(str, args.checkpoints))} ...", flush=True)
-            serve(_load(args.checkpoints), args.port, Path(folder))
+            serve(_load(args.checkpoints), args.port, Path(folder), known_problems(args.checkpoints[-1]))
     else:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process may ignore it
-        _converse(_loading(args.checkpoints), len(args.checkpoints))
+        _converse(_loading(args.checkpoints), len(args.checkpoints), known_problems(args.checkpoints[-1], 5))
 
 
 def _expect_free(port: int) -> None:
@@ -99,8 +100,10 @@ def _loading(checkpoints: list[Path]) -> "Future[Talk]":
     return loading
 
 
-def _converse(loading: "Future[Talk]", tutors: int) -> None:
+def _converse(loading: "Future[Talk]", tutors: int, problems: list[str]) -> None:
     print("Write as a student would, a problem first ('Q. How does ...?'). Below each reply are its labels.")
+    known = "".join(f"\n  {printable(problem)}" for problem in problems)
+    print(f"It was trained on problems such as:{known}" if known else "Which problems it was trained on is not known.")
     commands = f"{HELP}\n{TAKE}" if tutors > 1 else HELP
     print(f"{commands}\n", flush=True)
     while (line := _next_line(loading)) != ":quit":
@@ -113,6 +116,8 @@ def _converse(loading: "Future[Talk]", tutors: int) -> None:
                 _save(loading.result(), Path(argument))
             elif command == ":save":
                 print("':save' needs the name of a file")
+            elif command == ":help":
+                print(f"trained on problems such as:{known}\n{commands}" if known else commands)
             elif command == ":new":
                 talk = loading.result()
                 talk.messages, talk.replies = [], []

@@ -27,6 +27,7 @@ from pedalign.core.provenance import git_commit, record, verified, versions
 from pedalign.core.settings import settings_values
 from pedalign.data.responses import Responses
 from pedalign.data.rubric import load_rubric
+from pedalign.reporting.examples import compared_pair, examples
 from pedalign.reporting.report import Report, name_of, scored
 from pedalign.reporting.sections import SECTIONS
 from pedalign.reporting.sentences import answers, changes, leaks
@@ -74,12 +75,13 @@ def main() -> None:
     prompts = read_records(split)
     tables = {" ".join(key): Responses(path, prompts) for key, path in responses.items()}
     talks = transcripts(prompts, tables, rubric)
-    first_turn = args.first_turn == "true"
+    first_turn, settings = args.first_turn == "true", settings_values(args.config)
     report = Report(
         rubric=rubric,
         tutors=keys,
         rows=read_csv(summary),
         splits=read_json(splits_file),
+        papers_data=settings.get("source") == "published",
         asked=len(prompts),
         turns=scored(talks, first_turn),
         first_turn=first_turn,
@@ -99,13 +101,17 @@ def main() -> None:
         changes=changes(report),
         marks=[f"{name_of(row)}: {row['marks']}" for row in report.rows if row["marks"]],
         leaks=leaks(report.splits),
+        examples=examples(report),
         sections=sections,
         transcripts=packed(
-            {"tutors": list(tables), "fields": fields, "main": main_field, "first": first_turn, "conversations": talks}
+            {
+                **{"tutors": list(tables), "compared": compared_pair(keys), "fields": fields, "main": main_field},
+                **{"first": first_turn, "conversations": talks},
+            }
         ),
         script=script,
         script_hash=f"'sha256-{digest}'",
-        settings=json.dumps(settings_values(args.config), ensure_ascii=False, indent=2),
+        settings=json.dumps(settings, ensure_ascii=False, indent=2),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         commit=git_commit() or "unknown",
         versions=", ".join(f"{package} {number}" for package, number in versions().items()),

@@ -1,23 +1,24 @@
 """Write conversation files in which a simulated student and tutor work through the problems of a bank.
 
-Reads   a problem bank: YAML like datasets/bio-problems.yaml, or a CSV as published with CLASS
+Reads   problem banks: YAML like datasets/bio-problems.yaml, or a CSV as published with CLASS
 Writes  <output>/<dataset>-dataset-<n>.json, <output>/<dataset>-dataset-ppl.json, and on request a report
 
     python scripts/simulate.py datasets/bio-problems.yaml --dataset bio --output datasets/simulated
 """
 
 from pathlib import Path
+from typing import Any
 
 from pedalign.core.artifacts import write_json, write_records
 from pedalign.core.errors import UserError, argument_parser, run
 from pedalign.data.rubric import load_rubric
-from pedalign.data.sources.problem_bank import read_problems
+from pedalign.data.sources.problem_bank import Problem, read_problems
 from pedalign.data.sources.simulation import Simulator, load_script
 
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("problems", type=Path, help="the problem bank")
+    parser.add_argument("problems", type=Path, nargs="+", help="the problem bank, or several")
     parser.add_argument("--output", type=Path, required=True, help="folder for the conversation files")
     parser.add_argument("--dataset", required=True, help="first part of the files' names")
     parser.add_argument("--files", type=int, default=3, help="how many conversation files")
@@ -29,14 +30,19 @@ def main() -> None:
     parser.add_argument(
         "--script", type=Path, default=Path("datasets/simulation.yaml"), help="wording and labels of the turns"
     )
-    parser.add_argument("--report", type=Path, help="JSON with the count of problems used and rejected by reason")
+    parser.add_argument("--report", type=Path, help="JSON: of each bank, the problems used, and rejected by reason")
     args = parser.parse_args()
     if not (args.files > 0 and args.conversations > 0 and args.pairs >= 0 and 0 <= args.malformed < 1):
         raise UserError("a count is not positive, or --malformed is not in [0, 1)", "see --help")
 
-    problems, rejected = read_problems(args.problems)
-    reasons = "".join(f"; {count} rejected: {reason}" for reason, count in sorted(rejected.items()))
-    print(f"{args.problems}: {len(problems)} usable problems{reasons}")
+    problems: list[Problem] = []
+    report: dict[str, Any] = {}
+    for bank in args.problems:
+        usable, rejected = read_problems(bank)
+        reasons = "".join(f"; {count} rejected: {reason}" for reason, count in sorted(rejected.items()))
+        print(f"{bank}: {len(usable)} usable problems{reasons}")
+        problems += usable
+        report[str(bank)] = {"usable": len(usable), "rejected": rejected}
     rubric = load_rubric(args.rubric)
     simulator = Simulator(load_script(args.script, rubric), rubric, args.malformed)
     for number in range(1, args.files + 1):
@@ -49,7 +55,7 @@ def main() -> None:
         write_records(path, simulator.pairs(problems, args.pairs, f"{args.dataset}-ppl-s{args.seed}"))
         print(f"{path}: {args.pairs} simulated perplexity pairs")
     if args.report:
-        write_json(args.report, {"bank": str(args.problems), "usable": len(problems), "rejected": rejected})
+        write_json(args.report, report)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ def trained(shared: Path) -> list[Path]:
 def _train(results: Path) -> None:
     model, tokenizer, renderer = small_model()
     save_checkpoint(model, renderer, tokenizer, results / "base")
-    write_records(results / "sft.json", [talk.record() for talk in TALKS])
+    write_records(results / "data/sft.json", [talk.record() for talk in TALKS])
     for policy, epochs in EPOCHS.items():
         checkpoint = results / "tiny" / policy / "checkpoint"
         told = json.dumps({"rendering": RENDERING, "training": asdict(settings(epochs=epochs))})
         made = ("--output", checkpoint, "--manifest", f"{checkpoint}.json", "--settings", told)
-        answer = script("sft", results / "sft.json", "--model", results / "base", "--rubric", RUBRIC, *made)
+        answer = script("sft", results / "data/sft.json", "--model", results / "base", "--rubric", RUBRIC, *made)
         assert answer.returncode == 0, answer.stderr

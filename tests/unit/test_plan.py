@@ -56,12 +56,34 @@ def test_logs_and_benchmark_files_lie_as_the_artifacts_do():
 def test_what_is_adopted_is_not_made(planned):
     given = {"sft": "some/tutor", "aligned": {"dpo-b0.1": "some/other"}}
     plan, _ = planned(**tiny(**given))
-    assert plan.adopted == {"tiny/sft": "some/tutor", "tiny/dpo-b0.1": "some/other"}
+    taken = {name: source for name, source in plan.adopted.items() if name.startswith("tiny/")}
+    assert taken == {"tiny/sft": "some/tutor", "tiny/dpo-b0.1": "some/other"}
     assert (plan.fine_tuned, plan.aligned_here) == ([], [])
     found = plan.artifacts()
     assert not {path for path in found if "audit" in path or "base" in path or "preferences" in path}
     assert "results/tiny/dpo-b0.1/test/comparison.json" in found
     assert plan.origin(JOB) == "some/tutor" and "audit" not in plan.card_inputs(JOB)
+
+
+def test_an_untrained_model_is_measured_with_the_full_instruction_and_stands_first(planned):
+    run = {"model": "smollm2-135m", "algorithm": "dpo", "beta": 0.1}
+    plan, settings = planned(runs=[run, {"model": "smollm2-135m", "policy": "base"}])
+    assert plan.tutors == [f"smollm2-135m/{policy}" for policy in ("base", "sft", "dpo-b0.1")]
+    assert plan.adopted["smollm2-135m/base"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    found = plan.artifacts()
+    assert "results/smollm2-135m/base/test/metrics.json" in found
+    assert not {path for path in found if "base/README" in path or "base/test/comparison" in path}
+    for stage in (settings.generate, settings.perplexity):
+        for policy, wording in (("base", "full"), ("sft", "compact")):
+            job = SimpleNamespace(model="smollm2-135m", policy=policy, split="test")
+            assert json.loads(stage(job))["rendering"]["instruction"] == wording
+
+
+def test_a_run_of_an_untrained_model_may_be_the_only_one(planned):
+    plan, settings = planned(runs=[{"model": "smollm2-135m", "policy": "base"}])
+    assert plan.tutors == ["smollm2-135m/base", "smollm2-135m/sft"] and not plan.aligned_here
+    asked = json.loads(settings.preflight(lambda *_, **__: {}, True, None))
+    assert list(asked["models"]) == ["smollm2-135m"]
 
 
 def test_a_card_tells_of_what_is_there(planned):

@@ -3,11 +3,14 @@
 import base64
 import gzip
 import json
+import re
 from collections.abc import Callable
 
 import pytest
 
+from pedalign.reporting import charts
 from pedalign.reporting.data_section import steps
+from pedalign.reporting.examples import compared_pair, examples
 from pedalign.reporting.report import Report, scored
 from pedalign.reporting.sections import FEW, turns
 from pedalign.reporting.sentences import answers, changes, leaks
@@ -36,7 +39,7 @@ def report(rubric) -> Callable[..., Report]:
     nothing = {
         **{"rubric": rubric, "tutors": [], "rows": [], "metrics": {}, "perplexities": {}, "manifests": {}},
         **{"audits": {}, "counts": {}, "splits": {}, "asked": 0, "turns": [], "first_turn": False},
-        **{"seconds": {}, "gigabytes": {}},
+        **{"seconds": {}, "gigabytes": {}, "papers_data": False},
     }
     return lambda **given: Report(**{**nothing, **given})
 
@@ -100,7 +103,7 @@ def test_what_alignment_mended_is_told_apart_from_format_that_it_mended(report) 
     lost = {**turn(6, "1", "1", "2"), "gold": {"labels": {"action": "1"}, "defect": "no state"}}
     mended = [turn(1, "1", None, "1"), turn(2, "1", None, "1"), turn(3, "1", "2", "1")]
     spoiled = [turn(4, "1", "1", None), turn(5, "1", "1", "2")]
-    talk = {"turns": [turn(0, "12", "12", "1"), *mended, *spoiled, lost, turn(7, "1", "1", "1")]}
+    talk = {"id": "talk-1", "turns": [turn(0, "12", "12", "1"), *mended, *spoiled, lost, turn(7, "1", "1", "1")]}
     rows, tutors = [tutor("sft"), tutor("dpo", 0.1)], [("tiny", "sft"), ("tiny", "dpo")]
     found = {"turns": scored([talk], first_turn=False), "tutors": tutors}
     (told,) = changes(report(rows=rows, **found))
@@ -186,3 +189,64 @@ def test_what_a_page_holds_has_no_mark_of_its_own() -> None:
     held = packed({"a": "</script>"})
     assert held == packed({"a": "</script>"}) and not set(held) & set("<>&\"'")
     assert json.loads(gzip.decompress(base64.b64decode(held))) == {"a": "</script>"}
+
+
+def turn_of(identity: str, gold: str, *given: str | None) -> dict:
+    def reply(label: str | None) -> dict:
+        defect = None if label else "'Tutorbot' is missing"
+        return {"text": f"said {label}", "labels": {"evaluation": "a", "action": label, "state": "x"}, "defect": defect}
+
+    return {"id": identity, "turn": 2, "student": "I guess", "gold": reply(gold), "replies": list(map(reply, given))}
+
+
+TUTORS = [("big", "base"), ("big", "sft"), ("big", "dpo-b0.1")]
+
+
+def test_the_examples_are_the_first_replies_that_alignment_corrected_spoiled_and_left_right(report) -> None:
+    turns = [
+        turn_of("wrong", "1", None, "2", "2"),
+        turn_of("right", "3", None, "3", "3"),
+        turn_of("gained", "1", None, "2", "1"),
+        turn_of("gained again", "1", None, "2", "1"),
+        turn_of("lost", "1", None, "1", "2"),
+    ]
+    found = examples(report(tutors=TUTORS, turns=turns))
+    assert [(one.title, one.link) for one in found] == [
+        ("Corrected by alignment", "#reply=gained:2"),
+        ("Spoiled by alignment", "#reply=lost:2"),
+        ("Right before and after", "#reply=right:2"),
+    ]
+    who = [one.who for one in found[0].said]
+    assert who == ["student", "gold reply", "big base", "big sft", "big dpo-b0.1"]
+    untrained, before, after = found[0].said[2:]
+    assert untrained.defect and ("no valid action", False) in untrained.labels
+    assert ("step in with the solution after a mistake", False) in before.labels
+    assert ("point out the mistake and give a hint", True) in after.labels
+
+
+def test_kinds_that_do_not_occur_leave_room_for_a_reply_that_stayed_wrong(report) -> None:
+    found = examples(report(tutors=TUTORS, turns=[turn_of("wrong", "1", None, "2", "2")]))
+    assert [one.title for one in found] == ["Wrong before and after"]
+    assert examples(report(tutors=[("big", "sft")], turns=[turn_of("a", "1", "1")])) == []
+
+
+@pytest.mark.parametrize(
+    "tutors, pair",
+    [
+        (TUTORS, (1, 2)),
+        ([("a", "sft"), ("b", "sft"), ("b", "ipo-b0.1")], (1, 2)),
+        ([("a", "base"), ("a", "sft")], (0, 1)),
+        ([("a", "sft")], (0, 0)),
+    ],
+)
+def test_the_page_compares_an_aligned_tutor_with_its_own_fine_tuned_one(tutors, pair) -> None:
+    assert compared_pair(tutors) == pair
+
+
+@pytest.mark.parametrize("domain", [(0.9, 0.903), (0.0, 0.001), (0.5, 0.9), (0.981, 0.9812), (0, 1), (0.28, 0.33)])
+@pytest.mark.parametrize("ticks", [4, 5])
+def test_no_two_ticks_of_an_axis_have_the_same_text(domain, ticks) -> None:
+    point = {"name": "a", "kind": "aligned", "value": sum(domain) / 2, "low": domain[0], "high": domain[1]}
+    drawn = charts.svg(charts.intervals([point]))
+    marks = [text for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn) if text.endswith("%")]
+    assert len(marks) > 1 and len(set(marks)) == len(marks), marks

@@ -13,19 +13,24 @@ from pedalign.data.sources.problem_bank import lowered, read_problems
 from pedalign.data.sources.simulation import Simulator, load_script
 
 ROOT = Path(__file__).parents[2]
-PROBLEMS, REJECTED = read_problems(ROOT / "datasets/bio-problems.yaml")
+BANKS = [ROOT / "datasets" / name for name in ("bio-problems.yaml", "bio-problems-more.yaml")]
+PROBLEMS, REJECTED = read_problems(BANKS[0])
 
 
-def test_the_bank_is_large_enough_and_has_no_text_twice():
+def test_the_banks_are_large_enough_and_have_no_text_twice():
     import yaml
 
-    entries = yaml.safe_load((ROOT / "datasets/bio-problems.yaml").read_text())
-    assert len(PROBLEMS) >= 72
-    assert len({entry["area"] for entry in entries}) >= 12
-    assert REJECTED == {}
-    assert len({entry["id"] for entry in entries}) == len(entries)
-    subproblems = [one for problem in PROBLEMS for one in problem.subproblems]
-    assert min(len(problem.subproblems) for problem in PROBLEMS) >= 3
+    entries = [entry for bank in BANKS for entry in yaml.safe_load(bank.read_text())]
+    problems = [problem for bank in BANKS for problem in read_problems(bank)[0]]
+    assert len(problems) == len(entries) >= 200  # none is rejected
+    assert len({entry["area"] for entry in entries}) >= 20
+    assert len({entry["id"] for entry in entries}) == len({problem.text for problem in problems}) == len(entries)
+    subproblems = [one for problem in problems for one in problem.subproblems]
+    assert min(len(problem.subproblems) for problem in problems) >= 3
+    assert len({one.question for one in subproblems}) == len(subproblems)
+    assert not [
+        one for one in subproblems if one.answer.casefold() in f"{one.hint} {one.feedback} {one.question}".casefold()
+    ]
     answers = [text for one in subproblems for text in (one.answer, one.partial_response, one.incorrect_response)]
     assert len(set(answers)) == len(answers)
 

@@ -91,8 +91,9 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(written):
 def test_labels_are_told_over_replies_valid_in_both_and_the_change_in_format_over_all(written):
     lines = table(written(METRICS, COMPARISONS)).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("tiny dpo-b0.1"))
-    assert " ".join(lines[at + 1].split()) == "both valid (480)" + " +2.0 [+1.0, +3.0] p=0.010" * 3
-    assert " ".join(lines[at + 2].split()) == ("all replies +1.0 [+0.0, +2.0] p=0.040" + " +50.0 [+49.0, +51.0]" * 3)
+    assert " ".join(lines[at + 1].split()) == "macro-F1 82.0 82.0 82.0"
+    assert " ".join(lines[at + 2].split()) == "both valid (480)" + " +2.0 [+1.0, +3.0] p=0.010" * 3
+    assert " ".join(lines[at + 3].split()) == ("all replies +1.0 [+0.0, +2.0] p=0.040" + " +50.0 [+49.0, +51.0]" * 3)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -18,6 +18,7 @@ from small import TALKS
 from tutors import RENDERING, RUBRIC, script, trained
 
 from pedalign.chat.dialogue import Talk, Tutor, asked, tutor_names
+from pedalign.chat.problems import known_problems
 from pedalign.cluster.launching import free_port
 from pedalign.core.artifacts import write_records
 from pedalign.core.provenance import verified, write_manifest
@@ -43,6 +44,18 @@ def test_a_reply_is_shown_as_the_student_reads_it_and_one_that_cannot_be_read_as
     assert answer.returncode == 0 and answer.stderr == ""
     assert "1: tiny/sft (can't be read: " in answer.stdout
     assert "2: tiny/dpo-b0.1> Look.\n  Move: focus, " in answer.stdout
+
+
+def test_the_chat_shows_problems_that_the_tutor_was_trained_on(checkpoints, tmp_path):
+    openings = {talk.messages[0]["content"] for talk in TALKS}
+    found = known_problems(checkpoints[1], 2)
+    assert len(set(found)) == 2 and set(found) <= openings
+    answer = script("chat", checkpoints[1], given=said(":help"))
+    assert answer.stdout.count(found[0]) == 2  # at the start, and again
+    alone = tmp_path / "elsewhere/tutor/checkpoint"
+    shutil.copytree(checkpoints[1], alone)
+    shutil.copy(f"{checkpoints[1]}.json", f"{alone}.json")
+    assert known_problems(alone) == []
 
 
 LOADED = """

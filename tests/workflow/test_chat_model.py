@@ -9,6 +9,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from pedalign.core.artifacts import read_csv
 from pedalign.data.rubric import load_rubric
 from pedalign.models.templates import rendered
 
@@ -37,7 +38,7 @@ def test_a_folder_and_a_preset_run_to_metrics_with_the_models_own_template(check
     config = {
         **{name: value for name, value in quick.items() if name != "models"},
         "split": {"sft": 4, "dpo": 3, "test": 3},
-        "runs": [{"model": "mine", "algorithm": "dpo", "beta": 0.1}],
+        "runs": [{"model": "mine", "policy": "base"}, {"model": "mine", "algorithm": "dpo", "beta": 0.1}],
         "presets": {"laptop": {"max_length": 8192, "generate": {"max_new_tokens": 8}}},  # a token here is a byte
         "models": {"mine": {"path": "my-model", "preset": "laptop"}},
     }
@@ -45,6 +46,9 @@ def test_a_folder_and_a_preset_run_to_metrics_with_the_models_own_template(check
     answer = checkout.forked("--cores", "2", config="mine.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     results = checkout.path / "results/mine"
+    rows = read_csv(checkout.path / "results/summary.csv")
+    assert [row["policy"] for row in rows] == ["base", "sft", "dpo-b0.1"]
+    assert (results / "base/checkpoint/model.safetensors").resolve() == folder / "model.safetensors"
     for policy in ("sft", "dpo-b0.1"):
         assert json.loads((results / policy / "test/metrics.json").read_text())["n_rows"] > 0
         saved = AutoTokenizer.from_pretrained(results / policy / "checkpoint")

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ footer { display: none !important; }
 """
 
 
-def page(talk: Talk, folder: Path) -> gradio.Blocks:
-    """The page. Each visitor has a conversation of their own; `folder` is for exported conversations."""
+def page(talk: Talk, folder: Path, problems: Sequence[str] = ()) -> gradio.Blocks:
+    """The page. Each visitor has a conversation of their own; `folder` is for exported conversations. `problems`:
+    examples of what the tutor was trained on."""
     names = [tutor.name for tutor in talk.tutors]
     with gradio.Blocks(title="Talk to a tutor", analytics_enabled=False) as blocks:
         gradio.HTML(f"<h1>Talk to {escape(' and '.join(names))}</h1>")
@@ -48,8 +50,10 @@ def page(talk: Talk, folder: Path) -> gradio.Blocks:
             [(name, at) for at, name in enumerate(names)], value=len(names) - 1,
             label="The conversation goes on with the reply of", visible=len(names) > 1,
         )  # fmt: skip
-        example = "Q. How does an enzyme speed up a reaction?"
+        example = f"such as: {problems[0]}" if problems else "a problem first"
         question = gradio.Textbox(label="You, as the student", placeholder=example, elem_id="question")
+        if problems:
+            gradio.Examples([[one] for one in problems], question, label="It was trained on problems such as")
         asking = gradio.State("")  # the question that is being answered
         with gradio.Row():
             ask = gradio.Button("Ask", variant="primary")
@@ -134,7 +138,7 @@ def _reply(name: str, reply: dict[str, Any], talk: Talk, taken: bool) -> str:
     return _turn(f"tutor{' taken' if taken else ''}", who, reply["text"], f"<ul class='labels'>{''.join(lines)}</ul>")
 
 
-def serve(talk: Talk, port: int, folder: Path) -> None:
+def serve(talk: Talk, port: int, folder: Path, problems: Sequence[str] = ()) -> None:
     """Serve the page until the process ends; `folder` is for its files. Raises UserError if the port is in use."""
     # The default theme loads fonts from the internet, and white on its primary colour is hard to read.
     theme = gradio.themes.Default(primary_hue="blue", font="sans-serif", font_mono="monospace").set(
@@ -143,7 +147,7 @@ def serve(talk: Talk, port: int, folder: Path) -> None:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_hover_dark="*primary_800",
     )
-    blocks = page(talk, folder)
+    blocks = page(talk, folder, problems)
     try:
         blocks.launch(
             server_name=HOST, server_port=port, share=False, quiet=True, css=_STYLE, footer_links=[], theme=theme,

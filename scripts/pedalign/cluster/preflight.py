@@ -88,7 +88,7 @@ class Machine:
 
 def preflight(settings: PreflightSettings, rubric: Rubric) -> Iterator[Finding]:
     """All findings, each as soon as it is made."""
-    models = list(dict.fromkeys(model for model, _ in settings.runs))
+    models = list(settings.models)
     named = [(f"{model} {_NAMES[stage]}", job) for model in models for stage, job in _stages(settings, model)]
     machine = Machine()
     if settings.here:

@@ -1,8 +1,9 @@
 """The charts of the report, as SVG within a page: text has the page's colour, in light and in dark mode.
 
-Each chart is narrow enough for a phone; a wider page shows several side by side. Shares are 0 to 1.
+Each chart is narrow enough for a phone; a wider page shows several side by side, grown to its width. Shares are 0 to 1.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,13 @@ import vl_convert
 NEUTRAL = "#808080"
 COLOURS = ("#c2571a", "#2f74c0", "#2e8b57", "#8f5cc2", "#b3478a", "#8a7a10", "#00808a", "#c0392b")
 _OF = {
-    **{"fine-tuned": COLOURS[0], "aligned": COLOURS[1], "paper": NEUTRAL, "jobs": NEUTRAL, "pairs": NEUTRAL},
+    **{"untrained": COLOURS[5], "fine-tuned": COLOURS[0], "aligned": COLOURS[1]},
+    **{"paper": NEUTRAL, "jobs": NEUTRAL, "pairs": NEUTRAL},
     **{"scaffolding": COLOURS[2], "telling": COLOURS[3]},
     **{"sft": COLOURS[4], "dpo": COLOURS[5], "test": COLOURS[6]},  # splits
 }
 _WIDTH = 230
+_TEXT = 13  # pixels; a phone shows a chart a little smaller, and 12 are the least that people read easily
 _CONFIG = {
     "background": None,
     "padding": {"left": 18, "right": 12, "top": 4, "bottom": 4},  # a page's font may be wider than the one measured
@@ -32,11 +35,16 @@ _CONFIG = {
         "tickColor": NEUTRAL,
         "gridColor": NEUTRAL,
         "gridOpacity": 0.25,
-        "labelLimit": 130,
+        "labelLimit": 150,
+        "labelFontSize": _TEXT,
+        "titleFontSize": _TEXT,
         "labelFlush": False,
         "labelOverlap": "greedy",
     },
-    "legend": {"labelColor": "currentColor", "orient": "bottom", "columns": 2, "symbolOpacity": 1, "title": None},
+    "legend": {
+        **{"labelColor": "currentColor", "labelFontSize": _TEXT, "labelLimit": 200},
+        **{"orient": "bottom", "columns": 2, "symbolOpacity": 1, "title": None},
+    },
 }
 Rows = Sequence[Mapping[str, Any]]
 
@@ -58,7 +66,7 @@ def intervals(
     margin = max((max(ends) - min(ends)) / 8, 0.05 if unit else 0.002)
     domain = [min(ends) - margin, max(ends) + margin]
     domain = domain if unit else [max(domain[0], 0), min(domain[1], 1)]
-    axis = alt.Axis(format="+.2~f" if unit else _percent(domain), tickCount=4)
+    axis = alt.Axis(format="+.2~f" if unit else _percent(domain, 4), tickCount=4)
     base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height={"step": 24})
     x: dict[str, Any] = {"scale": alt.Scale(domain=domain, nice=False), "axis": axis, "title": unit}
     y = alt.Y("name:N", sort=[row["name"] for row in rows], title=None)
@@ -73,8 +81,18 @@ def intervals(
     return alt.LayerChart(layer=parts)
 
 
-def _percent(domain: Sequence[float]) -> str:
-    return ".1%" if domain[1] - domain[0] < 0.05 else "%"
+def _percent(domain: Sequence[float], ticks: int) -> str:
+    """The format of percentages on an axis: with as many decimals as tell its ticks apart.
+
+    The distance of two ticks is 1, 2 or 5 times a power of ten, chosen as by d3's tickStep.
+    """
+    least = max(100 * (domain[1] - domain[0]), 1e-6) / ticks
+    power = math.floor(math.log10(least))
+    step = 10.0**power * next(factor for factor, bound in _STEPS if least / 10.0**power >= bound)
+    return f".{max(0, -math.floor(math.log10(step) + 1e-9))}%"
+
+
+_STEPS = ((10, 50**0.5), (5, 10**0.5), (2, 2**0.5), (1, 0))  # multiples of a power of ten, each from its bound on
 
 
 def _kinds(rows: Rows) -> alt.Scale:
@@ -91,7 +109,7 @@ def confusion(counts: Mapping[tuple[str, str], int], gold: Sequence[str], found:
         for other in found
         if (count := counts.get((one, other), 0))
     ]
-    base = alt.Chart(alt.Data(values=rows), width={"step": 26}, height={"step": 26}).encode(
+    base = alt.Chart(alt.Data(values=rows), width={"step": 34}, height={"step": 26}).encode(
         x=alt.X("found:N", sort=list(found), title="tutor", axis=alt.Axis(labelAngle=0), scale=_all(found)),
         y=alt.Y("gold:N", sort=list(gold), title="gold", scale=_all(gold)),
     )
@@ -101,7 +119,7 @@ def confusion(counts: Mapping[tuple[str, str], int], gold: Sequence[str], found:
             "share:Q", scale=alt.Scale(type="sqrt", domain=[0, 1], range=[0, 0.8]), legend=None
         ),
     )
-    numbers = base.mark_text(fontSize=9, color="currentColor").encode(text="count:Q")
+    numbers = base.mark_text(fontSize=_TEXT, color="currentColor").encode(text="count:Q")
     return alt.LayerChart(layer=[squares, numbers])
 
 
@@ -116,7 +134,7 @@ def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.
     horizontal = alt.X(f"{x}:Q", title=x, axis=alt.Axis(tickMinStep=1, format="d", tickCount=6))
     ends = [row[end] for row in rows for end in ("value", "low", "high") if end in row]
     domain = [max(min(*ends, max(ends) - 0.02), 0), max(*ends, 0.02)]
-    axis = alt.Axis(format=_percent(domain) if percent else ".3~r", tickCount=5)
+    axis = alt.Axis(format=_percent(domain, 5) if percent else ".3~r", tickCount=5)
     scale = alt.Scale(domain=domain, nice=True) if percent else alt.Scale(zero=False)
     legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2) if len(kinds) > 1 else None
     dash = alt.StrokeDash("kind:N", scale=_dashes(kinds), legend=legend) if legend else alt.Undefined
@@ -141,11 +159,12 @@ def _dashes(kinds: Sequence[str]) -> alt.Scale:
 def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.LayerChart:
     """Bars for each `name`: `value`, `kind`. Several kinds are side by side; a single kind has its numbers."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    axis = alt.Axis(format="%" if percent else "~s", tickCount=5)
+    largest = max((row["value"] for row in rows), default=0)
+    axis = alt.Axis(format=_percent([0, largest], 4) if percent else ",.3~r", tickCount=4)
     base = alt.Chart(
         alt.Data(values=list(rows)),
         width=_WIDTH,
-        height={"step": 8 + 10 * len(kinds), "for": "position"},
+        height={"step": 10 + 10 * len(kinds), "for": "position"},
     ).encode(
         x=alt.X("value:Q", title=unit, axis=axis),
         y=alt.Y("name:N", sort=list(dict.fromkeys(row["name"] for row in rows)), title=None),
@@ -154,6 +173,6 @@ def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.Laye
     legend = alt.Legend() if len(kinds) > 1 else None
     parts = [base.mark_bar().encode(color=alt.Color("kind:N", scale=_kinds(rows), legend=legend))]
     if len(kinds) == 1:
-        number = base.mark_text(align="left", dx=3, fontSize=10, color="currentColor")
+        number = base.mark_text(align="left", dx=3, fontSize=_TEXT, color="currentColor")
         parts.append(number.encode(text=alt.Text("value:Q", format=",.3~r")))
     return alt.LayerChart(layer=parts)

@@ -108,6 +108,11 @@ def accuracies(row: Row, fields: Sequence[str]) -> list[str]:
     return [percent(float(row["valid_format"])), *(share(one) for one in found if one)]
 
 
+def macro_f1(row: Row, fields: Sequence[str]) -> list[str]:
+    """A tutor's cells under `accuracies`: none for the valid format, and its macro-F1 in each field, in %."""
+    return ["", *(percent(float(row[f"{field}_macro_f1"])) for field in fields)]
+
+
 def differences(row: Row, fields: Sequence[str]) -> tuple[list[str], list[str]]:
     """Cells of an aligned tutor's differences to the fine-tuned one: over the replies in valid format in both (empty
     for the valid format itself), and over all replies."""

@@ -37,7 +37,7 @@
   };
   options(at("left"), data.tutors.map((name, number) => [number, name]));
   options(at("right"), data.tutors.map((name, number) => [number, name]));
-  at("right").value = Math.min(1, data.tutors.length - 1);
+  [at("left").value, at("right").value] = data.compared;
   options(at("field"), data.fields.map(({ name }, number) => [number, name]));
   at("field").value = data.main;
   labelOptions();
@@ -81,17 +81,19 @@
   };
 
   const pair = () => [...new Set([at("left").value, at("right").value])];
-  const sign = (turn, tutor, key) => (isScored(turn) ? (isRight(turn, tutor, key) ? " ✓" : " ✗") : "");
+  const sign = (turn, tutor, key) => (isScored(turn) ? (isRight(turn, tutor, key) ? "✓ " : "✗ ") : "");
+  const inWords = (label) => (label === null ? `no valid ${field().key}` : field().labels[label]);
   const list = () => {
     const { key } = field();
     shown = Math.max(shown, PAGE * Math.ceil((found.findIndex(isOpen) + 1) / PAGE));
     at("more").hidden = found.length <= shown;
     at("list").replaceChildren(...found.slice(0, shown).map((one) => {
-      const given = pair().map((tutor) => `${one.turn.replies[tutor].labels[key] ?? "none"}${sign(one.turn, tutor, key)}`);
+      const given = pair().map((tutor) => make("small", { textContent:
+        `${data.tutors[tutor]}: ${sign(one.turn, tutor, key)}${inWords(one.turn.replies[tutor].labels[key])}` }));
       const words = one.turn.student.length > 60 ? `${one.turn.student.slice(0, 60)} …` : one.turn.student;
-      const facts = make("small", { textContent: `gold ${one.turn.gold.labels[key] ?? "none"}; ${given.join(", ")}` });
+      const gold = make("small", { textContent: `gold reply: ${inWords(one.turn.gold.labels[key])}` });
       const anchor = make("a", { href: link(one), tabIndex: -1 },
-        make("span", { textContent: `${one.talk.id}, turn ${one.turn.turn}` }), facts, make("small", { textContent: words }));
+        make("span", { textContent: `${one.talk.id}, turn ${one.turn.turn}` }), make("small", { textContent: `“${words}”` }), gold, ...given);
       return make("li", {}, anchor);
     }));
     if (!found.length) at("list").append(make("li", { textContent: "No reply is like that." }));
@@ -230,7 +232,13 @@
   // On paper nothing can be unfolded.
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
 
+  // Begin with the replies by which the compared tutors can be told apart.
+  at("outcome").value = "differ";
   filter();
+  if (!found.length) {
+    at("outcome").value = "all";
+    filter();
+  }
   open = linked() ?? (found.length ? { id: found[0].talk.id, turn: found[0].turn.turn } : null);
   draw();
   if (linked()) arrive();

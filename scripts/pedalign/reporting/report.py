@@ -1,5 +1,6 @@
 """The data of which the report page is made, and the parts of its sections."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,11 @@ class Report:
 
     `rows`: of summary.csv, one per tutor, then one per group of seeds; its numbers are texts. By tutor (model, policy):
     `metrics`, `perplexities` and `manifests` (metrics.json, perplexity.json, checkpoint.json), of those that have one.
-    By model: `audits` (audit.json) and `counts` (preferences_counts.json). `splits`: splits.json. `asked`: the number
-    of test turns that the tutors answered. `turns`: the scored turns of the transcripts; the `replies` of a turn are in
-    the order of `tutors`. `first_turn`: whether first turns are scored. By stage: `seconds` of all its jobs,
-    `gigabytes` of its largest one.
+    By model: `audits` (audit.json) and `counts` (preferences_counts.json). `splits`: splits.json. `papers_data`:
+    whether these are the paper's conversations. `asked`: the number of test turns that the tutors answered. `turns`:
+    the scored turns of the transcripts, with the `id` of their conversation; the `replies` of a turn are in the order
+    of `tutors`. `first_turn`: whether first turns are scored. By stage: `seconds` of all its jobs, `gigabytes` of its
+    largest one.
     """
 
     rubric: Rubric
@@ -30,6 +32,7 @@ class Report:
     audits: Mapping[str, Mapping[str, Any]]
     counts: Mapping[str, Mapping[str, Any]]
     splits: Mapping[str, Any]
+    papers_data: bool
     asked: int
     turns: Sequence[Mapping[str, Any]]
     first_turn: bool
@@ -51,6 +54,12 @@ class Figure:
     svg: str
     described: str
     caption: str
+
+    @property
+    def width(self) -> int:
+        """The width in pixels at which the chart's text has its size."""
+        found = re.search(r'width="([0-9.]+)"', self.svg)
+        return round(float(found[1])) if found else 0
 
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows
@@ -74,7 +83,7 @@ class Section:
 
 def scored(conversations: Iterable[Mapping[str, Any]], first_turn: bool) -> list[Mapping[str, Any]]:
     """The scored turns of transcripts: those whose gold reply has no defect; first ones only if `first_turn`."""
-    turns = [turn for one in conversations for turn in one["turns"] if turn["turn"] or first_turn]
+    turns = [{"id": one["id"], **turn} for one in conversations for turn in one["turns"] if turn["turn"] or first_turn]
     return [turn for turn in turns if not turn["gold"]["defect"]]
 
 
@@ -90,4 +99,4 @@ def name_of(row: Mapping[str, str]) -> str:
 
 def kind_of(policy: str) -> str:
     """The kind by which charts colour a tutor."""
-    return "fine-tuned" if policy == "sft" else "aligned"
+    return {"base": "untrained", "sft": "fine-tuned"}.get(policy, "aligned")

@@ -15,6 +15,7 @@ from pedalign.reporting.figures import (
     differences,
     ends,
     is_tested,
+    macro_f1,
     percent,
     read_estimate,
     share,
@@ -34,11 +35,12 @@ def tutors(report: Report) -> Section:
         "runs",
         "All tutors",
         "Share of replies in valid format, and of right labels with 95% intervals, in %, drawn over conversations; "
-        "under an aligned tutor its paired differences to the fine-tuned one, in points. The first are of labels over "
-        "the replies that are in valid format in both tutors, with the p-value of a permutation test. The second are "
-        "over all replies: of the valid format, tested too, and of labels, where it also counts labels that a tutor's "
-        "replies lack, and so mixes judging with format. Where too few replies of a tutor are in valid format, nothing "
-        "is tested.",
+        "under it macro-F1, the mean F1 of all labels. Under an aligned tutor its paired differences to the fine-tuned "
+        "one, in points. The first are of labels over the replies that are in valid format in both tutors, with the "
+        "p-value of a permutation test. The second are over all replies: of the valid format, tested too, and of "
+        "labels, where it also counts labels that a tutor's replies lack, and so mixes judging with format. Where too "
+        "few replies of a tutor are in valid format, nothing is "
+        "tested.",
     )
     section.tables += [_accuracies(report), _other_metrics(report)]
     alone = [row for row in report.rows if row["seeds"] == "1"]
@@ -48,13 +50,15 @@ def tutors(report: Report) -> Section:
         rows = [_point(row, column) for row in alone]
         section.add(one.name, charts.intervals(rows), f"Right labels in percent, {one.name}: {told}")
     _draw_differences(section, report)
+    if not report.papers_data:
+        return section
     paper = [{"name": name, "value": gain, "kind": "paper"} for name, gain in PAPER.items()]
     section.add(
         "For orientation: the paper's gains",
         charts.bars(paper, "points"),
         f"The paper's gains in points: {', '.join(f'{name} {gain:+.1f}' for name, gain in PAPER.items())}",
-        "accuracy over fine-tuning in arXiv 2402.05000, of models of 7 to 8 billion parameters on its own data; v2 and "
-        "v3 are versions of the preprint, whose experiments differ",
+        "accuracy over fine-tuning in arXiv 2402.05000, of models of 7 to 8 billion parameters; v2 and v3 are versions "
+        "of the preprint, whose experiments differ",
     )
     return section
 
@@ -65,6 +69,7 @@ def _accuracies(report: Report) -> Table:
     table: list[Sequence[str]] = [("always the commonest label", "", *majority)]
     for row in report.rows:
         table.append((name_of(row), *accuracies(row, fields)))
+        table.append(("macro-F1", *macro_f1(row, fields)))
         if row["valid_format_difference"]:
             many = f", {int(row['both_valid_replies']):,} replies" if row["both_valid_replies"] else ""
             both_valid, over_all = (map(typeset, cells) for cells in differences(row, fields))

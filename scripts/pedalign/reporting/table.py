@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from pedalign.reporting.figures import accuracies, differences, is_tested, percent, read_estimate, share
+from pedalign.reporting.figures import accuracies, differences, is_tested, macro_f1, percent, read_estimate, share
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -19,6 +19,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     lines.append(["always the commonest label", "", *(percent(float(first[f"{field}_majority"])) for field in fields)])
     for row in rows:
         lines.append([f"{row['model']} {row['policy']}", *accuracies(row, fields)])
+        lines.append(["  macro-F1", *macro_f1(row, fields)])
         if row in compared:
             both_valid, over_all = differences(row, fields)
             replies = f" ({row['both_valid_replies']})" if row["both_valid_replies"] else ""

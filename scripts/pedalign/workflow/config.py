@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pedalign.core.section import Number, Section, mistake, one_or_list
+from pedalign.core.section import Number, Section, as_part, mistake, one_or_list
 from pedalign.workflow.catalogue import filled_in
 from pedalign.workflow.model_settings import Model
 from pedalign.workflow.setting_types import Algorithm, Beta, Count, Name, Natural, Path, Seed, Share, Shares, url
@@ -17,8 +17,8 @@ from pedalign.workflow.setting_types import Algorithm, Beta, Count, Name, Natura
 class Simulation(Section):
     """How to make the simulated conversation files, if they are missing."""
 
-    problems: Path = "datasets/bio-problems.yaml"
-    """The problem bank."""
+    problems: one_or_list(Path) = "datasets/bio-problems.yaml"  # type: ignore[valid-type]
+    """The problem bank, or several."""
     files: Count = 3
     """Number of files."""
     conversations: Count = 1250
@@ -115,12 +115,27 @@ class Run(Section):
 
     model: one_or_list(str)  # type: ignore[valid-type]
     """Name of a model in `models`."""
-    algorithm: one_or_list(Algorithm)  # type: ignore[valid-type]
+    policy: Literal["base"] | None = None
+    """Instead of `algorithm` and `beta`: `base`, the model before any training, told what to do by the full
+    instruction."""
+    algorithm: one_or_list(Algorithm) | None = None  # type: ignore[valid-type]
     """The alignment algorithm (docs/explanation/algorithms.md)."""
-    beta: one_or_list(Beta)  # type: ignore[valid-type]
+    beta: one_or_list(Beta) | None = None  # type: ignore[valid-type]
     """Weight of staying near the reference model."""
     seed: one_or_list(Seed) | None = None  # type: ignore[valid-type]
     """Training seed, to repeat a training with another one; left out: the seed of the config."""
+
+    @model_validator(mode="after")
+    def _trained_or_not(self) -> "Run":
+        settings = {name: value for name, value in self.values().items() if name not in ("model", "policy")}
+        given = [name for name, value in settings.items() if value is not None]
+        if self.policy and given:
+            raise mistake(f"has 'policy: base' and {given[0]!r}", f"an untrained model has no {given[0]}: remove one")
+        missing = [name for name in ("algorithm", "beta") if settings[name] is None]
+        if not self.policy and missing:
+            meaning = as_part(type(self).model_fields[missing[0]].description or "")
+            raise mistake(f"key {missing[0]!r} is missing", f"add '{missing[0]}:' ({meaning})")
+        return self
 
 
 class Config(Section):

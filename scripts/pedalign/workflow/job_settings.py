@@ -13,10 +13,12 @@ from pedalign.core.artifacts import read_json
 from pedalign.core.errors import UserError
 from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow.config import Config
+from pedalign.workflow.policies import BASE
 
 if TYPE_CHECKING:
     from pedalign.workflow.plan import Plan
 
+FULL = "full"  # the wording of the instruction that says all of the rubric
 _SIDE_SETTINGS = {"benchmark", "trackers", "training_state", "resources"}  # they change no result
 
 
@@ -72,7 +74,7 @@ class JobSettings:
     def generate(self, wildcards: Any) -> str:
         model = wildcards.model
         how = answering(self.config, model, wildcards.split)
-        return as_text(rendering=self._rendering(model), dtype=self.plan.entry(model).dtype, **how)
+        return as_text(rendering=self._rendering(model, wildcards.policy), dtype=self.plan.entry(model).dtype, **how)
 
     def samples(self, wildcards: Any) -> int:
         """Responses per prompt of a split."""
@@ -101,7 +103,7 @@ class JobSettings:
 
     def perplexity(self, wildcards: Any) -> str:
         rules = {"paper_rules": self.config.paper_rules, "resamples": self.config.score.resamples}
-        return as_text(**self._forward(wildcards.model), **rules, seed=self.config.seed)
+        return as_text(**self._forward(wildcards.model, wildcards.policy), **rules, seed=self.config.seed)
 
     def report(self) -> str:
         """The settings that the report shows: those that can change a result, of the models that have a run."""
@@ -150,7 +152,7 @@ class JobSettings:
     def _stage_requests(self, model: str, request: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Stage → resources of its jobs, for the stages that run for a model."""
         runs_here = {"sft": model in self.plan.fine_tuned, "align": model in self.plan.aligned_here, "generate": True}
-        policy = next(name for owner, name in self.plan.runs if owner == model)
+        policy = next((name for owner, name in self.plan.runs if owner == model), "sft")
         return {
             stage: {
                 **self.config.models[model].as_dict["resources"][stage],
@@ -172,10 +174,12 @@ class JobSettings:
             "pairs": entry.align is not None,
         }
 
-    def _rendering(self, model: str) -> dict[str, str]:
-        """Settings of the renderer, the same for every stage."""
+    def _rendering(self, model: str, policy: str = "") -> dict[str, str]:
+        """Settings of the renderer, the same for every stage; an untrained model gets the full instruction, if the
+        rubric has one, since it has not seen the form of a reply."""
         entry = self.plan.entry(model)
-        return {"template": entry.template, "instruction": entry.instruction}
+        full = policy == BASE and FULL in self.plan.instructions
+        return {"template": entry.template, "instruction": FULL if full else entry.instruction}
 
     def _training(self, model: str, stage: str, seed: int, cut: int | None) -> dict[str, Any]:
         """TrainingSettings. `cut`: the length at which conversations are cut; pairs never are."""
@@ -202,7 +206,7 @@ class JobSettings:
         adapter = self.plan.entry(model).adapter
         return {"adapter": adapter.values()} if adapter else {}
 
-    def _forward(self, model: str) -> dict[str, Any]:
+    def _forward(self, model: str, policy: str = "") -> dict[str, Any]:
         entry = self.plan.entry(model)
         batch = entry.generate.max_batch_tokens
-        return {"rendering": self._rendering(model), "dtype": entry.dtype, "max_batch_tokens": batch}
+        return {"rendering": self._rendering(model, policy), "dtype": entry.dtype, "max_batch_tokens": batch}

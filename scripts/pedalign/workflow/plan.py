@@ -23,7 +23,7 @@ from pedalign.training.algorithms import ALGORITHMS, expect_batch
 from pedalign.workflow.config import Config
 from pedalign.workflow.job_settings import answering, as_text
 from pedalign.workflow.model_settings import Model
-from pedalign.workflow.policies import Policy, adopted, parse_policy, runs, unknown_model
+from pedalign.workflow.policies import BASE, Policy, adopted, parse_policy, runs, unknown_model, untrained
 
 PUBLISHED_FOLDER = "datasets/published"
 NO_NAME = "(?!)"  # a wildcard constraint that matches nothing
@@ -48,14 +48,18 @@ class Plan:
         self.source = folders.get(config.source, config.source)
         self.published_flag = "--published" if config.source == "published" else ""
         self.runs = runs(config)
-        self.models = list(dict.fromkeys(model for model, _ in self.runs))
+        self.untrained = untrained(config)
+        self.models = list(dict.fromkeys([*(model for model, _ in self.runs), *self.untrained]))
         self.adopted = adopted(config)
-        self.tutors = [f"{model}/sft" for model in self.models] + [f"{model}/{policy}" for model, policy in self.runs]
+        self.tutors = [f"{model}/{BASE}" for model in self.untrained]
+        self.tutors += [f"{model}/sft" for model in self.models]
+        self.tutors += [f"{model}/{policy}" for model, policy in self.runs]
         # Models that are fine-tuned here, and models with a tutor that is aligned here, which needs preference pairs.
         self.fine_tuned = [model for model in self.models if f"{model}/sft" not in self.adopted]
         aligned = [model for model, policy in self.runs if f"{model}/{policy}" not in self.adopted]
         self.aligned_here = list(dict.fromkeys(aligned))
         rubric = load_rubric(Path(self.rubric))
+        self.instructions = list(rubric.instructions)
         balance, keys = config.pair.balance, [field.key for field in rubric.label_fields]
         if balance and balance.field not in keys:
             problem = f"config: pair.balance.field: the rubric {rubric.name} has no label field '{balance.field}'"
@@ -102,7 +106,8 @@ class Plan:
         for found in self.model_paths(self.aligned_here):
             paths += [found.sft.responses("dpo"), found.reference, found.preferences, found.preferences_counts]
         for tutor in self.tutor_paths():
-            paths += [tutor.checkpoint, tutor.manifest, tutor.responses(), tutor.metrics, tutor.card]
+            paths += [tutor.checkpoint, tutor.manifest, tutor.responses(), tutor.metrics]
+        paths += [self.paths.tutor(name).card for name in self.tutors if not name.endswith(f"/{BASE}")]
         paths += [tutor.comparison for tutor in self.aligned_paths()]
         return [*paths, *self.perplexities(), self.paths.summary, self.paths.report]
 
@@ -142,6 +147,10 @@ class Plan:
         if self.has_perplexity_pairs():
             return self.source_file("ppl")
         return str(perplexity_file(Path(self.source), self.config.dataset))
+
+    def problem_banks(self) -> list[str]:
+        banks = self.config.simulation.problems
+        return [self.beside(bank) for bank in ([banks] if isinstance(banks, str) else banks)]
 
     def simulation_arguments(self) -> str:
         """Options of scripts/simulate.py: only numbers, so none needs quoting."""

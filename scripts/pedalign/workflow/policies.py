@@ -11,6 +11,7 @@ from pedalign.core.errors import UserError, nearest
 from pedalign.core.section import read
 from pedalign.workflow.config import Config, Run
 
+BASE = "base"  # the policy of a model before any training
 _POLICY = re.compile(r"(?P<algorithm>[a-z]+)-b(?P<beta>[0-9]+(?:\.[0-9]+)?)(?:-s(?P<seed>[0-9]+))?")
 
 
@@ -45,16 +46,35 @@ def parse_policy(name: str, seed: int, place: str = "target") -> Policy:
 
 
 def runs(config: Config) -> list[tuple[str, str]]:
-    """(model, policy) of everything that `all` builds, each once.
+    """(model, policy) of every aligned tutor that `all` builds, each once.
 
     Raises UserError if a model is not in the catalogue.
     """
     found: dict[tuple[str, str], None] = {}
     for number, run in enumerate(config.runs):
+        if run.policy:
+            continue
         for model, algorithm, beta, seed in _combinations(run, config.seed):
             if model not in config.models:
                 raise unknown_model(model, config, f"runs[{number}]")
             found[model, policy_name(algorithm, beta, seed, config.seed)] = None
+    return list(found)
+
+
+def untrained(config: Config) -> list[str]:
+    """The models that runs with `policy: base` measure before any training.
+
+    Raises UserError if a model is not in the catalogue, or starts from random weights.
+    """
+    found: dict[str, None] = {}
+    for number, run in enumerate(config.runs):
+        for model in (run.model if isinstance(run.model, list) else [run.model]) if run.policy else []:
+            if model not in config.models:
+                raise unknown_model(model, config, f"runs[{number}]")
+            if config.models[model].path is None:
+                problem = f"config: runs[{number}].policy: is 'base', and {model} has no pretrained model"
+                raise UserError(problem, "name a model that has 'path:'")
+            found[model] = None
     return list(found)
 
 
@@ -69,9 +89,12 @@ def _combinations(run: Run, seed: int) -> Iterator[tuple[Any, ...]]:
 
 
 def adopted(config: Config) -> dict[str, str]:
-    """`<model>/<policy>` → folder or hub id, of the tutors that the config names as already trained."""
+    """`<model>/<policy>` → folder or hub id, of the tutors that are not trained here: those that the config names as
+    already trained, and pretrained models before any training."""
     found = {}
     for model, entry in config.models.items():
+        if entry.path is not None:
+            found[f"{model}/{BASE}"] = entry.path
         if isinstance(entry.sft, str):
             found[f"{model}/sft"] = entry.sft
         for policy, source in (entry.aligned or {}).items():
