@@ -4,7 +4,7 @@ SHELL := /bin/bash
 ACTIVATE := source .venv/bin/activate
 SLURM := slurm-wlm slurmdbd munge mariadb-server-core
 
-.PHONY: run chat test test-architectures test-browser test-cluster test-faults test-newest test-transformers4 test-vllm vllm lint readme pictures lock vulnerabilities clean
+.PHONY: run chat test test-architectures test-browser test-cluster test-faults test-newest test-pretrained test-transformers4 test-vllm vllm lint readme pictures lock vulnerabilities clean
 
 # Removes stale locks first, which a killed call or a machine that went down leaves behind.
 run: .venv/installed
@@ -17,7 +17,11 @@ chat: .venv/installed
 	@$(ACTIVATE) && python scripts/chat.py $(CHAT)
 
 test: .venv/developed
-	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not architectures and not browser and not cluster and not vllm and not transformers4 and not fault"
+	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not architectures and not browser and not cluster and not vllm and not transformers4 and not fault and not pretrained"
+
+# A real pretrained model, SmolLM2-135M-Instruct, through the whole workflow: 540 MB in .smollm2, five minutes.
+test-pretrained: .venv/developed
+	$(ACTIVATE) && pytest -m pretrained
 
 # Every causal architecture of transformers is aligned for three steps: an hour of one core.
 test-architectures: .venv/developed

@@ -1,6 +1,7 @@
 """`template: auto`: a tokenizer's own chat template, taken apart into pieces and proved."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -42,15 +43,16 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja"))
 USED = [name for name in NAMES if name not in REFUSED]
 
 
-def tokenizer(template: str) -> PreTrainedTokenizerFast:
-    """A small one that knows the template's marks; bytes are its alphabet, so it reads every text."""
+def tokenizer(template: str, texts: Sequence[str] = (), size: int = 400) -> PreTrainedTokenizerFast:
+    """A small one that knows the template's marks; bytes are its alphabet, so it reads every text. `texts`: those in
+    which it has more than bytes."""
     made = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(WORD), "isolated")
     made.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
-    made.train_from_iterator(["user assistant system model: Q. Why the of you\n\n"] * 5, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
+    made.train_from_iterator(["user assistant system model: Q. Why the of you\n\n"] * 5 + [*texts], trainer)
     tokens = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
     tokens.add_special_tokens({"additional_special_tokens": sorted(set(re.findall(MARK, template)))})
     tokens.chat_template = template

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def folder(checkout):
     """A small random model with ChatML, as people get one from the hub."""
-    tokens = tokenizer(CHATML)
+    data = (checkout.path / "datasets/simulated/bio-dataset-1.json").read_text(encoding="utf-8")
+    tokens = tokenizer(CHATML, data[:500_000].split('"value": '), 2000)
     tokens.pad_token = "</s>"
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -39,7 +40,7 @@ def test_a_folder_and_a_preset_run_to_metrics_with_the_models_own_template(check
         **{name: value for name, value in quick.items() if name != "models"},
         "split": {"sft": 4, "dpo": 3, "test": 3},
         "runs": [{"model": "mine", "policy": "base"}, {"model": "mine", "algorithm": "dpo", "beta": 0.1}],
-        "presets": {"laptop": {"max_length": 8192, "generate": {"max_new_tokens": 8}}},  # a token here is a byte
+        "presets": {"laptop": {"generate": {"max_new_tokens": 8}}},
         "models": {"mine": {"path": "my-model", "preset": "laptop"}},
     }
     (checkout.path / "mine.yaml").write_text(yaml.safe_dump(config))
