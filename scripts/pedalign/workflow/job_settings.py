@@ -133,7 +133,7 @@ class JobSettings:
     def preflight(self, request: Callable[..., dict[str, Any]], here: bool, status_command: str | None) -> str:
         """PreflightSettings. `request(rule, **wildcards)` gives the resources of a job of the rule."""
         plan = self.plan
-        pairs = plan.source_file("ppl") if plan.has_perplexity_pairs() else None
+        pairs = plan.perplexity_pairs() if plan.has_perplexity_pairs() else None
         return as_text(
             results=plan.paths.results,
             here=here,
