@@ -128,6 +128,8 @@ def test_what_was_added_is_in_the_results(extended: Checkout) -> None:
     assert (results / "charts/lengths/words-of-a-reply.svg").is_file()
     (file,) = json.loads((results / "data/splits.json").read_text())["imported"]["files"]
     assert file["conversations"] >= 12 and file["rejected"] == {"not JSON": 1}  # the data source
+    (table,) = (results / "charts/data").glob("import*.csv")
+    assert "rejected: not JSON" in table.read_text()
     record = extended.provenance("results/tiny/sppo-b0.1/test/responses.csv")
     assert "by_conversation" in record  # the engine
     assert json.loads((results / "tiny/sppo-b0.1/test/diversity.json").read_text())["replies"] > 0  # the stage
