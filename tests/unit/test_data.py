@@ -14,7 +14,7 @@ from pedalign.data.conversations import (
     read_conversations,
     split_conversations,
 )
-from pedalign.data.splits import SplitSettings, dataset_files, draw, leaks
+from pedalign.data.splits import SplitSettings, dataset_files, draw, leaks, perplexity_file
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 
@@ -158,6 +158,14 @@ def test_two_files_of_one_number_are_refused(names, tmp_path, refused):
         (tmp_path / name).write_text("[]")
     with refused("d-dataset-1.json", "have one number"):
         dataset_files(tmp_path, "d")
+
+
+def test_perplexity_pairs_may_be_json_lines_but_are_in_one_file(tmp_path, refused):
+    (tmp_path / "d-dataset-ppl.jsonl").touch()
+    assert perplexity_file(tmp_path, "d") == tmp_path / "d-dataset-ppl.jsonl"
+    (tmp_path / "d-dataset-ppl.json").touch()
+    with refused("d-dataset-ppl.json", "d-dataset-ppl.jsonl are both there"):
+        perplexity_file(tmp_path, "d")
 
 
 def test_dataset_files_come_in_the_order_of_their_numbers(tmp_path):

@@ -105,7 +105,8 @@ class JobSettings:
 
     def report(self) -> str:
         """The settings that the report shows: those that can change a result, of the models that have a run."""
-        shown = self.config.values(exclude=_SIDE_SETTINGS, exclude_none=True)
+        unused = {"source"} if self.plan.imports else set()
+        shown = self.config.values(exclude=_SIDE_SETTINGS | unused, exclude_none=True)
         models = {name: self.config.models[name].as_dict for name in self.plan.models}
         decisive = {
             name: {key: value for key, value in entry.items() if key not in _SIDE_SETTINGS}
