@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from pedalign.core.section import Section
+from pedalign.data.sources.importers import IMPORTERS
 from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow import setting_types
 from pedalign.workflow.config import Config
@@ -36,6 +37,7 @@ _CHECKED = {
     setting_types.path: "a path",
     setting_types.url: "an http(s) URL without user and password",
     setting_types.algorithm: ", ".join(f"`{name}`" for name in ALGORITHMS),
+    setting_types.importer: ", ".join(f"`{name}`" for name in IMPORTERS),
     setting_types.up_to: "`up to 4`",
 }
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -54,7 +56,7 @@ def _sections() -> dict[type[Section], list[str]]:
 
     def walk(section: type[Section], place: str) -> None:
         found.setdefault(section, []).append(place)
-        for name, field in section.model_fields.items():
+        for name, field in section.by_key().items():
             for part, inside in _inside(field.annotation):
                 walk(part, f"{place}.{name}{inside}".lstrip("."))
 
@@ -80,7 +82,7 @@ def _part(section: type[Section], places: list[str]) -> Iterator[str]:
     meaning = [] if section is Config else [_linked(inspect.cleandoc(section.__doc__ or "")), ""]
     yield from [f"## {title}", "", *meaning]
     yield from ["| setting | type or choices | default | limits | meaning |", "|---|---|---|---|---|"]
-    for name, field in section.model_fields.items():
+    for name, field in section.by_key().items():
         kinds, limits = _described(field.annotation, field.metadata)
         parts = [part for part, _ in _inside(field.annotation)]
         text = field.description or (inspect.cleandoc(parts[0].__doc__ or "") if parts else "")

@@ -31,7 +31,7 @@ rule card:
     params:
         code=PLAN.code("card", "pedalign/reporting/card.md"),
         dataset=CONFIG.dataset,
-        source=CONFIG.source,
+        source=PLAN.source_in_words(),
         origin=PLAN.origin,
         rows=PLAN.rows,
         valid_format=CONFIG.checks.valid_format,

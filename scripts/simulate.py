@@ -6,11 +6,13 @@ Writes  <output>/<dataset>-dataset-<n>.json, <output>/<dataset>-dataset-ppl.json
     python scripts/simulate.py datasets/bio-problems.yaml --dataset bio --output datasets/simulated
 """
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from pedalign.core.artifacts import write_json, write_records
 from pedalign.core.errors import UserError, argument_parser, run
+from pedalign.core.provenance import record, verified
+from pedalign.core.told import DETAIL
 from pedalign.data.rubric import load_rubric
 from pedalign.data.sources.problem_bank import Problem, read_problems
 from pedalign.data.sources.simulation import Simulator, load_script
@@ -30,32 +32,40 @@ def main() -> None:
     parser.add_argument(
         "--script", type=Path, default=Path("datasets/simulation.yaml"), help="wording and labels of the turns"
     )
-    parser.add_argument("--report", type=Path, help="JSON: of each bank, the problems used, and rejected by reason")
+    parser.add_argument("--report", type=Path, help="JSON with the count of problems used and rejected by reason")
     args = parser.parse_args()
     if not (args.files > 0 and args.conversations > 0 and args.pairs >= 0 and 0 <= args.malformed < 1):
         raise UserError("a count is not positive, or --malformed is not in [0, 1)", "see --help")
 
+    inputs, written = verified(*args.problems, args.rubric, args.script), []
     problems: list[Problem] = []
-    report: dict[str, Any] = {}
+    rejected: Counter[str] = Counter()
     for bank in args.problems:
-        usable, rejected = read_problems(bank)
-        reasons = "".join(f"; {count} rejected: {reason}" for reason, count in sorted(rejected.items()))
-        print(f"{bank}: {len(usable)} usable problems{reasons}")
+        usable, unusable = read_problems(bank)
         problems += usable
-        report[str(bank)] = {"usable": len(usable), "rejected": rejected}
+        rejected.update(unusable)
+    banks = ", ".join(map(str, args.problems))
+    reasons = "".join(f"; {count} rejected: {reason}" for reason, count in sorted(rejected.items()))
+    detail = DETAIL if args.report else ""
+    print(f"{detail}{banks}: {len(problems)} usable problems{reasons}")
     rubric = load_rubric(args.rubric)
     simulator = Simulator(load_script(args.script, rubric), rubric, args.malformed)
     for number in range(1, args.files + 1):
         records = simulator.conversations(problems, args.conversations, f"{args.dataset}{number}-s{args.seed}")
         path = args.output / f"{args.dataset}-dataset-{number}.json"
         write_records(path, records)
-        print(f"{path}: {args.conversations} simulated conversations")
+        written.append(path)
+        print(f"{detail}{path}: {args.conversations} simulated conversations")
     if args.pairs:
         path = args.output / f"{args.dataset}-dataset-ppl.json"
         write_records(path, simulator.pairs(problems, args.pairs, f"{args.dataset}-ppl-s{args.seed}"))
-        print(f"{path}: {args.pairs} simulated perplexity pairs")
+        written.append(path)
+        print(f"{detail}{path}: {args.pairs} simulated perplexity pairs")
     if args.report:
-        write_json(args.report, report)
+        write_json(args.report, {"bank": banks, "usable": len(problems), "rejected": rejected})
+        record([*written, args.report], inputs, {"seed": args.seed})
+        about = f"{args.files * args.conversations} simulated conversations about {len(problems)} problems"
+        print(f"{args.report}: {about}; {args.pairs} simulated perplexity pairs{reasons}")
 
 
 if __name__ == "__main__":

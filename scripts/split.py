@@ -11,7 +11,7 @@ Writes  <dataset>-sft.json, -dpo.json, -test.json (conversations), -dpo_formatte
 
 from pathlib import Path
 
-from pedalign.core.artifacts import write_json, write_records
+from pedalign.core.artifacts import read_json, write_json, write_records
 from pedalign.core.errors import UserError, argument_parser, run
 from pedalign.core.provenance import record, verified
 from pedalign.core.settings import add_settings_argument, read_settings
@@ -28,13 +28,14 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--output", type=Path, required=True)
     add_settings_argument(parser, SplitSettings)
+    parser.add_argument("--imported", type=Path, help="the report of the import that made the conversation files")
     parser.add_argument("--published", action="store_true", help="the files must be the paper's, bit for bit")
     args = parser.parse_args()
 
     if args.published:
         check_published(args.conversations)
     settings = read_settings(SplitSettings, args.settings)
-    inputs = verified(*args.conversations, args.rubric)
+    inputs = verified(*args.conversations, args.rubric, *filter(None, [args.imported]))
     failed = args.output / "splits-failed.json"
     failed.unlink(missing_ok=True)
     try:
@@ -42,6 +43,8 @@ def main() -> None:
     except EmptySplit as error:
         write_json(failed, error.account)
         raise UserError(error.problem, f"{error.remedy}; all reasons: {failed}") from None
+    if args.imported:
+        report["imported"] = read_json(args.imported)
     written = [args.output / "splits.json"]
     for split, conversations in splits.items():
         written.append(args.output / f"{args.dataset}-{split}.json")

@@ -10,6 +10,7 @@ written to tests/fuzz/found and belongs into the repository once it is mended: t
 
 import argparse
 import ast
+import contextlib
 import csv
 import io
 import json
@@ -36,7 +37,7 @@ with atheris.instrument_imports(include=["pedalign"]):
     from pedalign.data import paper_rules
     from pedalign.data.conversations import Reader, clean, formatted_rows, read_conversations
     from pedalign.data.rubric import load_rubric
-    from pedalign.data.sources import mathdial
+    from pedalign.data.sources import chats, mathdial
     from pedalign.data.sources.problem_bank import read_problems
 
 CLASS = load_rubric(ROOT / "datasets/rubrics/class.yaml")
@@ -73,16 +74,18 @@ def conversations(data: bytes) -> None:
     path = WORK / "own-dataset-1.json"
     path.write_bytes(data)
     usable = [clean(raw, Reader(CLASS))[0] for raw in read_conversations(path)]
-    assert all(one.problem == one.problem.casefold() for one in usable if one.messages)
+    assert all(one.problem == one.problem.casefold() for one in usable if one.messages and one.problem_id is None)
     json.dumps(list(formatted_rows(usable)), ensure_ascii=False).encode()
 
 
 def importer(data: bytes) -> None:
-    """MathDial's JSON lines."""
-    imported = mathdial.conversations(any_text(data).split("\n"), MATHDIAL)
-    write_records(WORK / "mathdial-dataset-1.json", imported.records)
-    for raw in read_conversations(WORK / "mathdial-dataset-1.json"):
-        assert clean(raw, Reader(MATHDIAL))[1] is None
+    """Rows of MathDial, or chats; only MathDial's importer looks at the labels."""
+    for read in (mathdial.conversations, chats.messages, chats.sharegpt):
+        with contextlib.suppress(UserError):
+            imported = read(any_text(data).split("\n"), MATHDIAL)
+            write_records(WORK / "raw-dataset-1.json", imported.records)
+            for raw in read_conversations(WORK / "raw-dataset-1.json"):
+                assert clean(raw, Reader(MATHDIAL))[1] is None or read is not mathdial.conversations
 
 
 def bank(data: bytes) -> None:
@@ -118,6 +121,10 @@ def seeds(target: str) -> list[bytes]:
         **{"qid": 1, "question": "2 + 2?", "student_incorrect_solution": "5"},
         "conversation": "Teacher: (focus) Look again.|EOM|Steven: 4|EOM|Teacher: (generic) Good.",
     }
+    chat = {
+        "conversations": talk["conversations"],
+        "messages": [{"role": "user", "content": ["Q. Why?"]}, {"role": "assistant", "content": json.loads(GOLD)}],
+    }
     problem = {
         "problem": "Why?",
         "subproblems": [
@@ -129,7 +136,7 @@ def seeds(target: str) -> list[bytes]:
     texts = {
         "reply": [GOLD, repr(json.loads(GOLD)), repr(moves)],
         "conversations": [json.dumps([talk, {**talk, "id": 2}]), json.dumps([talk], indent=1)],
-        "importer": [json.dumps(row), f"{json.dumps(row)}\n{json.dumps({**row, 'qid': 'b'})}"],
+        "importer": [json.dumps(row), f"{json.dumps(row)}\n{json.dumps({**row, 'qid': 'b'})}", json.dumps(chat)],
         "bank": [
             yaml.safe_dump([problem]),
             "- 2001-01-01\n- 1:20\n- &x [1.5e3, 0x1F, ~]\n- {a: *x, <<: {b: yes}}\n",

@@ -45,7 +45,7 @@ def sections(kind: object = Config) -> Iterator[type[Section]]:
 
 def test_config_yaml_shows_every_name_that_is_declared_and_each_has_a_meaning() -> None:
     text = (ROOT / "config.yaml").read_text(encoding="utf-8")
-    names = {name for section in sections() for name in section.model_fields}
+    names = {name for section in sections() for name in section.by_key()}
     assert {"dataset", "beta", "path", "runtime", "four_bit", "model_type"} <= names
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", text)] == []
     for section in sections():

@@ -3,8 +3,18 @@
 import json
 import random
 
-from pedalign.data.conversations import Conversation, RawConversation, Reader, clean, formatted_rows, read_conversations
-from pedalign.data.splits import SplitSettings, dataset_files, draw, leaks
+import pytest
+
+from pedalign.data.conversations import (
+    Conversation,
+    RawConversation,
+    Reader,
+    clean,
+    formatted_rows,
+    read_conversations,
+    split_conversations,
+)
+from pedalign.data.splits import SplitSettings, dataset_files, draw, leaks, perplexity_file
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
 
@@ -109,7 +119,56 @@ def test_leaks_count_test_conversations_on_problems_of_a_training_split():
     }
 
 
-def test_dataset_files_come_in_the_order_of_their_numbers(tmp_path):
-    for name in ("d-dataset-10.json", "d-dataset-2.json", "d-dataset-ppl.json", "e-dataset-1.json"):
+def test_the_id_of_a_problem_is_used_where_it_is_given_and_is_no_question():
+    def about(problem, question):
+        return Conversation(question, ({"role": "user", "content": f"Q. {question}"},), problem)
+
+    splits = {
+        "sft": [about("p", "A?"), about(None, "q")],
+        "dpo": [about("q", "C?")],
+        "test": [about("p", "D?"), about("q", "A?"), about(None, "C?"), about(None, "p")],
+    }
+    assert leaks(splits) == {
+        "test_shares_problem_with_sft": {"conversations": 1, "of": 4},
+        "test_shares_problem_with_dpo": {"conversations": 1, "of": 4},
+    }
+
+
+def test_the_id_of_a_problem_decides_leak_free_splits_and_stays_with_the_conversations(rubric, tmp_path):
+    records = [{**record(rubric, str(at)), "problem": f"p{at // 4}"} for at in range(24)]
+    for at, one in enumerate(records):
+        one["conversations"][0]["value"] = f"Q. Question {at}?"
+    file = tmp_path / "d-dataset-1.json"
+    file.write_text(json.dumps(records))
+    splits, report = draw([file], rubric, SplitSettings(sft=8, dpo=8, test=8, seed=1, method="leak_free"))
+    assert report["leak_free"]["problems"] == {"sft": 2, "dpo": 2, "test": 2}
+    assert all(one["conversations"] == 0 for one in report["leaks"].values())
+    ids = {one.id: one.record()["problem"] for members in splits.values() for one in members}
+    assert ids == {f"1:{at}": f"p{at // 4}" for at in range(24)}
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps([one.record() for one in splits["test"]]))
+    assert len({one.problem for one in split_conversations(split)}) == 2
+
+
+@pytest.mark.parametrize(
+    "names", [("d-dataset-1.json", "d-dataset-1.jsonl"), ("d-dataset-1.json", "d-dataset-01.json")]
+)
+def test_two_files_of_one_number_are_refused(names, tmp_path, refused):
+    for name in names:
         (tmp_path / name).write_text("[]")
-    assert [path.name for path in dataset_files(tmp_path, "d")] == ["d-dataset-2.json", "d-dataset-10.json"]
+    with refused("d-dataset-1.json", "have one number"):
+        dataset_files(tmp_path, "d")
+
+
+def test_perplexity_pairs_may_be_json_lines_but_are_in_one_file(tmp_path, refused):
+    (tmp_path / "d-dataset-ppl.jsonl").touch()
+    assert perplexity_file(tmp_path, "d") == tmp_path / "d-dataset-ppl.jsonl"
+    (tmp_path / "d-dataset-ppl.json").touch()
+    with refused("d-dataset-ppl.json", "d-dataset-ppl.jsonl are both there"):
+        perplexity_file(tmp_path, "d")
+
+
+def test_dataset_files_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("d-dataset-10.json", "d-dataset-2.jsonl", "d-dataset-ppl.json", "e-dataset-1.json"):
+        (tmp_path / name).write_text("[]")
+    assert [path.name for path in dataset_files(tmp_path, "d")] == ["d-dataset-2.jsonl", "d-dataset-10.json"]

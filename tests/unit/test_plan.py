@@ -172,6 +172,31 @@ def test_resources_are_those_of_the_models_entry(planned):
     assert planned(**tiny(resources={"sft": nodes}))[0].gpus("sft")(JOB) == 4  # elsewhere
 
 
+def test_an_import_takes_the_place_of_the_source_and_gives_no_pairs_but_for_a_bank(planned, tmp_path, refused):
+    raw = [str(tmp_path / name) for name in ("a.jsonl", "b.json")]
+    for file in raw:
+        Path(file).touch()
+    plan, settings = planned(results="out", **{"import": {"format": "sharegpt", "files": raw}})
+    made = ["out/data/imported/bio-dataset-1.json", "out/data/imported/bio-dataset-2.json"]
+    assert plan.conversation_files() == plan.imported_files() == made and plan.raw_files() == raw
+    assert (plan.bank_files(), plan.import_report(of_bank=True)) == ([], []) and not plan.perplexities()
+    shown = json.loads(settings.report())
+    assert shown["import"] == {"format": "sharegpt", "files": raw} and "source" not in shown
+    assert plan.source_in_words() == "imported (sharegpt)" and plan.split_flags() == "--imported=out/data/imported.json"
+    with refused("import: imports no pairs of replies"):
+        plan.perplexity_pairs()
+
+    bank = {"format": "class", "files": "datasets/bio-problems.yaml"}
+    plan, _ = planned(results="out", simulation={"files": 1}, **{"import": bank})
+    assert (
+        plan.bank_files() == [made[0], plan.perplexity_pairs()] == [made[0], "out/data/imported/bio-dataset-ppl.json"]
+    )
+    assert plan.conversation_files() == made[:1] and plan.imported_files() == [] and plan.perplexities()
+    plan, settings = planned()
+    assert (plan.imported_files(), plan.bank_files(), plan.import_report(), plan.split_flags()) == ([], [], [], "")
+    assert "import" not in json.loads(settings.report())
+
+
 def test_a_config_that_does_not_fit_the_rubric_or_the_disk_is_refused(planned, refused, tmp_path):
     with refused("pair.balance.field", "no label field 'acton'", "did you mean 'action'"):
         planned(pair={"balance": {"field": "acton", "most": 2}})

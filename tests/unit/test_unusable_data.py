@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pedalign.core.errors import UserError
 from pedalign.data.conversations import read_conversations
 from pedalign.data.splits import EmptySplit, SplitSettings, draw
 
@@ -167,6 +166,15 @@ def lines(*records: object) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
+def imports(name: str) -> str:
+    """What is to be written into the settings."""
+    return f"import: {{format: {name}, files: "
+
+
+def mapping(*speakers: str) -> dict:
+    return {"id": "a", "conversations": [{"from": who, "value": GOOD} for who in speakers]}
+
+
 def shared(*speakers: str) -> dict:
     return {"id": "a", "conversations": [{"from": who, "value": VALID} for who in speakers]}
 
@@ -174,28 +182,26 @@ def shared(*speakers: str) -> dict:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (lines(RECORD, RECORD), ["JSON Lines (one object a line) of conversations", "json.dump([json.loads(line)"]),
-        (json.dumps(RECORD, indent=2) * 2, ["JSON Lines (one object a line) of conversations"]),
-        (lines(MESSAGES, MESSAGES), ["JSON Lines", "OpenAI chat messages", '{"from": "human", "value": "..."}']),
+        (json.dumps(RECORD, indent=2) * 2, ["not JSON: Extra data at line"]),
+        (lines(MESSAGES, MESSAGES), ["record 0", "OpenAI chat messages", imports("messages")]),
+        (lines(MATHDIAL, MATHDIAL), ["record 0", "rows of MathDial", imports("mathdial")]),
+        ([MESSAGES], ["record 0", "OpenAI chat messages ('messages' with 'role' and 'content')", imports("messages")]),
         (
-            lines(MATHDIAL, MATHDIAL),
-            ["JSON Lines", "rows of MathDial", "scripts/import_conversations.py FILE --format mathdial"],
+            [{"id": "a", "conversations": MESSAGES["messages"]}],
+            ["chat messages ('conv", imports("messages")],
         ),
-        (
-            [MESSAGES],
-            ["record 0", "OpenAI chat messages ('messages' with 'role' and 'content')", "nothing here reads it"],
-        ),
-        ([{"id": "a", "conversations": MESSAGES["messages"]}], ["record 0", "chat messages ('conversations' with"]),
-        ([shared("system", "human", "gpt")], ["record 0", "open with a system turn", "take the system turn out"]),
-        ([shared("system", "user", "assistant")], ["take the system turn out", "write 'human' for the student"]),
-        ([shared("user", "assistant")], ["speakers are 'user', 'assistant'", "write 'human' for the student"]),
-        ([RECORD, shared("user", "assistant")], ["record 1", "speakers are 'user', 'assistant'"]),
+        ([shared("system", "human", "gpt")], ["record 0", "open with a system turn", imports("sharegpt")]),
+        ([shared("system", "user", "assistant")], ["open with a system turn", imports("sharegpt")]),
+        ([shared("user", "assistant")], ["speakers are 'user', 'assistant'", imports("sharegpt")]),
+        ([RECORD, shared("user", "assistant")], ["record 1", "speakers are 'user', 'assistant'", imports("sharegpt")]),
+        ([shared("Anna", "Ben")], ["speakers are 'Anna', 'Ben'", "write 'human' for the student"]),
+        ([mapping("human", "gpt")], ["record 0", "objects for texts", imports("sharegpt")]),
         ([{"role": "user", "content": "u"}], ["record 0", "single turns"]),
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], ["record 0", "preference pairs"]),
         ([{"instruction": "a", "output": "b"}], ["record 0", "Alpaca"]),
         (RECORD, ["a JSON object", "it is a single conversation; put it in a list"]),
         ({"version": 1, "data": [RECORD]}, ["a JSON object", "the list is under its key 'data'", "that list alone"]),
-        ({"data": [MESSAGES]}, ["the list is under its key 'data', of what looks like OpenAI chat messages"]),
+        ({"data": [MESSAGES]}, ["the list is under its key 'data', of what looks like OpenAI", imports("messages")]),
         ({"a": {"turns": []}}, ["a JSON object", "its keys, such as 'a', may be the ids"]),
         (MESSAGES, ["a JSON object", "it looks like OpenAI chat messages"]),
         ({}, ["a JSON object", "its keys are none"]),
@@ -206,12 +212,3 @@ def test_a_file_of_another_format_is_refused_with_what_it_looks_like(content, wo
     path = file(tmp_path, content)
     with refused(str(path), *words):
         list(read_conversations(path))
-
-
-def test_the_command_that_is_shown_for_json_lines_makes_a_conversation_file(tmp_path) -> None:
-    path = file(tmp_path, lines(RECORD, {**RECORD, "id": "b"}))
-    with pytest.raises(UserError) as caught:
-        list(read_conversations(path))
-    code = caught.value.remedy.partition('python -c "')[2].removesuffix('"')
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    assert [raw.id for raw in read_conversations(tmp_path / "NEW.json")] == ["lesson-0", "b"]

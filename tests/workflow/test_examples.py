@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import forked
 import pytest
@@ -27,17 +25,12 @@ def checkout(tmp_path_factory):
     talk = "|EOM|".join(f"Teacher: ({move})Look at it.|EOM|Student: I see." for move in MOVES)
     row = {"question": "How many?", "student_incorrect_solution": "Five.", "conversation": talk}
     (made.path / "mathdial.jsonl").write_text("".join(json.dumps({"qid": at, **row}) + "\n" for at in range(400)))
-    command = [sys.executable, "scripts/import_conversations.py", "mathdial.jsonl", "--format", "mathdial"]
-    answer = subprocess.run(
-        [*command, "--output", "my-data/mathdial-dataset-1.json"], cwd=made.path, capture_output=True, text=True
-    )
-    assert answer.returncode == 0, answer.stderr
     return made
 
 
 # Example → jobs of some rules that a dry run plans. own-data.yaml runs below.
 PLANNED = {
-    "mathdial.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
+    "mathdial.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
     "one-gpu-lora.yaml": {"split": 1, "sft": 1, "align": 1, "perplexity": 2},
     "paper.yaml": {"download": 4, "split": 1, "sft": 1, "align": 1, "generate": 3},
     "slurm-try-out.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3},

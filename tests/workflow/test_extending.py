@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,13 +73,9 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     for recipe in RECIPES.values():
         follow(checkout.path, recipe)
     (data / "talks.jsonl").write_text(turns(checkout.path))
-    command = [sys.executable, "scripts/import_conversations.py", "my-data/talks.jsonl", "--format", "turns"]
-    told = ["--rubric", "my-data/rubric.yaml", "--output", "my-data/talks-dataset-1.json"]
-    answer = subprocess.run([*command, *told], cwd=checkout.path, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert "rows rejected: 1 JSONDecodeError in a row; cut short: none" in answer.stdout
     config = yaml.safe_load((checkout.path / QUICK).read_text())
-    config |= {"source": "my-data", "dataset": "talks", "rubric": "my-data/rubric.yaml"}
+    config |= {"import": {"format": "turns", "files": "my-data/talks.jsonl"}}
+    config |= {"dataset": "talks", "rubric": "my-data/rubric.yaml"}
     config["runs"] = [{"model": "tiny", "algorithm": "sppo", "beta": 0.1}]
     config["split"] = {"sft": 6, "dpo": 3, "test": 3}
     config["models"]["tiny"]["generate"] |= {"engine": "by_conversation", "max_new_tokens": 8}
@@ -132,6 +126,10 @@ def test_what_was_added_is_in_the_results(extended: Checkout) -> None:
     page = (results / "report.html").read_text()
     assert '<h2 id="lengths">Length of the replies</h2>' in page and "<td>kappa</td>" in page  # the chart
     assert (results / "charts/lengths/words-of-a-reply.svg").is_file()
+    (file,) = json.loads((results / "data/splits.json").read_text())["imported"]["files"]
+    assert file["conversations"] >= 12 and file["rejected"] == {"not JSON": 1}  # the data source
+    (table,) = (results / "charts/data").glob("import*.csv")
+    assert "rejected: not JSON" in table.read_text()
     record = extended.provenance("results/tiny/sppo-b0.1/test/responses.csv")
     assert "by_conversation" in record  # the engine
     assert json.loads((results / "tiny/sppo-b0.1/test/diversity.json").read_text())["replies"] > 0  # the stage

@@ -31,6 +31,7 @@ NO_INFLUENCE = {
     "core.provenance": "writes the records of artifacts, and refuses inputs that have changed",
     "core.code_digest": "decides what reruns",
     "core.staleness": "says why something reruns",
+    "data.sources.importers": "lists the formats; the code of the one in use counts by Plan.import_code",
     "training.trackers": "writes curves to look at",
     "generation.vllm_environment": "says where vLLM is installed",
 }
@@ -58,9 +59,13 @@ def code(script: Path) -> dict[str, str]:
 
 
 def digest(script: Path, *files: Path) -> str:
-    """One digest of all code that the results of a script depend on, and of the bytes of `files` that it reads."""
-    lines = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    for path in imported_files(script):
+    """One digest of all code that the results of a script depend on, and of `files` that it reads.
+
+    A file of Python counts as code, with what it imports; another one by its bytes.
+    """
+    codes = [file for file in files if file.suffix == ".py"]
+    lines = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file not in codes}
+    for path in {path for one in (script, *codes) for path in imported_files(one)}:
         found = module(path)
         lines.add(found.digest)
         lines |= {f"{found.digest} {name} {module(file).digest}" for name, file in found.imports if _counts(file)}

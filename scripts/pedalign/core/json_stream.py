@@ -36,6 +36,24 @@ def iterate_json(path: Path, of: str, remedy: str) -> Iterator[Any]:
         raise UserError(f"{path}: a JSON {kind}, not a list of {of}", remedy) from None
 
 
+def iterate_lines(path: Path) -> Iterator[Any]:
+    """The values of JSON lines (one value a line), one after another. Blank lines are skipped.
+
+    Raises UserError, with the line, where it is not JSON.
+    """
+    with opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+                remedy = "write one JSON object on each line, with a JSON library"
+                raise UserError(f"{path}: line {number}: not JSON: {what}", remedy) from None
+            yield value
+
+
 def _members(file: TextIO) -> Iterator[Any]:
     """The members of the JSON list in a file. Raises ValueError if the file is not JSON or not a list."""
     decode = json.JSONDecoder().raw_decode

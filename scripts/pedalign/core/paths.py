@@ -116,6 +116,16 @@ class Paths:
         return f"{self.data}/{self.dataset}-{split}_formatted.json"
 
     @property
+    def imported(self) -> str:
+        """The folder of conversation files that were made of raw files."""
+        return f"{self.data}/imported"
+
+    @property
+    def import_report(self) -> str:
+        """The report of what was changed, cut and rejected at the import."""
+        return f"{self.data}/imported.json"
+
+    @property
     def splits_report(self) -> str:
         """The report of what was drawn, cut and dropped."""
         return f"{self.data}/splits.json"

@@ -32,7 +32,13 @@ class Section(BaseModel):
 
     def values(self, **options: Any) -> dict[str, Any]:
         """The values by name, those of nested sections too; `options` are those of pydantic's `model_dump`."""
-        return self.model_dump(warnings=False, **options)  # else it warns of integers in fields of floats
+        # Without a warning: pydantic warns of integers in fields of floats.
+        return self.model_dump(warnings=False, by_alias=True, **options)
+
+    @classmethod
+    def by_key(cls) -> dict[str, Any]:
+        """The declared fields by their keys. A key that is a keyword of Python has an underscore in the class."""
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
 
     @classmethod
     def is_open(cls) -> bool:
@@ -47,9 +53,9 @@ class Section(BaseModel):
         for name in values:
             if name in cls.renamed:
                 raise mistake(f"'{name}' has another name now", f"write '{cls.renamed[name]}' for '{name}'")
-            if name not in cls.model_fields and not cls.is_open():
-                raise mistake(f"unknown key '{name}'", nearest(name, cls.model_fields))
-        for name, field in cls.model_fields.items():
+            if name not in cls.by_key() and not cls.is_open():
+                raise mistake(f"unknown key '{name}'", nearest(name, cls.by_key()))
+        for name, field in cls.by_key().items():
             if field.is_required() and name not in values:
                 meaning = f" ({as_part(field.description)})" if field.description else ""
                 raise mistake(f"key '{name}' is missing", f"add '{name}:'{meaning}")
@@ -142,9 +148,9 @@ def _meaning(kind: Any, parts: Iterable[Any]) -> str:
     """The meaning of the innermost declared field on the path to a value."""
     told = ""
     for part in parts:
-        sections = [one for one in _sections(kind) if part in one.model_fields]
+        sections = [one for one in _sections(kind) if part in one.by_key()]
         if sections:
-            field = sections[0].model_fields[part]
+            field = sections[0].by_key()[part]
             kind, told = field.annotation, field.description or ""
     return as_part(told)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pedalign.core.errors import UserError
-from pedalign.core.json_stream import iterate_json, json_kind
+from pedalign.core.json_stream import iterate_json, iterate_lines, json_kind
 from pedalign.data import paper_rules
-from pedalign.data.formats import SHAPE, SPEAKERS, looks_like, refuse_other_formats
+from pedalign.data.formats import SHAPE, SPEAKERS, is_json_lines, looks_like
 from pedalign.data.paper_rules import INSTRUCTIONS, INSTRUCTIONS_END
 from pedalign.data.rubric import Canonical, Rubric
 
@@ -26,6 +26,7 @@ class RawConversation:
     id: str
     texts: tuple[str, ...]
     simulated: bool = False  # true in files that the simulator wrote
+    problem: str | None = None  # the problem's id, if the file gives it
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Conversation:
 
     id: str
     messages: tuple[Message, ...]
+    problem_id: str | None = None
 
     @property
     def n_turns(self) -> int:
@@ -42,7 +44,12 @@ class Conversation:
 
     @property
     def problem(self) -> str:
-        """The problem, equal for all conversations about it: the words of the opening question up to a blank line."""
+        """The problem, equal for all conversations about it, and for no others.
+
+        It is the problem's id; without one, the words of the opening question up to a blank line.
+        """
+        if self.problem_id is not None:
+            return f"id:{self.problem_id}"  # no question has a colon here, so that it is never taken for an id
         question = self.messages[0]["content"].rpartition("Q.")[2].partition("\n\n")[0]
         return " ".join(re.findall(r"\w+", question.casefold()))
 
@@ -50,7 +57,8 @@ class Conversation:
         """The conversation in the format of a conversation file."""
         speakers = [SPEAKERS[at % 2] for at in range(len(self.messages))]
         entries = [{"from": who, "value": m["content"]} for who, m in zip(speakers, self.messages, strict=True)]
-        return {"id": self.id, "conversations": entries}
+        problem = {} if self.problem_id is None else {"problem": self.problem_id}
+        return {"id": self.id, **problem, "conversations": entries}
 
 
 @dataclass(frozen=True)
@@ -105,19 +113,20 @@ def turn_reader(rubric: Rubric, paper_rules: bool) -> Reader:
 
 
 def read_conversations(path: Path, two_endings: bool = False, paper_rules: bool = False) -> Iterator[RawConversation]:
-    """The conversations of a file, one after another.
+    """The conversations of a file, one after another: a JSON list, or JSON lines with one conversation each.
 
     `two_endings`: it is a perplexity file, where each conversation ends in two replies to one history. `paper_rules`:
     ids may be repeated (the second "x" becomes "x#2") and conversations empty, as the paper's scripts allow.
-    Raises UserError, with file, record and what was found, if the file is not a list of
-    `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with unique
-    ids and alternating turns, the student's first.
+    Raises UserError, with file, record and what was found, if a record is not
+    `{"id": str, "conversations": [{"from": "human" | "gpt", "value": str}, ...]}` with an id of its own and alternating
+    turns, the student's first. A record may have the id of its `problem`.
     """
-    refuse_other_formats(path)
     seen: dict[str, int] = {}
     repeated = Counter[str]()
-    for number, record in enumerate(iterate_json(path, "conversations", f"the format is {SHAPE}")):
-        conversation = _read_record(record, f"{path}: record {number}", two_endings, paper_rules)
+    lines = is_json_lines(path)
+    records = iterate_lines(path) if lines else iterate_json(path, "conversations", f"the format is {SHAPE}")
+    for number, record in enumerate(records):
+        conversation = _read_record(record, path, number, two_endings, paper_rules)
         while paper_rules and conversation.id in seen:
             repeated[conversation.id] += 1
             conversation = replace(conversation, id=f"{conversation.id}#{repeated[conversation.id] + 1}")
@@ -130,13 +139,14 @@ def read_conversations(path: Path, two_endings: bool = False, paper_rules: bool 
         yield conversation
 
 
-def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool) -> RawConversation:
+def _read_record(record: Any, path: Path, number: int, two_endings: bool, may_be_empty: bool) -> RawConversation:
+    where = f"{path}: record {number}"
     if not isinstance(record, dict):
         raise UserError(
             f"{where}: a JSON {json_kind(record)}, not an object", 'write {"id": ..., "conversations": [...]}'
         )
     if found := looks_like(record):
-        raise UserError(f"{where}: looks like {found[0]}, not a conversation", found[1])
+        raise UserError(f"{where}: looks like {found.what}, not a conversation", found.remedy(path))
     identity = record.get("id")
     if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
         raise UserError(f"{where}: field 'id' is {identity!r}", "give the conversation an id, a string")
@@ -165,7 +175,11 @@ def _read_record(record: Any, where: str, two_endings: bool, may_be_empty: bool)
         if not isinstance(value, str):
             raise UserError(f"{place}: field 'value' is {json_kind(value)}, not text", "write the turn's text there")
         texts.append(writable(value))
-    return RawConversation(identity, tuple(texts), record.get("simulated") is True)
+    problem = record.get("problem")
+    if problem is not None and (not isinstance(problem, str | int) or isinstance(problem, bool) or problem == ""):
+        raise UserError(f"{where}: field 'problem' is {problem!r}", "write the problem's id, a text, or leave it out")
+    problem = None if problem is None else writable(str(problem))
+    return RawConversation(identity, tuple(texts), record.get("simulated") is True, problem)
 
 
 def writable(text: str) -> str:
@@ -184,10 +198,10 @@ def clean(raw: RawConversation, reader: Reader) -> tuple[Conversation, Cut | Non
         student, tutor = raw.texts[2 * turn : 2 * turn + 2]
         reply = reader.reply(tutor)
         if reply.defect:
-            return Conversation(raw.id, tuple(messages)), Cut(turn, reply.defect, reply.detail)
+            return Conversation(raw.id, tuple(messages), raw.problem), Cut(turn, reply.defect, reply.detail)
         messages.append({"role": "user", "content": reader.student(student, turn)})
         messages.append({"role": "assistant", "content": reply.text})
-    return Conversation(raw.id, tuple(messages)), None
+    return Conversation(raw.id, tuple(messages), raw.problem), None
 
 
 def split_conversations(path: Path) -> Iterator[Conversation]:
@@ -195,7 +209,7 @@ def split_conversations(path: Path) -> Iterator[Conversation]:
     roles = ("user", "assistant")
     for raw in read_conversations(path):
         messages = ({"role": roles[at % 2], "content": text} for at, text in enumerate(raw.texts))
-        yield Conversation(raw.id, tuple(messages))
+        yield Conversation(raw.id, tuple(messages), raw.problem)
 
 
 def formatted_rows(conversations: Iterable[Conversation], min_turns: int = 2) -> Iterator[dict[str, Any]]:

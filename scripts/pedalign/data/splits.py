@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,11 @@ class EmptySplit(UserError):
 
 
 def dataset_files(folder: Path, dataset: str) -> list[Path]:
-    """`<dataset>-dataset-<n>.json` of a folder in the order of n. Raises UserError if there is none."""
-    pattern = re.compile(rf"{re.escape(dataset)}-dataset-([0-9]+)\.json")
+    """`<dataset>-dataset-<n>.json` or `.jsonl` of a folder in the order of n.
+
+    Raises UserError if there is none, or two of one number.
+    """
+    pattern = re.compile(rf"{re.escape(dataset)}-dataset-([0-9]+)\.jsonl?")
     found = sorted(
         (int(match[1]), path)
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -79,12 +82,20 @@ def dataset_files(folder: Path, dataset: str) -> list[Path]:
             f"{folder}: no file {dataset}-dataset-<n>.json there",
             "put the conversation files there, or set 'source' and 'dataset' in config.yaml",
         )
+    for (number, path), (next_number, other) in pairwise(found):
+        if number == next_number:
+            raise UserError(f"{path} and {other.name} have one number", "give each file a number of its own")
     return [path for _, path in found]
 
 
 def perplexity_file(folder: Path, dataset: str) -> Path:
-    """`<dataset>-dataset-ppl.json` of a folder. Raises UserError if it is not there."""
+    """`<dataset>-dataset-ppl.json` or `.jsonl` of a folder. Raises UserError if neither is there, or both are."""
     path = folder / f"{dataset}-dataset-ppl.json"
+    lines = path.with_suffix(".jsonl")
+    if path.is_file() and lines.is_file():
+        raise UserError(f"{path} and {lines.name} are both there", "remove one of them: there is one file of pairs")
+    if lines.is_file():
+        return lines
     if not path.is_file():
         raise UserError(
             f"{path}: no such file, so there are no pairs of replies to compute a perplexity on",
@@ -185,7 +196,7 @@ def _few_problems(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield (
                 f"the {split} split is about few problems for its size: {problems:,} for {conversations:,} "
                 f"conversations, {conversations / problems:.1f} each; {what} there may hold for these problems alone "
-                "(a problem is told by the opening question: docs/explanation/splits.md)"
+                "(a problem is told by its id or the opening question: docs/explanation/splits.md)"
             )
 
 
@@ -217,7 +228,7 @@ def _eligible(path: Path, reader: Reader, min_turns: int) -> Iterator[RawConvers
 
 
 def _conversation(record: dict[str, Any]) -> Conversation:
-    return Conversation(record["id"], tuple(record["messages"]))
+    return Conversation(record["id"], tuple(record["messages"]), record["problem"])
 
 
 Drawn = list[dict[str, list[int]]]  # for each file, split → numbers of its eligible conversations, from 0
@@ -322,7 +333,8 @@ def _cleaned(
                 identity = f"{number}:{raw.id}"
                 found[at] = identity, cut, len(store) if conversation.n_turns else None
                 if conversation.n_turns:
-                    store.append({"id": identity, "messages": conversation.messages})
+                    one = {"id": identity, "messages": conversation.messages, "problem": conversation.problem_id}
+                    store.append(one)
                 if cut:
                     reply = raw.texts[2 * cut.turn + 1]
                     tally.add(_reason(raw, cut, reader.rubric), path.name, raw.id, cut.turn, reply)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from pedalign.reporting import charts
 from pedalign.reporting.report import Report, Section, Table, counted
@@ -17,7 +18,7 @@ def data(report: Report) -> Section:
         why = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in splits["cut_by_reason"].items())
         text += f" Replies that are not valid: {len(splits['cut']):,} ({why}); what follows one is not used."
     section = Section("data", "The data", text)
-    section.tables += [steps(report), *_tables(report)]
+    section.tables += [steps(report), *_imported(splits.get("imported")), *_tables(report)]
     for one in report.rubric.label_fields:
         rows = [
             {
@@ -40,6 +41,22 @@ def data(report: Report) -> Section:
         chart = charts.bars(rows, "pairs")
         section.add(f"Mistakes that make pairs, {model}", chart, f"Preference pairs of {model} by the mistake: {told}")
     return section
+
+
+def _imported(found: dict[str, Any] | None) -> list[Table]:
+    """What the import of the raw files used, changed, cut and rejected; nothing if there was none."""
+    if not found:
+        return []
+    if "bank" in found:
+        rows = [(f"problems of {found['bank']}, about which conversations are simulated", f"{found['usable']:,}")]
+        rows += [(f"rejected: {reason}", f"{number:,}") for reason, number in found["rejected"].items()]
+        return [(("import (problem bank)", "problems"), rows)]
+    rows = []
+    for one in found["files"]:
+        rows.append((f"{one['file']}: {one['rows']:,} rows", f"{one['conversations']:,}"))
+        for what in ("changed", "cut", "rejected"):
+            rows += [(f"{what}: {reason}", f"{number:,}") for reason, number in one[what].items()]
+    return [((f"import ({found['format']})", "conversations"), rows)]
 
 
 def _tables(report: Report) -> list[Table]:

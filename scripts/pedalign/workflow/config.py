@@ -9,9 +9,22 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pedalign.core.section import Number, Section, as_part, mistake, one_or_list
+from pedalign.data.sources.importers import BANKS, IMPORTERS
 from pedalign.workflow.catalogue import filled_in
 from pedalign.workflow.model_settings import Model
-from pedalign.workflow.setting_types import Algorithm, Beta, Count, Name, Natural, Path, Seed, Share, Shares, url
+from pedalign.workflow.setting_types import (
+    Algorithm,
+    Beta,
+    Count,
+    Format,
+    Name,
+    Natural,
+    Path,
+    Seed,
+    Share,
+    Shares,
+    url,
+)
 
 
 class Simulation(Section):
@@ -29,6 +42,32 @@ class Simulation(Section):
     """Share of replies that are broken on purpose, to test the cleaning."""
     seed: Seed = 43
     """Random seed of the simulation."""
+
+
+class Import(Section):
+    """Raw files of conversations in another format, which are converted first (docs/how-to/import.md)."""
+
+    format: Format
+    """Their format."""
+    files: one_or_list(Path)  # type: ignore[valid-type]
+    """The files, from the folder of the call: JSON or JSON lines; for `class` also one problem bank (CSV, YAML)."""
+
+    @property
+    def paths(self) -> list[str]:
+        return self.files if isinstance(self.files, list) else [self.files]
+
+    @property
+    def of_bank(self) -> bool:
+        """Whether conversations are simulated about the problems of a bank."""
+        return IMPORTERS[self.format].banks and self.paths[0].endswith(BANKS)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Import":
+        if len(set(self.paths)) < len(self.paths):
+            raise mistake(f"is {self.paths}", "name each file once", "files")
+        if len(self.paths) > 1 and any(path.endswith(BANKS) for path in self.paths):
+            raise mistake("a problem bank is not the only file", "name one bank, or conversations alone", "files")
+        return self
 
 
 class Split(Section):
@@ -147,6 +186,8 @@ class Config(Section):
     """Name of the conversation files: <dataset>-dataset-1.json, -2.json, ..."""
     source: Path = "simulated"
     """Where the files are: simulated (datasets/simulated), published (downloaded; dataset: bio), or a folder."""
+    import_: Import | None = Field(default=None, alias="import")
+    """Raw files to convert into conversation files, in place of `source`; null: there are none."""
     published_url: Annotated[str, AfterValidator(url)] = (
         "https://raw.githubusercontent.com/luffycodes/Tutorbot-Spock/main/datasets"
     )
@@ -193,6 +234,8 @@ class Config(Section):
         if self.split.min_turns == 1 and not self.score.first_turn:
             problem = "is false, and of conversations of one reply (split.min_turns: 1) there is no other to score"
             raise mistake(problem, "set it to true, or split.min_turns to 2", "score.first_turn")
+        if self.import_ and self.source != "simulated":
+            raise mistake(f"is {self.source!r}, and `import` names files too", "leave out one of the two", "source")
         if len(set(self.trackers)) < len(self.trackers):
             raise mistake(f"is {list(self.trackers)}", "name each tracker once", "trackers")
         return self

@@ -107,7 +107,8 @@ class JobSettings:
 
     def report(self) -> str:
         """The settings that the report shows: those that can change a result, of the models that have a run."""
-        shown = self.config.values(exclude=_SIDE_SETTINGS, exclude_none=True)
+        unused = {"source"} if self.plan.imports else set()
+        shown = self.config.values(exclude=_SIDE_SETTINGS | unused, exclude_none=True)
         models = {name: self.config.models[name].as_dict for name in self.plan.models}
         decisive = {
             name: {key: value for key, value in entry.items() if key not in _SIDE_SETTINGS}
@@ -135,7 +136,7 @@ class JobSettings:
     def preflight(self, request: Callable[..., dict[str, Any]], here: bool, status_command: str | None) -> str:
         """PreflightSettings. `request(rule, **wildcards)` gives the resources of a job of the rule."""
         plan = self.plan
-        pairs = plan.source_file("ppl") if plan.has_perplexity_pairs() else None
+        pairs = plan.perplexity_pairs() if plan.has_perplexity_pairs() else None
         return as_text(
             results=plan.paths.results,
             here=here,

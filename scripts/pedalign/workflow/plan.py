@@ -5,6 +5,7 @@ Snakemake calls methods with `wildcards` once per job.
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pedalign.core.errors import UserError, nearest
 from pedalign.core.paths import ModelPaths, Paths, TutorPaths
 from pedalign.core.processes import accumulation
 from pedalign.data.rubric import instruction_text, load_rubric
+from pedalign.data.sources.importers import IMPORTERS
 from pedalign.data.sources.published import PUBLISHED, check_published
 from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.generation.vllm_environment import vllm_python
@@ -44,8 +46,9 @@ class Plan:
             raise UserError(f"config: results: {self.paths.results} is a file", "name a folder, which may be missing")
         self.rubric = self.beside(config.rubric)
         self.simulated = self.beside("datasets/simulated")
+        self.imports = config.import_
         folders = {"simulated": self.simulated, "published": PUBLISHED_FOLDER}
-        self.source = folders.get(config.source, config.source)
+        self.source = self.paths.imported if self.imports else folders.get(config.source, config.source)
         self.published_flag = "--published" if config.source == "published" else ""
         self.runs = runs(config)
         self.untrained = untrained(config)
@@ -122,8 +125,54 @@ class Plan:
     def source_file(self, part: object) -> str:
         return f"{self.source}/{self.config.dataset}-dataset-{part}.json"
 
+    def source_in_words(self) -> str:
+        """Where the conversations are from, as a model card tells it."""
+        return f"imported ({self.imports.format})" if self.imports else self.config.source
+
+    def raw_files(self, _: Any = None) -> list[str]:
+        """The files to import. Raises UserError if one is not there, or there is no `import:`."""
+        if not self.imports:
+            raise UserError("config: import: is null, so there is nothing to import", "name a format and its files")
+        for file in self.imports.paths if self.here else ():
+            if not os.path.isfile(file):
+                what = "is a folder" if os.path.isdir(file) else "no such file"
+                raise UserError(f"config: import.files: {file}: {what}", "name a file, from the folder of the call")
+        return self.imports.paths
+
+    def imported_files(self, of_bank: bool = False) -> list[str]:
+        """The conversation files that are made of raw files, or of a bank; none if the config names no such files."""
+        if not self.imports or self.imports.of_bank != of_bank:
+            return []
+        number = self.config.simulation.files if of_bank else len(self.imports.paths)
+        return [self.source_file(part) for part in range(1, number + 1)]
+
+    def bank_files(self) -> list[str]:
+        """The conversation files and the pairs that are simulated about the problems of an imported bank."""
+        files = self.imported_files(of_bank=True)
+        return [*files, self.source_file("ppl")] if files else []
+
+    def import_report(self, of_bank: bool | None = None) -> list[str]:
+        """The report of the import, if there is one; `of_bank`: if it is one of a bank, or of conversations."""
+        there = self.imports and of_bank in (None, self.imports.of_bank)
+        return [self.paths.import_report] if there else []
+
+    def import_code(self) -> str:
+        """A digest of the code of the import in the format that the config names, and of no other importer."""
+        if not self.imports:
+            return ""
+        return self.code(
+            "import_conversations", os.path.relpath(IMPORTERS[self.imports.format].module, self.root / "scripts")
+        )
+
+    def split_flags(self) -> str:
+        """Options of scripts/split.py that few calls need."""
+        return shlex.join(f"--imported={path}" for path in self.import_report()) or self.published_flag
+
     def conversation_files(self) -> list[str]:
         """The conversation files to read; those that a rule makes or downloads may still be missing."""
+        if self.imports:
+            self.raw_files()
+            return self.imported_files(self.imports.of_bank)
         if self.config.source == "simulated":
             return [self.source_file(number) for number in range(1, self.config.simulation.files + 1)]
         if self.config.source == "published":
@@ -141,10 +190,16 @@ class Plan:
 
     def has_perplexity_pairs(self) -> bool:
         """Whether there are pairs to compute the perplexity on; if not, the summary says so."""
-        return self.config.source in ("simulated", "published") or Path(self.source_file("ppl")).is_file()
+        if self.imports:
+            return self.imports.of_bank
+        made = self.config.source in ("simulated", "published")
+        return made or any(Path(self.source_file("ppl") + more).is_file() for more in ("", "l"))
 
     def perplexity_pairs(self, _: Any = None) -> str:
-        if self.has_perplexity_pairs():
+        if self.imports and not self.imports.of_bank:
+            problem = "config: import: imports no pairs of replies to compute a perplexity on"
+            raise UserError(problem, "do without perplexity.json, or use 'source' (docs/explanation/perplexity.md)")
+        if self.imports or self.config.source in ("simulated", "published"):
             return self.source_file("ppl")
         return str(perplexity_file(Path(self.source), self.config.dataset))
 

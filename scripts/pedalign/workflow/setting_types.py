@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from pedalign.core.errors import nearest
 from pedalign.core.section import Number, mistake, shown
+from pedalign.data.sources.importers import IMPORTERS
 from pedalign.training.algorithms import ALGORITHMS
 
 
@@ -35,6 +36,12 @@ def algorithm(text: str) -> str:
     return text
 
 
+def importer(text: str) -> str:
+    if text not in IMPORTERS:
+        raise mistake(f"is {text!r}", nearest(text, IMPORTERS))
+    return text
+
+
 def up_to(text: str) -> str:
     number = text.removeprefix("up to ")
     if number == text or not number.isdecimal() or int(number) == 0:
@@ -51,5 +58,6 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Shares = Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 Positive = Annotated[Number, Field(gt=0)]
 Beta = Annotated[Number, Field(gt=0, le=1e7)]
+Format = Annotated[str, AfterValidator(importer)]
 UpTo = Annotated[str, AfterValidator(up_to)]
 Algorithm = Annotated[str, AfterValidator(algorithm)]

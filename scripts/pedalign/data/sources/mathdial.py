@@ -1,14 +1,15 @@
 """Reads MathDial's JSON lines (arXiv 2305.14536) as conversations whose replies have the rubric's form."""
 
-import json
 import re
 from collections.abc import Iterable
 from itertools import groupby
+from typing import Any
 
 from pedalign.core.errors import UserError
 from pedalign.data.conversations import writable
 from pedalign.data.rubric import Rubric
 from pedalign.data.sources.imported import Imported, Talk, Unusable, imported
+from pedalign.data.sources.raw_rows import rows
 
 TEACHER = "Teacher"  # any other name is the student's
 _TURN = re.compile(r"(?P<speaker>[\w'-]{1,60})\s*:\s*(?P<text>.*)", re.DOTALL)
@@ -16,7 +17,7 @@ _MOVE = re.compile(r"\(\s*(?P<move>[^()\s]([^()]{0,38}[^()\s])?)\s*\)\s*(?P<text
 
 
 def conversations(lines: Iterable[str], rubric: Rubric) -> Imported:
-    """The conversations in MathDial's JSON lines; blank lines are skipped. An id is the row's `qid`.
+    """The conversations in MathDial's JSON lines. The row's `qid` is the id, and that of the problem.
 
     Raises UserError if the rubric has other fields than one label, the teacher's move, and the text.
     """
@@ -25,20 +26,16 @@ def conversations(lines: Iterable[str], rubric: Rubric) -> Imported:
             f"MathDial has one label, the move, and the text; the rubric {rubric.name} has other fields",
             "use datasets/rubrics/mathdial.yaml",
         )
-    return imported(filter(str.strip, lines), lambda line: _conversation(line, rubric))
+    return imported(rows(lines), lambda row: _conversation(row, rubric))
 
 
-def _conversation(line: str, rubric: Rubric) -> Talk:
-    row = _row(line)
-    return Talk(row["qid"], *_texts(row, rubric))
+def _conversation(found: Any, rubric: Rubric) -> Talk:
+    row = _row(found)
+    return Talk(row["qid"], *_texts(row, rubric), problem=row["qid"])
 
 
-def _row(line: str) -> dict[str, str]:
+def _row(row: Any) -> dict[str, str]:
     """The four fields that are used, as text that UTF-8 can encode. Raises Unusable if one is missing."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise Unusable("not JSON") from None
     if not isinstance(row, dict):
         raise Unusable("not an object")
     if type(row.get("qid")) is int:
