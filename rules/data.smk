@@ -7,7 +7,7 @@ rule simulate:
     """Make the simulated conversation files, if they are missing."""
     input:
         # ancient: the files are part of the repository; a changed bank or script does not replace them.
-        problems=ancient(PLAN.problem_banks()),
+        problems=ancient(PLAN.beside(CONFIG.simulation.problems)),
         rubric=ancient(PLAN.rubric),
         phrases=ancient(PLAN.beside("datasets/simulation.yaml")),
     output:

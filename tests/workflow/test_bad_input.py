@@ -143,7 +143,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a raw file twice": ({"import": {"format": "messages", "files": ["a", "a"]}}, ["import.files", "each file once"]),
     "a bank beside conversations": (
         {"import": {"format": "class", "files": ["a.csv", "b"]}},
-        ["import.files", "one bank"],
+        ["import.files", "banks alone"],
     ),
     "a raw file that is missing": (
         {"import": {"format": "messages", "files": "raw.jsonl"}},

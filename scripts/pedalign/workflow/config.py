@@ -30,8 +30,8 @@ from pedalign.workflow.setting_types import (
 class Simulation(Section):
     """How to make the simulated conversation files, if they are missing."""
 
-    problems: one_or_list(Path) = "datasets/bio-problems.yaml"  # type: ignore[valid-type]
-    """The problem bank, or several."""
+    problems: Path = "datasets/bio-problems.yaml"
+    """The problem bank."""
     files: Count = 3
     """Number of files."""
     conversations: Count = 1250
@@ -50,7 +50,7 @@ class Import(Section):
     format: Format
     """Their format."""
     files: one_or_list(Path)  # type: ignore[valid-type]
-    """The files, from the folder of the call: JSON or JSON lines; for `class` also one problem bank (CSV, YAML)."""
+    """The files, from the folder of the call: JSON or JSON lines; for `class` also problem banks (CSV, YAML)."""
 
     @property
     def paths(self) -> list[str]:
@@ -65,8 +65,11 @@ class Import(Section):
     def _each_once(self) -> "Import":
         if len(set(self.paths)) < len(self.paths):
             raise mistake(f"is {self.paths}", "name each file once", "files")
-        if len(self.paths) > 1 and any(path.endswith(BANKS) for path in self.paths):
-            raise mistake("a problem bank is not the only file", "name one bank, or conversations alone", "files")
+        banks = [path.endswith(BANKS) for path in self.paths]
+        if any(banks) and not all(banks):
+            raise mistake(
+                "has a problem bank beside conversations", "name banks alone, or conversations alone", "files"
+            )
         return self
 
 

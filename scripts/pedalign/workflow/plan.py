@@ -17,7 +17,7 @@ from pedalign.core.errors import UserError, nearest
 from pedalign.core.paths import ModelPaths, Paths, TutorPaths
 from pedalign.core.processes import accumulation
 from pedalign.data.rubric import instruction_text, load_rubric
-from pedalign.data.sources.importers import IMPORTERS
+from pedalign.data.sources.importers import BANKS, IMPORTERS
 from pedalign.data.sources.published import PUBLISHED, check_published
 from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.generation.vllm_environment import vllm_python
@@ -133,11 +133,12 @@ class Plan:
         """The files to import. Raises UserError if one is not there, or there is no `import:`."""
         if not self.imports:
             raise UserError("config: import: is null, so there is nothing to import", "name a format and its files")
-        for file in self.imports.paths if self.here else ():
+        files = [self.beside(path) if path.endswith(BANKS) else path for path in self.imports.paths]
+        for file in files if self.here else ():
             if not os.path.isfile(file):
                 what = "is a folder" if os.path.isdir(file) else "no such file"
                 raise UserError(f"config: import.files: {file}: {what}", "name a file, from the folder of the call")
-        return self.imports.paths
+        return files
 
     def imported_files(self, of_bank: bool = False) -> list[str]:
         """The conversation files that are made of raw files, or of a bank; none if the config names no such files."""
@@ -202,10 +203,6 @@ class Plan:
         if self.imports or self.config.source in ("simulated", "published"):
             return self.source_file("ppl")
         return str(perplexity_file(Path(self.source), self.config.dataset))
-
-    def problem_banks(self) -> list[str]:
-        banks = self.config.simulation.problems
-        return [self.beside(bank) for bank in ([banks] if isinstance(banks, str) else banks)]
 
     def simulation_arguments(self) -> str:
         """Options of scripts/simulate.py: only numbers, so none needs quoting."""
