@@ -1,7 +1,7 @@
 """Turn conversations in another format into a conversation file.
 
 Reads   a file in one of the formats in pedalign/data/sources/importers.py (mathdial: MathDial's JSON lines,
-        arXiv 2305.14536), and a rubric that fits its labels
+        arXiv 2305.14536; phys300: the conversations in physics of arXiv 2309.12161), and a rubric that fits its labels
 Writes  a conversation file, and on request a report; prints how many rows were used, rejected and cut, and why
 
     python scripts/import_conversations.py mathdial.jsonl --format mathdial --output my-data/mathdial-dataset-1.json
@@ -29,14 +29,16 @@ def main() -> None:
     importer = IMPORTERS[args.format]
     rubric = load_rubric(args.rubric or Path(importer.rubric))
     imported = importer.read(read_text(args.file).split("\n"), rubric)
-    rejected, cut = _counted(imported.rejected), _counted(imported.cut)
+    rejected, cut, changes = map(_counted, (imported.rejected, imported.cut, imported.changes))
     if not imported.records:
         raise UserError(f"{args.file}: no usable row; rejected: {rejected}", f"the format is {importer.described}")
     write_records(args.output, imported.records)
     if args.report:
         counts = {"conversations": len(imported.records), "rejected": imported.rejected, "cut": imported.cut}
-        write_json(args.report, {"source": str(args.file), **counts})
+        write_json(args.report, {"source": str(args.file), **counts, "changes": imported.changes})
     print(f"{args.output}: {len(imported.records)} conversations; rows rejected: {rejected}; cut short: {cut}")
+    if imported.changes:
+        print(f"turns left out or changed: {changes}")
 
 
 def _counted(reasons: dict[str, int]) -> str:

@@ -36,11 +36,12 @@ with atheris.instrument_imports(include=["pedalign"]):
     from pedalign.data import paper_rules
     from pedalign.data.conversations import Reader, clean, formatted_rows, read_conversations
     from pedalign.data.rubric import load_rubric
-    from pedalign.data.sources import mathdial
+    from pedalign.data.sources import mathdial, phys300
     from pedalign.data.sources.problem_bank import read_problems
 
 CLASS = load_rubric(ROOT / "datasets/rubrics/class.yaml")
 MATHDIAL = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")
+PHYSICS = load_rubric(ROOT / "datasets/rubrics/physics.yaml")
 WORK = Path(tempfile.mkdtemp())
 GOLD = CLASS.serialize({field.key: next(iter(field.labels), "Go on.") for field in CLASS.fields})
 
@@ -54,9 +55,11 @@ def any_text(data: bytes) -> str:
 
 
 def reply(data: bytes) -> None:
-    """What a model says."""
+    """What a model says, and a tutor turn of a conversation file."""
     text = any_text(data)
-    for rubric in (CLASS, MATHDIAL):
+    for rubric in (CLASS, MATHDIAL, PHYSICS):
+        spelled = rubric.canonical(text, spellings=True)
+        assert spelled.defect or rubric.canonical(spelled.text).text == spelled.text
         canonical = rubric.canonical(text)
         if canonical.defect is None:
             assert rubric.canonical(canonical.text) == canonical
@@ -78,11 +81,15 @@ def conversations(data: bytes) -> None:
 
 
 def importer(data: bytes) -> None:
-    """MathDial's JSON lines."""
+    """MathDial's JSON lines, and conversations in physics."""
     imported = mathdial.conversations(any_text(data).split("\n"), MATHDIAL)
     write_records(WORK / "mathdial-dataset-1.json", imported.records)
     for raw in read_conversations(WORK / "mathdial-dataset-1.json"):
         assert clean(raw, Reader(MATHDIAL))[1] is None
+    imported = phys300.conversations(any_text(data).split("\n"), PHYSICS)
+    write_records(WORK / "physics-dataset-1.json", imported.records)
+    for raw in read_conversations(WORK / "physics-dataset-1.json"):
+        clean(raw, Reader(PHYSICS))
 
 
 def bank(data: bytes) -> None:

@@ -143,7 +143,7 @@ def test_the_report_accounts_for_every_row(tmp_path):
     lines, report = tmp_path / "lines.jsonl", tmp_path / "report.json"
     lines.write_text("\n".join([row("Teacher: (focus)A."), row("Teacher: (focus)A.|EOM|Hm."), "{"]))
     answer = run(lines, "--output", tmp_path / "m-dataset-1.json", "--report", report)
-    expected = {"conversations": 2, "rejected": {"not JSON": 1}, "cut": {"a turn without a speaker": 1}}
+    expected = {"conversations": 2, "rejected": {"not JSON": 1}, "cut": {"a turn without a speaker": 1}, "changes": {}}
     assert json.loads(report.read_text()) == {"source": str(lines), **expected}
     assert "1 not JSON" in answer.stdout and "1 a turn without a speaker" in answer.stdout
 

@@ -75,8 +75,8 @@ def _splits(path: Path) -> str:
         f"{found['conversations']} of {found['of']} test conversations share their problem with {name.split('_')[-1]}"
         for name, found in report["leaks"].items()
     )
-    read_as = {what: sum(one["replies"] for one in found) for what, found in report["read_as"].items()}
-    spelled = [f"{number} {what} read from another spelling" for what, number in read_as.items() if number]
+    read_as = {word: sum(one["replies"] for one in report["read_as"][f"{word}s"]) for word in ("label", "name")}
+    spelled = [f"{n} {word}{'s' * (n > 1)} read from another spelling" for word, n in read_as.items() if n]
     cut = f"{sum(report['cut_by_reason'].values())} cut short"
     return "; ".join([f"{drawn} conversations", cut, *spelled, *shared])
 

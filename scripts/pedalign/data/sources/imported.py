@@ -1,8 +1,9 @@
 """Turns the rows of a file in another format into records of a conversation file, and accounts for every row."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from pedalign.data.conversations import SPEAKERS
@@ -17,12 +18,14 @@ class Unusable(ValueError):
 class Talk(NamedTuple):
     """A conversation: alternating `texts`, the student's first; the tutor's are replies in the rubric's form.
 
-    `cut`: why it ends before the last turn of the row, if it does.
+    `cut`: why it ends before the last turn of the row, if it does. `changes`: turns that were left out or changed, by
+    what was done.
     """
 
     id: str
     texts: list[str]
     cut: str | None = None
+    changes: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Imported:
     records: list[dict[str, Any]]  # of a conversation file
     rejected: dict[str, int]  # reason → rows that gave no conversation
     cut: dict[str, int]  # reason → conversations that end before a turn that cannot be used
+    changes: dict[str, int] = field(default_factory=dict)  # what was done → turns of the conversations
 
 
 def imported(rows: Iterable[Row], read: Callable[[Row], Talk]) -> Imported:
@@ -41,6 +45,7 @@ def imported(rows: Iterable[Row], read: Callable[[Row], Talk]) -> Imported:
     """
     rejected: Counter[str] = Counter()
     cuts: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
     records: dict[str, dict[str, Any]] = {}
     for row in rows:
         try:
@@ -50,10 +55,11 @@ def imported(rows: Iterable[Row], read: Callable[[Row], Talk]) -> Imported:
             continue
         if talk.cut:
             cuts[talk.cut] += 1
+        changes.update(talk.changes)
         identity, number = talk.id, 1
         while identity in records:
             number += 1
             identity = f"{talk.id}-{number}"
         entries = [{"from": SPEAKERS[at % 2], "value": text} for at, text in enumerate(talk.texts)]
         records[identity] = {"id": identity, "conversations": entries}
-    return Imported(list(records.values()), dict(rejected), dict(cuts))
+    return Imported(list(records.values()), dict(rejected), dict(cuts), dict(changes))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pedalign.data.rubric import Rubric
-from pedalign.data.sources import mathdial
+from pedalign.data.sources import mathdial, phys300
 from pedalign.data.sources.imported import Imported
 
 
@@ -22,4 +22,9 @@ class Importer:
 
 IMPORTERS: dict[str, Importer] = {
     "mathdial": Importer("MathDial's JSON lines", mathdial.conversations, "datasets/rubrics/mathdial.yaml"),
+    "phys300": Importer(
+        "JSON objects with 'id' and 'conversations' of 'student' and states of the tutor such as 'initial_state'",
+        phys300.conversations,
+        "datasets/rubrics/physics.yaml",
+    ),
 }
