@@ -32,6 +32,7 @@ def checkout(tmp_path_factory):
         [*command, "--output", "my-data/mathdial-dataset-1.json"], cwd=made.path, capture_output=True, text=True
     )
     assert answer.returncode == 0, answer.stderr
+    shutil.copy(made.path / "my-data/mathdial-dataset-1.json", made.path / "my-data/physics-dataset-1.json")
     return made
 
 
@@ -39,6 +40,7 @@ def checkout(tmp_path_factory):
 PLANNED = {
     "mathdial.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
     "one-gpu-lora.yaml": {"split": 1, "sft": 1, "align": 1, "perplexity": 2},
+    "physics.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
     "paper.yaml": {"download": 4, "split": 1, "sft": 1, "align": 1, "generate": 3},
     "slurm-try-out.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3},
     "sweep.yaml": {"sft": 1, "pair": 1, "reference": 1, "align": 30, "generate": 32, "compare": 30},
