@@ -1,7 +1,7 @@
 """Turn files in other formats into conversation files.
 
-Reads   files in one of the formats in pedalign/data/sources/importers.py (class, mathdial, messages, sharegpt): a JSON
-        list, JSON lines, or an object that holds the list; and a rubric that fits the labels
+Reads   files in one of the formats in pedalign/data/sources/importers.py (class, mathdial, messages, phys300,
+        sharegpt): a JSON list, JSON lines, or an object that holds the list; and a rubric that fits the labels
 Writes  a conversation file for each, and on request a report with its provenance; prints how many rows were used,
         changed, cut and rejected, and why
 

@@ -18,6 +18,7 @@ from pedalign.core.settings import add_settings_argument, read_settings
 from pedalign.data.conversations import formatted_rows
 from pedalign.data.rubric import load_rubric
 from pedalign.data.sources.published import check_published
+from pedalign.data.spellings import told
 from pedalign.data.splits import EmptySplit, SplitSettings, draw
 
 
@@ -51,7 +52,8 @@ def main() -> None:
         write_records(written[-1], (one.record() for one in conversations))
         found = report["splits"][split]
         per_problem = "{fewest} to {most} each".format_map(found["conversations_per_problem"])
-        about = f"{len(conversations)} conversations about {found['problems']} problems ({per_problem})"
+        wanted = f" of {found['wanted']} wanted" if len(conversations) < found["wanted"] else ""
+        about = f"{len(conversations)}{wanted} conversations about {found['problems']} problems ({per_problem})"
         print(f"- {split}: {about}, {found['tutor_turns']} tutor turns")
     for split in ("dpo", "test"):
         written.append(args.output / f"{args.dataset}-{split}_formatted.json")
@@ -59,6 +61,8 @@ def main() -> None:
     write_json(written[0], report)
     record(written, inputs, {"dataset": args.dataset, **vars(settings)})
     print(f"- cut at a reply that is not valid: {report['cut_by_reason'] or 'none'}; details in splits.json")
+    if spelled := told(report["read_as"]):
+        print(f"- {spelled}; all in splits.json")
     for name, shared in report["leaks"].items():
         print(f"- {name}: {shared['conversations']} of {shared['of']} test conversations")
     for warning in report["warnings"]:

@@ -37,11 +37,12 @@ with atheris.instrument_imports(include=["pedalign"]):
     from pedalign.data import paper_rules
     from pedalign.data.conversations import Reader, clean, formatted_rows, read_conversations
     from pedalign.data.rubric import load_rubric
-    from pedalign.data.sources import chats, mathdial
+    from pedalign.data.sources import chats, mathdial, phys300
     from pedalign.data.sources.problem_bank import read_problems
 
 CLASS = load_rubric(ROOT / "datasets/rubrics/class.yaml")
 MATHDIAL = load_rubric(ROOT / "datasets/rubrics/mathdial.yaml")
+PHYSICS = load_rubric(ROOT / "datasets/rubrics/physics.yaml")
 WORK = Path(tempfile.mkdtemp())
 GOLD = CLASS.serialize({field.key: next(iter(field.labels), "Go on.") for field in CLASS.fields})
 
@@ -55,9 +56,11 @@ def any_text(data: bytes) -> str:
 
 
 def reply(data: bytes) -> None:
-    """What a model says."""
+    """What a model says, and a tutor turn of a conversation file."""
     text = any_text(data)
-    for rubric in (CLASS, MATHDIAL):
+    for rubric in (CLASS, MATHDIAL, PHYSICS):
+        spelled = rubric.canonical(text, spellings=True)
+        assert spelled.defect or rubric.canonical(spelled.text).text == spelled.text
         canonical = rubric.canonical(text)
         if canonical.defect is None:
             assert rubric.canonical(canonical.text) == canonical
@@ -79,13 +82,14 @@ def conversations(data: bytes) -> None:
 
 
 def importer(data: bytes) -> None:
-    """Rows of MathDial, or chats; only MathDial's importer looks at the labels."""
-    for read in (mathdial.conversations, chats.messages, chats.sharegpt):
+    """Rows of MathDial, chats, and conversations in physics; only MathDial's importer looks at the labels."""
+    for read in (mathdial.conversations, chats.messages, chats.sharegpt, phys300.conversations):
+        rubric = PHYSICS if read is phys300.conversations else MATHDIAL
         with contextlib.suppress(UserError):
-            imported = read(any_text(data).split("\n"), MATHDIAL)
+            imported = read(any_text(data).split("\n"), rubric)
             write_records(WORK / "raw-dataset-1.json", imported.records)
             for raw in read_conversations(WORK / "raw-dataset-1.json"):
-                assert clean(raw, Reader(MATHDIAL))[1] is None or read is not mathdial.conversations
+                assert clean(raw, Reader(rubric))[1] is None or read is not mathdial.conversations
 
 
 def bank(data: bytes) -> None:

@@ -24,6 +24,9 @@ fields:
     labels:
       1: give a hint
       010: tell
+    name_written_as: [Next Move]
+    labels_written_as: {1: [hint, clue], 010: [solution]}
+    all_else: 010
   - name: Tutor
     key: tutor
 spoken: tutor
@@ -48,7 +51,7 @@ def own(tmp_path: Path) -> Callable[[str, str], Path]:
     return write
 
 
-@pytest.mark.parametrize("name", ["class", "mathdial"])
+@pytest.mark.parametrize("name", ["class", "mathdial", "physics"])
 def test_the_rubrics_that_come_with_the_project_are_accepted(name: str) -> None:
     rubric = load_rubric(FOLDER / f"{name}.yaml")
     assert rubric.label_fields
@@ -97,6 +100,15 @@ def test_labels_are_the_text_that_stands_in_the_file_whatever_yaml_makes_of_it(o
         ("\n      1: give a hint\n      010: tell", "", ["labels: is '' (text)", "leave the key out"]),
         ("\n      1: give a hint\n      010: tell", " {1: hint}", ["labels: is {'1': 'hint'}", "at least 2"]),
         ("    key: tutor\n", "    key: tutor\n    not_applicable: {label: n}\n", ["'n' is no label of the field"]),
+        ("{1: [hint", "{2: [hint", ["fields[1] (Move): labels_written_as: '2' is no label of the field", "valid: 010"]),
+        ("[hint, clue]", "hint", ["labels_written_as.1: is 'hint' (text)", "a list"]),
+        ("[hint, clue]", "['010']", ["labels_written_as.1: '010' is the label '010', which would be read as '1'"]),
+        ("[solution]", "[HINT]", ["labels_written_as.010: 'HINT' is also a spelling of '1'", "take it out"]),
+        ("labels_written_as:", "label_written_as:", ["unknown key 'label_written_as'", "'labels_written_as'"]),
+        ("all_else: 010", "all_else: other", ["fields[1] (Move): all_else: 'other' is no label of the field"]),
+        ("[Next Move]", "[Tutor]", ["fields: 'Tutor' stands for 'Move' and for 'Tutor'", "name_written_as"]),
+        ("[Next Move]", "Next", ["name_written_as: is 'Next' (text)", "a list"]),
+        ("    key: tutor\n", "    key: tutor\n    all_else: n\n", ["(Tutor): all_else: 'n' is no label of the field"]),
         ("[[1, 010]]", "[[1, 10]]", ["scaffold_tell.pairs: '10' is no label of 'move'", "did you mean '010'"]),
         ("[[1, 010]]", "[[1]]", ["scaffold_tell.pairs[0]: is ['1']", "at least 2", "the one that tells"]),
         ("[[1, 010]]", "[[1, 010], [010, 1]]", ["scaffold_tell.pairs: '010' stands in both places"]),

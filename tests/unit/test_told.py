@@ -30,8 +30,14 @@ CASES = {
         "5 pairs of 9 replies: 3 unparseable, 2 label",
     ),
     "splits.json": (
-        {"splits": {"sft": {"conversations": 30}}, "cut_by_reason": {"incomplete": 2, "a": 1}, "leaks": SHARED},
-        "sft 30 conversations; 3 cut short; 3 of 12 test conversations share their problem with sft",
+        {
+            "splits": {"sft": {"conversations": 30, "wanted": 30}, "dpo": {"conversations": 4, "wanted": 9}},
+            "cut_by_reason": {"incomplete": 2, "a": 1},
+            "leaks": SHARED,
+            "read_as": {"names": [], "labels": [{"replies": 5}, {"replies": 2}]},
+        },
+        "sft 30, dpo 4 of 9 conversations; 3 cut short; 7 labels read from another spelling; "
+        "3 of 12 test conversations share their problem with sft",
     ),
 }
 

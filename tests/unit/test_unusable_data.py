@@ -72,9 +72,14 @@ CASES = {
         ["more than one label in a field", "'Action Based on Evaluation' is '1,2'", "choose one label"],
     ),
     "words behind": (
-        with_value("Evaluation of Student Response", "b) Correct"),
-        ["labels with more text around them", "is 'b) Correct', the rubric has 'b'"],
+        with_value("Evaluation of Student Response", "b: Correct"),
+        ["labels with more text around them", "is 'b: Correct', the rubric has 'b'", "under 'labels_written_as'"],
     ),
+    "two labels with brackets": (
+        with_value("Action Based on Evaluation", "1) hint, 2) solution"),
+        ["labels with more text around them", "is '1) hint, 2) solution', the rubric has '1'"],
+    ),
+    "a label that is not applicable": (with_value("Evaluation of Student Response", "b) N/A"), ["is 'b) N/A'"]),
     "other labels": (
         with_value("Subproblem State", "solved"),
         ["labels that the rubric does not have", "'Subproblem State' is 'solved'; it has w, x, y, z"],
@@ -87,7 +92,7 @@ CASES = {
             "write the names as the rubric has them",
         ],
     ),
-    "underscores": (renamed(lambda name: name.replace(" ", "_")), ["field names differ in spaces or signs"]),
+    "underscores": (renamed(lambda name: name.replace(" ", "_")), ["in spaces or signs", "under 'name_written_as'"]),
     "misspelt": (renamed(lambda name: name.replace("Tutorbot", "Tuttorbot")), ["misspelt", "found 'Tuttorbot'"]),
     "other fields": (json.dumps({"Move": "focus"}), ["a field is missing", "the reply has 'Move'"]),
     "thoughts": (f"<think>The {{x}} is wrong.</think>\n{VALID}", ["a <think> block before the JSON", "take <think>"]),
@@ -115,6 +120,7 @@ def test_the_commonest_of_several_reasons_is_told_and_all_are_listed(rubric, tmp
     reasons = caught.value.account["reasons"]
     assert [one["conversations"] for one in reasons] == [5, 1, 1]
     assert reasons[0]["example"]["text"] == "Hm."
+    assert reasons[0]["found"] == [{"value": "no '{'", "conversations": 5}]
     assert len(caught.value.account["cut"]) == 7
 
 
@@ -126,6 +132,30 @@ def test_a_warning_tells_the_reason_where_more_than_a_fifth_is_cut(rubric, tmp_p
     (warning,) = report["warnings"]
     assert "5 of 20 drawn conversations are cut" in warning
     assert "commonest reason (5 of 5): plain text, no JSON object" in warning
+
+
+@pytest.mark.parametrize("method", ["random", "leak_free"])
+def test_what_is_cut_is_counted_by_value_the_commonest_told_and_the_rest_summed(method, rubric, tmp_path) -> None:
+    values = ["solved"] * 4 + ["done"] * 2 + [f"v{at}" for at in range(12)]
+    path = file(tmp_path, conversations(*(with_value("Subproblem State", value) for value in values)))
+    with pytest.raises(EmptySplit) as caught:
+        draw([path], rubric, SplitSettings(sft=10, dpo=4, test=4, seed=1, method=method))
+    by_value = "by value: 'Subproblem State' is 'solved' × 4, 'Subproblem State' is 'done' × 2, "  # noqa: RUF001
+    assert by_value in str(caught.value)
+    assert "11 others × 11" in str(caught.value)  # noqa: RUF001
+    found = caught.value.account["reasons"][0]["found"]
+    assert found[0] == {"value": "'Subproblem State' is 'solved'", "conversations": 4}
+    assert found[-1] == {"values": 4, "conversations": 4}
+    assert sum(one["conversations"] for one in found) == 18
+
+
+def test_a_split_that_gets_fewer_conversations_than_wanted_says_how_many(rubric, tmp_path) -> None:
+    path = file(tmp_path, conversations(*["Hm."] * 9, *[VALID] * 11))
+    _, report = draw([path], rubric, SplitSettings(sft=12, dpo=4, test=4, seed=1))
+    got = {split: found["conversations"] for split, found in report["splits"].items()}
+    assert {split: found["wanted"] for split, found in report["splits"].items()} == {"sft": 12, "dpo": 4, "test": 4}
+    assert sum(got.values()) == 11
+    assert f"sft: wanted 12 conversations, got {got['sft']}" in report["warnings"][0]
 
 
 def test_leak_free_splits_that_do_not_fit_tell_what_was_lost_before(rubric, refused, tmp_path) -> None:
@@ -151,6 +181,8 @@ def test_a_failed_draw_leaves_its_account_and_the_next_good_one_removes_it(tmp_p
     account = json.loads((output / "splits-failed.json").read_text())
     assert account["reasons"][0]["reason"] == "plain text, no JSON object"
     assert account["cut"][0]["defect"] == "unparseable"
+    answer = split(file(tmp_path, conversations(*["Hm."] * 3, *[VALID] * 4)), output)
+    assert " wanted conversations about " in answer.stdout and "wanted 3 conversations, got " in answer.stdout
     answer = split(file(tmp_path, conversations(*[VALID] * 8)), output)
     assert "sft: 3 conversations about 3 problems (1 to 1 each), 6 tutor turns" in answer.stdout
     assert not (output / "splits-failed.json").exists()

@@ -25,6 +25,7 @@ def checkout(tmp_path_factory):
     talk = "|EOM|".join(f"Teacher: ({move})Look at it.|EOM|Student: I see." for move in MOVES)
     row = {"question": "How many?", "student_incorrect_solution": "Five.", "conversation": talk}
     (made.path / "mathdial.jsonl").write_text("".join(json.dumps({"qid": at, **row}) + "\n" for at in range(400)))
+    shutil.copy(made.path / "mathdial.jsonl", made.path / "phys300.json")  # a dry run does not read it
     return made
 
 
@@ -32,6 +33,8 @@ def checkout(tmp_path_factory):
 PLANNED = {
     "mathdial.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
     "one-gpu-lora.yaml": {"split": 1, "sft": 1, "align": 1, "perplexity": 2},
+    "smollm2.yaml": {"import_bank": 1, "adopt": 1, "split": 1, "sft": 1, "align": 1, "generate": 4, "score": 3},
+    "physics.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
     "paper.yaml": {"download": 4, "split": 1, "sft": 1, "align": 1, "generate": 3},
     "slurm-try-out.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3},
     "sweep.yaml": {"sft": 1, "pair": 1, "reference": 1, "align": 30, "generate": 32, "compare": 30},

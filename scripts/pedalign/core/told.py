@@ -70,12 +70,20 @@ def tee_function() -> str:
 
 def _splits(path: Path) -> str:
     report = json.loads(path.read_bytes())
-    drawn = ", ".join(f"{split} {found['conversations']}" for split, found in report["splits"].items())
+    drawn = ", ".join(split + _drawn(found) for split, found in report["splits"].items())
     shared = (
         f"{found['conversations']} of {found['of']} test conversations share their problem with {name.split('_')[-1]}"
         for name, found in report["leaks"].items()
     )
-    return "; ".join([f"{drawn} conversations", f"{sum(report['cut_by_reason'].values())} cut short", *shared])
+    read_as = {word: sum(one["replies"] for one in report["read_as"][f"{word}s"]) for word in ("label", "name")}
+    spelled = [f"{n} {word}{'s' * (n > 1)} read from another spelling" for word, n in read_as.items() if n]
+    cut = f"{sum(report['cut_by_reason'].values())} cut short"
+    return "; ".join([f"{drawn} conversations", cut, *spelled, *shared])
+
+
+def _drawn(found: dict[str, int]) -> str:
+    short = f" of {found['wanted']}" if found["conversations"] < found["wanted"] else ""
+    return f" {found['conversations']}{short}"
 
 
 def _audit(path: Path) -> str:

@@ -13,6 +13,7 @@ from pedalign.data import paper_rules
 from pedalign.data.formats import SHAPE, SPEAKERS, is_json_lines, looks_like
 from pedalign.data.paper_rules import INSTRUCTIONS, INSTRUCTIONS_END
 from pedalign.data.rubric import Canonical, Rubric
+from pedalign.data.spellings import Spelled
 
 Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}, TRL's format
 
@@ -31,11 +32,15 @@ class RawConversation:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A usable conversation: every student turn has a valid, canonical reply of the tutor."""
+    """A usable conversation: every student turn has a valid, canonical reply of the tutor.
+
+    `read_as`: what its file writes in another way than the rubric.
+    """
 
     id: str
     messages: tuple[Message, ...]
     problem_id: str | None = None
+    read_as: tuple[Spelled, ...] = ()
 
     @property
     def n_turns(self) -> int:
@@ -79,8 +84,8 @@ class Reader:
         self.rubric = rubric
 
     def reply(self, text: str) -> Canonical:
-        """A tutor turn in the rubric's canonical form, or why it has none."""
-        return self.rubric.canonical(text)
+        """A tutor turn in the rubric's canonical form, or why it has none. The rubric's spellings are read."""
+        return self.rubric.canonical(text, spellings=True)
 
     def student(self, text: str, turn: int) -> str:
         """A student turn (number `turn`, from 0) without instructions to the tutor.
@@ -194,14 +199,18 @@ def clean(raw: RawConversation, reader: Reader) -> tuple[Conversation, Cut | Non
     So is a last student turn without a reply.
     """
     messages: list[Message] = []
+    read_as: list[Spelled] = []
     for turn in range(len(raw.texts) // 2):
         student, tutor = raw.texts[2 * turn : 2 * turn + 2]
         reply = reader.reply(tutor)
         if reply.defect:
-            return Conversation(raw.id, tuple(messages), raw.problem), Cut(turn, reply.defect, reply.detail)
+            return Conversation(raw.id, tuple(messages), raw.problem, tuple(read_as)), Cut(
+                turn, reply.defect, reply.detail
+            )
+        read_as += reply.read_as
         messages.append({"role": "user", "content": reader.student(student, turn)})
         messages.append({"role": "assistant", "content": reply.text})
-    return Conversation(raw.id, tuple(messages), raw.problem), None
+    return Conversation(raw.id, tuple(messages), raw.problem, tuple(read_as)), None
 
 
 def split_conversations(path: Path) -> Iterator[Conversation]:

@@ -111,6 +111,8 @@ def _sharegpt(turns: list[dict[str, Any]]) -> Look | None:
     speakers = list(dict.fromkeys(str(turn.get("from")) for turn in turns))
     if speakers[0] == "system":
         return Look("ShareGPT conversations that open with a system turn", "sharegpt")
+    if any(name.endswith("_state") for name in speakers):
+        return Look("conversations of Tutorbot-Spock-Phys, whose tutor goes through states", "phys300")
     if not set(speakers) & set(SPEAKERS):
         what = f"ShareGPT conversations whose speakers are {', '.join(map(repr, speakers[:4]))}"
         known = {name.lower() for name in speakers} <= STUDENTS | TUTORS | SYSTEM

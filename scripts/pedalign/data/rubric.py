@@ -19,6 +19,7 @@ from pedalign.core.artifacts import read_settings_file
 from pedalign.core.errors import UserError, nearest
 from pedalign.core.section import Section, mistake, read
 from pedalign.data.literal import CutOff, NotALiteral, kind, scan_mapping
+from pedalign.data.spellings import NO_SPELLINGS, Spelled, Spellings, read_label
 
 _REFERENCE = "a rubric has the keys name, fields, spoken and instructions (docs/reference/rubrics.md)"
 
@@ -34,6 +35,7 @@ class Field:
     labels: dict[str, str]
     not_applicable: str | None  # the label that means "not applicable"
     not_applicable_values: frozenset[str]  # other spellings of it, casefolded
+    spellings: Spellings = NO_SPELLINGS  # of conversation files, those of "not applicable" among them
 
     @property
     def is_label(self) -> bool:
@@ -46,13 +48,15 @@ class Reply:
 
     `defect` is None for a valid reply, else the first thing wrong: "unparseable" (no mapping), "incomplete" (a field is
     missing or not text) or "unknown_label"; `detail` says what was found. `cut`: the text ends before the mapping is
-    closed. Such a reply is "unparseable"; its `values` are those that are complete.
+    closed. Such a reply is "unparseable"; its `values` are those that are complete. `read_as`: what was written in
+    another way than the rubric's.
     """
 
     values: dict[str, str]
     defect: Defect | None = None
     detail: str = ""
     cut: bool = False
+    read_as: tuple[Spelled, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Canonical:
     text: str
     defect: Defect | None = None
     detail: str = ""
+    read_as: tuple[Spelled, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,42 +85,65 @@ class Rubric:
     def field(self, key: str) -> Field:
         return next(field for field in self.fields if field.key == key)
 
-    def parse(self, text: str) -> Reply:
-        """The reply in `text`. Never raises; time is linear in the length, which is bounded."""
+    def parse(self, text: str, spellings: bool = False) -> Reply:
+        """The reply in `text`. Never raises; time is linear in the length, which is bounded.
+
+        `spellings`: labels and field names may be written in the ways that the rubric allows in conversation files. A
+        tutor's own replies are read without them: whether it keeps to the form that it was trained on is measured.
+        """
         try:
             mapping = scan_mapping(text)
         except CutOff as error:
-            values, _ = self._read(error.entries)
-            return Reply(values, "unparseable", f"cut off: {error}", cut=True)
+            values, _, read_as = self._read(error.entries, spellings)
+            return Reply(values, "unparseable", f"cut off: {error}", cut=True, read_as=read_as)
         except NotALiteral as error:
             return Reply({}, "unparseable", str(error))
-        values, problems = self._read(mapping)
+        values, problems, read_as = self._read(mapping, spellings)
         problems.sort(key=lambda problem: problem[0] != "incomplete")
         defect, detail = problems[0] if problems else (None, "")
-        return Reply(values, defect, detail)
+        return Reply(values, defect, detail, read_as=read_as)
 
-    def _read(self, mapping: dict[str, Any]) -> tuple[dict[str, str], list[tuple[Defect, str]]]:
-        """The texts of a mapping by field key, and what is wrong with it, field by field."""
+    def _read(
+        self, mapping: dict[str, Any], spellings: bool
+    ) -> tuple[dict[str, str], list[tuple[Defect, str]], tuple[Spelled, ...]]:
+        """The texts of a mapping by field key, what is wrong with it by field, and what was spelled otherwise."""
         values: dict[str, str] = {}
         problems: list[tuple[Defect, str]] = []
+        read_as: list[Spelled] = []
         for field in self.fields:
-            value = mapping.get(field.name)
+            name = field.name
+            if spellings and field.spellings.names:
+                names = [one for one in (name, *field.spellings.names) if one in mapping]
+                if len({repr(mapping[one]) for one in names}) > 1:
+                    problems.append(("incomplete", f"'{names[0]}' and '{names[1]}' have different values"))
+                    continue
+                name = names[0] if names else name
+            value = mapping.get(name)
             if not isinstance(value, str):
-                found = f"is {kind(value)}" if field.name in mapping else "is missing"
-                problems.append(("incomplete", f"'{field.name}' {found}"))
+                found = f"is {kind(value)}" if name in mapping else "is missing"
+                problems.append(("incomplete", f"'{name}' {found}"))
                 continue
+            if name != field.name:
+                read_as.append(Spelled(field.key, name, None))
             value = value.strip()
-            if field.is_label and value.casefold() in field.not_applicable_values and field.not_applicable:
+            if field.is_label and spellings and (found_label := read_label(value, field.labels, field.spellings)):
+                label, written, otherwise = found_label
+                if label != value:
+                    read_as.append(Spelled(field.key, written, label, otherwise))
+                value = label
+            elif field.is_label and value.casefold() in field.not_applicable_values and field.not_applicable:
                 value = field.not_applicable
             values[field.key] = value
             if field.is_label and value not in field.labels:
                 problems.append(("unknown_label", f"'{field.name}' is {value[:40]!r}"))
-        return values, problems
+        return values, problems, tuple(read_as)
 
-    def canonical(self, text: str) -> Canonical:
-        """A tutor turn in canonical form. Never raises."""
-        reply = self.parse(text)
-        return Canonical("" if reply.defect else self.serialize(reply.values), reply.defect, reply.detail)
+    def canonical(self, text: str, spellings: bool = False) -> Canonical:
+        """A tutor turn in canonical form, read as `parse` reads it. Never raises."""
+        reply = self.parse(text, spellings)
+        if reply.defect:
+            return Canonical("", reply.defect, reply.detail)
+        return Canonical(self.serialize(reply.values), read_as=reply.read_as)
 
     def serialize(self, values: dict[str, str]) -> str:
         """The canonical text of a reply: JSON, the rubric's fields in the rubric's order."""
@@ -175,6 +203,12 @@ class _FieldEntry(Section):
     """Each label with its meaning, such as `a: incorrect`; leave the key out for a field of free text."""
     not_applicable: _NotApplicable | None = None
     """Which label stands for 'not applicable', and how else it is written: {label: g, written_as: [n/a]}."""
+    name_written_as: list[_Name] = FieldInfo(default=[])
+    """Other names of the field in conversation files, such as ['Action Based on the Evaluation']."""
+    labels_written_as: dict[_Label, list[str]] = FieldInfo(default={})
+    """Other ways in which conversation files write labels, such as {'1': [Step 1, first step]}."""
+    all_else: str | None = None
+    """The label for all values in conversation files that are no spelling of a label, such as 'other'."""
 
 
 class _ScaffoldTell(Section):
@@ -213,6 +247,14 @@ def load_rubric(path: Path) -> Rubric:
             raise UserError(
                 f"{path}: fields: {_pair(twice)} are the {what}s of two fields", f"give each its own {what}"
             )
+    named: dict[str, str] = {}
+    for field in fields:
+        for name in (field.name, *field.spellings.names):
+            if named.setdefault(name.casefold(), field.name) != field.name:
+                raise UserError(
+                    f"{path}: fields: '{name}' stands for '{named[name.casefold()]}' and for '{field.name}'",
+                    "take it out of one field's name_written_as",
+                )
     label_fields = {field.key: field for field in fields if field.is_label}
     if not label_fields:
         raise UserError(
@@ -240,19 +282,36 @@ def _field(entry: _FieldEntry, place: str) -> Field:
     if twice := _equal(labels):
         raise UserError(f"{place}: labels {_pair(twice)} differ in case alone", "rename one of them")
     label = entry.not_applicable.label if entry.not_applicable else None
-    if label is not None and label not in labels:
-        raise UserError(f"{place}: not_applicable: '{label}' is no label of the field", nearest(label, labels))
-    written = {
-        value.strip().casefold(): value for value in (entry.not_applicable.written_as if entry.not_applicable else ())
-    }
-    for other in labels:
-        if other != label and other.casefold() in written:
-            raise UserError(
-                f"{place}: not_applicable.written_as: '{written[other.casefold()]}' is the label '{other}', "
-                f"which would be read as '{label}'",
-                "take it out of the list, or rename the label",
-            )
-    return Field(entry.name, entry.key, labels, label, frozenset(written))
+    ways = dict(entry.labels_written_as)
+    for key, one in (
+        ("not_applicable", label),
+        ("all_else", entry.all_else),
+        *(("labels_written_as", o) for o in ways),
+    ):
+        if one is not None and one not in labels:
+            raise UserError(f"{place}: {key}: '{one}' is no label of the field", nearest(one, labels))
+    not_applicable = _folded(entry.not_applicable.written_as if entry.not_applicable else ())
+    spelled: dict[str, str] = {}
+    for key, read_as, written in (
+        ("not_applicable.written_as", label or "", not_applicable),
+        *((f"labels_written_as.{one}", one, _folded(values)) for one, values in ways.items()),
+    ):
+        for folded, value in written.items():
+            other = next((other for other in labels if other.casefold() == folded), spelled.get(folded, read_as))
+            if other != read_as:
+                is_what = "is the label" if other.casefold() == folded else "is also a spelling of"
+                raise UserError(
+                    f"{place}: {key}: '{value}' {is_what} '{other}', which would be read as '{read_as}'",
+                    "take it out of the list, or rename the label",
+                )
+            spelled[folded] = read_as
+    spellings = Spellings(tuple(entry.name_written_as), spelled, entry.all_else)
+    return Field(entry.name, entry.key, labels, label, frozenset(not_applicable), spellings)
+
+
+def _folded(values: Iterable[str]) -> dict[str, str]:
+    """Casefolded spelling → spelling."""
+    return {value.strip().casefold(): value for value in values}
 
 
 def _check_pairs(scaffold: _ScaffoldTell, label_fields: Mapping[str, Field], place: str) -> None:

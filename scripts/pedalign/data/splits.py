@@ -25,14 +25,10 @@ from pedalign.data.leak_free import ProblemCounts, assign, even_counts
 from pedalign.data.paper_rules import INSTRUCTIONS_END
 from pedalign.data.reply_defects import Reason, Tally, explain
 from pedalign.data.rubric import Rubric
+from pedalign.data.spellings import Spelled, listed
+from pedalign.data.split_warnings import warnings
 
 SPLITS = ("sft", "dpo", "test")
-
-# Limits for `warnings`: the share of drawn conversations that are cut or dropped; the problems of a split that has two
-# or more conversations per problem; the conversations per problem.
-MOST_CUT = 0.2
-FEW_PROBLEMS = 10
-MANY_OF_A_PROBLEM = 50
 
 
 @dataclass(frozen=True)
@@ -127,6 +123,7 @@ def draw(
         "cut": [],
         "dropped": [],
         "reasons": [],
+        "read_as": {},  # labels and field names of drawn conversations that the rubric writes another way
         "warnings": [],
     }
     eligible = []
@@ -149,12 +146,9 @@ def draw(
         if not conversations:
             raise _empty(split, settings, report, tally)
         report["splits"][split] = _account(conversations, rubric)
+        report["splits"][split]["wanted"] = settings.sizes[split] * len(files)
     report["leaks"] = leaks(splits)
-    report["warnings"] = [
-        *_much_cut(drawn, report, tally),
-        *_words_before_the_mark(report["instructions"]["kept"]),
-        *_few_problems(report["splits"]),
-    ]
+    report["warnings"] = list(warnings(sum(len(ids) for by_split in drawn for ids in by_split.values()), report, tally))
     return splits, report
 
 
@@ -168,36 +162,6 @@ def _empty(split: str, settings: SplitSettings, report: dict[str, Any], tally: T
         f"none of {dropped:,} drawn conversations opens with a valid reply; of all splits, the {tally.commonest()}"
     )
     return EmptySplit(problem, tally.remedy(), report)
-
-
-def _much_cut(drawn: "Drawn", report: dict[str, Any], tally: Tally) -> Iterator[str]:
-    total = sum(len(members) for by_split in drawn for members in by_split.values())
-    if len(report["cut"]) > MOST_CUT * total:
-        yield (
-            f"{len(report['cut']):,} of {total:,} drawn conversations are cut before a reply that is not valid, "
-            f"{len(report['dropped']):,} of them at the first; {tally.commonest()}; to fix it: {tally.remedy()}"
-        )
-
-
-def _words_before_the_mark(turns: int) -> Iterator[str]:
-    if turns:
-        yield (
-            f'{turns:,} student turns keep what stands before "{INSTRUCTIONS_END.strip()}", as it is not known for '
-            "instructions to the tutor; if it is some, take it out of the files (docs/explanation/splits.md)"
-        )
-
-
-def _few_problems(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for split, account in accounts.items():
-        conversations, problems = account["conversations"], account["problems"]
-        few = problems < FEW_PROBLEMS and conversations >= 2 * problems
-        if few or conversations > MANY_OF_A_PROBLEM * problems:
-            what = "what is learned" if split != "test" else "what is measured"
-            yield (
-                f"the {split} split is about few problems for its size: {problems:,} for {conversations:,} "
-                f"conversations, {conversations / problems:.1f} each; {what} there may hold for these problems alone "
-                "(a problem is told by its id or the opening question: docs/explanation/splits.md)"
-            )
 
 
 def _enough(settings: SplitSettings) -> str:
@@ -320,7 +284,7 @@ def _cleaned(
     tally: Tally,
 ) -> dict[str, Sequence[Conversation]]:
     """The drawn conversations, each cut where a reply is not valid; cuts are added to the report and the tally."""
-    store = Stored()
+    store, read_as = Stored(), Counter[Spelled]()
     places: dict[str, list[int]] = {split: [] for split in SPLITS}  # in the store
     for number, (path, by_split) in enumerate(zip(files, drawn, strict=True), start=1):
         wanted = {at for members in by_split.values() for at in members}
@@ -332,6 +296,7 @@ def _cleaned(
                 _count_instructions(raw, reader, report["instructions"])
                 identity = f"{number}:{raw.id}"
                 found[at] = identity, cut, len(store) if conversation.n_turns else None
+                read_as.update(conversation.read_as)
                 if conversation.n_turns:
                     one = {"id": identity, "messages": conversation.messages, "problem": conversation.problem_id}
                     store.append(one)
@@ -346,6 +311,7 @@ def _cleaned(
                     report["dropped"].append({"split": split, "id": identity, "reason": "no valid reply"})
                 else:
                     places[split].append(place)
+    report["read_as"] = listed(read_as)
     return {split: Lazy(lambda at: _conversation(store[at]), which) for split, which in places.items()}
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pedalign.data import spellings
 from pedalign.reporting import charts
 from pedalign.reporting.report import Report, Section, Table, counted
 
@@ -17,6 +18,8 @@ def data(report: Report) -> Section:
     if splits["cut"]:
         why = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in splits["cut_by_reason"].items())
         text += f" Replies that are not valid: {len(splits['cut']):,} ({why}); what follows one is not used."
+    if spelled := spellings.told(splits["read_as"]):
+        text += f" {spelled}."
     section = Section("data", "The data", text)
     section.tables += [steps(report), *_imported(splits.get("imported")), *_tables(report)]
     for one in report.rubric.label_fields:

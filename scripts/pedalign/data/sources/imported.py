@@ -1,7 +1,7 @@
 """Turns the rows of a file in another format into records of a conversation file, and accounts for every row."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,14 +22,14 @@ class Talk(NamedTuple):
 
     `id`: if the row has none, "", and one is made of the row's number.
     `cut`: why it ends before the last turn of the row, if it does. `problem`: the id of the problem that it is about.
-    `changed`: what is not as the row has it, in words, each once.
+    `changed`: what is not as the row has it, in words; a mapping says how many turns.
     """
 
     id: str
     texts: list[str]
     cut: str | None = None
     problem: str | None = None
-    changed: tuple[str, ...] = ()
+    changed: tuple[str, ...] | Mapping[str, int] = ()
     simulated: bool = False
 
 
@@ -40,7 +40,7 @@ class Imported:
     records: list[dict[str, Any]]  # of a conversation file
     rejected: dict[str, int]  # reason → rows that gave no conversation
     cut: dict[str, int]  # reason → conversations that end before a turn that cannot be used
-    changed: dict[str, int] = field(default_factory=dict)  # what was changed → conversations
+    changed: dict[str, int] = field(default_factory=dict)  # what was changed → conversations, or turns
 
     @property
     def counts(self) -> dict[str, Any]:

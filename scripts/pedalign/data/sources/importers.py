@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pedalign.data.rubric import Rubric
-from pedalign.data.sources import chats, mathdial
+from pedalign.data.sources import chats, mathdial, phys300
 from pedalign.data.sources.imported import Imported
 
 
@@ -33,6 +33,11 @@ IMPORTERS: dict[str, Importer] = {
     "class": Importer("CLASS's conversations, or a problem bank", chats.class_conversations, banks=True),
     "mathdial": Importer("MathDial's JSON lines", mathdial.conversations, "datasets/rubrics/mathdial.yaml"),
     "messages": Importer("chats, with 'messages' of 'role' and 'content'", chats.messages),
+    "phys300": Importer(
+        "JSON objects with 'id' and 'conversations' of 'student' and states of the tutor such as 'initial_state'",
+        phys300.conversations,
+        "datasets/rubrics/physics.yaml",
+    ),
     "sharegpt": Importer("chats, with 'conversations' of 'from' and 'value'", chats.sharegpt),
 }
 
