@@ -4,12 +4,15 @@ import argparse
 import dataclasses
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import get_scheduler
 
+from pedalign.core.errors import UserError
 from pedalign.core.processes import (
     accumulation,
     processes,
@@ -25,6 +28,7 @@ class TrainingSettings:
 
     `warmup`: share of the steps. `global_batch_size`: rows (conversations or pairs) per optimizer step, over all
     devices. `device_batch_size`: rows that one device computes at a time. `max_length`: in tokens; None: no cuts.
+    `trainer`: further arguments of TRL's config, none of those that `trainer_arguments` sets.
     """
 
     epochs: float
@@ -38,6 +42,7 @@ class TrainingSettings:
     dtype: str
     gradient_checkpointing: bool
     seed: int
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def trainer_arguments(self) -> dict[str, Any]:
         """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_order`."""
@@ -66,6 +71,33 @@ class TrainingSettings:
             "logging_nan_inf_filter": False,  # else a nan loss would be logged as the mean of the others
             "disable_tqdm": True,
         }
+
+    def config(self, kind: Callable[..., Any], **arguments: Any) -> Any:
+        """TRL's config of a `kind`: with the arguments of all trainings, of this one, and those of `trainer`.
+
+        Raises UserError if TRL refuses one.
+        """
+        try:
+            return kind(**{**self.trainer_arguments(), **arguments, **self.trainer})
+        except (ValueError, TypeError, ImportError) as error:
+            raise _refused(error) from None
+
+    def expect_optimizer(self, trainer: Any) -> None:
+        """Raises UserError if a trainer's optimizer or schedule can't be made of the settings."""
+        one = torch.nn.Parameter(torch.zeros(1))
+        arguments = {"num_warmup_steps": 1, "num_training_steps": 100}
+        try:
+            trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+            kwargs = trainer.args.lr_scheduler_kwargs
+            optimizer = torch.optim.SGD([one])
+            get_scheduler(self.scheduler, optimizer, **arguments, scheduler_specific_kwargs=kwargs)
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:
+            raise _refused(error) from None
+
+
+def _refused(error: Exception) -> UserError:
+    words = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(f"TRL refuses the settings of the training: {words}", "change 'trainer' or 'scheduler'")
 
 
 @dataclass(frozen=True)
