@@ -25,7 +25,9 @@ from pedalign.training.settings import StageSettings, add_training_arguments
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("preferences", type=Path)
-    parser.add_argument("--reference", type=Path, help="reference.json, for an algorithm with a reference model")
+    parser.add_argument(
+        "--reference", type=Path, nargs="?", help="reference.json, for an algorithm with a reference model"
+    )
     add_training_arguments(parser)
     args = parser.parse_args()
 

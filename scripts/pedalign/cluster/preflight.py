@@ -214,7 +214,9 @@ def stage_findings(
         yield Finding("unknown", f"{model} forward pass", f"not tried: {_gb(weights)} of weights are not loaded here")
     elif made is not None or (start and start.is_whole()):
         try:
-            whole = made or load_model(start.folder if start else "", entry["dtype"], device="cpu")
+            whole = made or load_model(
+                start.folder if start else "", entry["dtype"], device="cpu", attention=entry.get("attn_implementation")
+            )
         except UserError as error:
             yield problem(f"{model} forward pass", error)
             return

@@ -46,7 +46,7 @@ class WithReference(_Rendered):
         return dataset
 
     def _compute_loss(self, model, inputs, return_outputs):
-        return super()._compute_loss(self.computing(model), inputs, return_outputs)  # type: ignore[misc]
+        return super()._compute_loss(self.computing(model), inputs, return_outputs)
 
 
 class RenderedDPOTrainer(WithReference, DPOTrainer):
@@ -68,13 +68,8 @@ class _ReferenceFree(_Rendered):
             max_length=args.max_length,
             pad_to_multiple_of=getattr(args, "pad_to_multiple_of", None),
         )
-        super().__init__(  # type: ignore[call-arg]
-            model=model,
-            args=args,
-            data_collator=collator,
-            train_dataset=train_dataset,
-            processing_class=processing_class,
-        )
+        rows = {"train_dataset": train_dataset, "data_collator": collator}
+        super().__init__(model=model, args=args, processing_class=processing_class, **rows)  # type: ignore[call-arg]
         whole: Any = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # type: ignore[attr-defined]
         add_fused_lm_head(whole, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
 

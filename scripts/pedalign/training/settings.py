@@ -108,6 +108,7 @@ class StageSettings:
     training: TrainingSettings
     adapter: AdapterSettings | None = None  # None: all weights are trained
     alignment: dict[str, Any] | None = None  # AlignmentSettings; None for SFT
+    attn_implementation: str | None = None  # None: transformers decides
 
     @classmethod
     def read(cls, given: str) -> "StageSettings":
@@ -117,6 +118,15 @@ class StageSettings:
             AdapterSettings, json.dumps(settings.adapter), "--settings: adapter"
         )
         return dataclasses.replace(settings, training=training, adapter=adapter)
+
+    def given(self) -> dict[str, Any]:
+        """As they are recorded: without what may be left out, and is."""
+        found = dataclasses.asdict(self)
+        for values, names in ((found["training"], ("trainer",)), (found, ("attn_implementation",))):
+            for name in names:
+                if not values[name]:
+                    del values[name]
+        return found
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ are read from their source files, without running these.
 import ast
 import functools
 import importlib.util
+import types
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -222,5 +223,5 @@ def _kind(text: str) -> Any:
     if text == "None":
         return None
     if name == "list" and of in _PLAIN:
-        return list[_PLAIN[of]]  # type: ignore[misc]
+        return types.GenericAlias(list, (_PLAIN[of],))
     return _enumerations().get(text) or _PLAIN.get(name, Any)
