@@ -39,7 +39,7 @@ def main() -> None:
     data = [args.preferences, args.reference] if algorithm.uses_reference else [args.preferences]
     pairs = read_pairs(read_json(args.preferences), read_json(args.reference) if algorithm.uses_reference else None)
     train = partial(align, pairs=pairs, alignment=alignment, settings=settings.training)
-    train_and_save(Path(__file__), args, settings, data, train, at_a_time=algorithm.rows == "replies")
+    train_and_save(Path(__file__), args, settings, data, train, algorithm.rows == "replies")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pedalign.cluster.resources import gpu_count
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import UserError
 from pedalign.training.algorithms import ALGORITHMS
@@ -153,7 +154,18 @@ class JobSettings:
             data={"files": plan.conversation_files(), "perplexity": pairs, "splits": self._split()},
             lengths={name: self.limits(name) for name in plan.models},
             seed=self.config.seed,
+            variants={name: self._variants(name) for name in plan.aligned_here},
         )
+
+    def _variants(self, model: str) -> dict[str, dict[str, Any]]:
+        """Policy → the `align`, `adapter` and `gpu` of its alignment, of the policies with settings of their own."""
+        found: dict[str, dict[str, Any]] = {}
+        for (owner, name), policy in self.plan.policies.items():
+            if owner == model and policy.settings and f"{model}/{name}" not in self.plan.adopted:
+                entry = self.plan.aligned_entry(model, name).as_dict
+                gpus = gpu_count(entry, "align", self.plan.machine())
+                found[name] = {"gpu": gpus, **{key: entry[key] for key in ("align", "adapter") if key in entry}}
+        return found
 
     def _stage_requests(self, model: str, request: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Stage → resources of its jobs, for the stages that run for a model."""
