@@ -17,7 +17,7 @@ from pedalign.models.prompt_format import Renderer
 from pedalign.training.algorithms import ALGORITHMS, AlignmentSettings, expect_batch
 from pedalign.training.loop import expect_all_rows, run_trainer, telling_batches, training_order
 from pedalign.training.preference_trainers import TRAINERS, WithReference
-from pedalign.training.settings import TrainingSettings
+from pedalign.training.settings import TrainingSettings, made
 from pedalign.training.shared_prompt import can_share_prompts
 from pedalign.training.single_replies import SIDES, single_replies
 from pedalign.training.states import TrainingStates
@@ -101,7 +101,8 @@ def align(
         rows = pair_rows
         padded = [[len(row["prompt_ids"]) + len(row[f"{side}_ids"]) for side in SIDES] for row in rows]
         order = training_order(lengths, settings)
-    trainer = trainer_class(
+    trainer = made(
+        trainer_class,
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows).select(order),

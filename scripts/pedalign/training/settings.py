@@ -77,10 +77,7 @@ class TrainingSettings:
 
         Raises UserError if TRL refuses one.
         """
-        try:
-            return kind(**{**self.trainer_arguments(), **arguments, **self.trainer})
-        except (ValueError, TypeError, ImportError) as error:
-            raise _refused(error) from None
+        return made(kind, **{**self.trainer_arguments(), **arguments, **self.trainer})
 
     def expect_optimizer(self, trainer: Any) -> None:
         """Raises UserError if a trainer's optimizer or schedule can't be made of the settings."""
@@ -93,6 +90,14 @@ class TrainingSettings:
             get_scheduler(self.scheduler, optimizer, **arguments, scheduler_specific_kwargs=kwargs)
         except (ValueError, TypeError, ImportError, RuntimeError) as error:
             raise _refused(error) from None
+
+
+def made(kind: Callable[..., Any], **arguments: Any) -> Any:
+    """TRL's config or trainer of a `kind`. Raises UserError if TRL refuses an argument."""
+    try:
+        return kind(**arguments)
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise _refused(error) from None
 
 
 def _refused(error: Exception) -> UserError:

@@ -11,7 +11,7 @@ from pedalign.core.errors import UserError
 from pedalign.data.conversations import Conversation
 from pedalign.models.prompt_format import Renderer
 from pedalign.training.loop import expect_all_rows, run_trainer, telling_batches, training_order
-from pedalign.training.settings import TrainingSettings
+from pedalign.training.settings import TrainingSettings, made
 from pedalign.training.states import TrainingStates
 from pedalign.training.trainer_arguments import check_trainer
 from pedalign.training.trl_log_probs import ALONE, apply_kernels, fast_head, prove_head
@@ -53,7 +53,8 @@ def train_sft(
     rows = sft_rows(renderer, conversations, settings.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
     order = training_order(lengths, settings)
-    trainer = SFTTrainer(
+    trainer = made(
+        SFTTrainer,
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows).select(order),

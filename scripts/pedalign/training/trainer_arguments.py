@@ -83,6 +83,10 @@ _SCHEDULES = {  # schedule → arguments of which it needs one
     "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
     "warmup_stable_decay": ("num_decay_steps",),
 }
+# Texts whose choices only the documentation of TRL says; TRL would find a wrong one in the first step.
+_CHOICES: dict[str, Any] = {
+    "f_divergence_type": Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"],
+}
 _PLAIN: dict[str, Any] = {"int": int, "float": Number, "str": str, "bool": bool, "dict": dict, "list": list}
 
 
@@ -173,7 +177,7 @@ def config_fields(trainer: str) -> dict[str, Any] | None:
                     one for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
                 ]
                 found |= {one.target.id: _type(one.annotation) for one in fields if isinstance(one.target, ast.Name)}
-    return {name: kind for name, kind in found.items() if not name.startswith("_")}
+    return {name: _CHOICES.get(name, kind) for name, kind in found.items() if not name.startswith("_")}
 
 
 @functools.cache
