@@ -31,7 +31,7 @@ how to fix it. A setting that is "required" has no default: `config.yaml`, or yo
 that has the name of one in `config.yaml` needs only what differs.
 """
 
-_KINDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
+_KINDS: dict[Any, str] = {int: "integer", float: "number", bool: "true or false", str: "text", Any: "text, or a list"}
 _CHECKED = {
     setting_types.name: "letters, digits, `.`, `_`, `-`",
     setting_types.path: "a path",

@@ -34,12 +34,12 @@ rule reference:
 
 
 rule align:
-    """Align the fine-tuned tutor by preference optimization; the policy's name says algorithm, beta and seed."""
+    """Align the fine-tuned tutor by preference optimization; the policy's name says algorithm, beta, and what differs."""
     input:
         manifest=MODEL.sft.manifest,
         checkpoint=ancient(MODEL.sft.checkpoint),
         preferences=MODEL.preferences,
-        reference=MODEL.reference,
+        reference=PLAN.reference,
         rubric=PLAN.rubric,
     output:
         checkpoint=directory(TUTOR.checkpoint),

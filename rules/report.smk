@@ -70,10 +70,11 @@ rule summarize:
         code=PLAN.code("summarize"),
         dataset=CONFIG.dataset,
         valid_format=CONFIG.checks.valid_format,
+        settings=PLAN.settings_in_words(),
     shell:
         "python {resources.scripts:q}/summarize.py --metrics {input.metrics:q} --comparisons {input.comparisons:q}"
         " --perplexities {input.perplexities:q} --manifests {input.manifests:q} --audits {input.audits:q}"
-        " --valid-format {params.valid_format}"
+        " --valid-format {params.valid_format} --settings {params.settings:q}"
         " --rubric {input.rubric:q} --splits {input.splits:q} --dataset {params.dataset:q} --output {output:q} 2>&1 | tee {log:q}"
 
 

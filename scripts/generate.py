@@ -22,7 +22,7 @@ from pedalign.core.artifacts import read_json, write_csv
 from pedalign.core.errors import UserError, argument_parser, run
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import add_settings_argument, read_settings
+from pedalign.core.settings import add_settings_argument, as_given, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data import paper_rules
 from pedalign.data.responses import COLUMNS
@@ -41,6 +41,7 @@ class RespondSettings:
     dtype: str
     generation: dict[str, Any]  # GenerationSettings
     samples: int  # responses per prompt
+    attn_implementation: str | None = None  # None: transformers decides
 
 
 def main(choose: Callable[..., Engine] = choose_engine) -> None:
@@ -88,7 +89,7 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
             args.model, settings.dtype, histories, rendering.end_id, generation, selection
         )
     else:
-        model = load_model(args.model, settings.dtype)
+        model = load_model(args.model, settings.dtype, attention=settings.attn_implementation)
         engine = choose(model, histories, generation)
         print(engine, flush=True)
         started = time.monotonic()
@@ -115,7 +116,9 @@ def main(choose: Callable[..., Engine] = choose_engine) -> None:
                 )
             )
     write_csv(args.output, COLUMNS, records)
-    record([args.output], inputs, {**vars(settings), "shard": "/".join(map(str, args.shard)), "engine": engine.name})
+    record(
+        [args.output], inputs, {**as_given(settings), "shard": "/".join(map(str, args.shard)), "engine": engine.name}
+    )
     print(f"{args.output}: {len(records)} responses in {time.monotonic() - started:.0f} s")
 
 

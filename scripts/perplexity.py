@@ -17,7 +17,7 @@ from pedalign.core.artifacts import write_json
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import read_settings
+from pedalign.core.settings import as_given, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.conversations import turn_reader
 from pedalign.data.rubric import load_rubric
@@ -37,6 +37,7 @@ class PerplexitySettings:
     resamples: int  # draws of the bootstrap
     seed: int
     paper_rules: bool  # replies are read as the paper's scripts read them
+    attn_implementation: str | None = None  # None: transformers decides
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def main() -> None:
     names = [f"perplexity pair '{pair.id}'" for pair in pairs for _ in pair.replies]
     lengths = [(len(prompt) + len(reply), name) for (prompt, reply), name in zip(asked, names, strict=True)]
     expect_positions(model_limits(load_config(args.model)), lengths)
-    model = load_model(args.model, settings.dtype)
+    model = load_model(args.model, settings.dtype, attention=settings.attn_implementation)
     begin("working")
     with Progress(f"perplexity {args.output.parent}", len(asked), "replies") as progress:
         totals, batched = log_probabilities(model, asked, settings.max_batch_tokens, progress.update_to)
@@ -75,7 +76,7 @@ def main() -> None:
     both = list(zip(found[::2], found[1::2], strict=True))
     report = perplexities(pairs, both, rubric, settings.resamples, settings.seed)
     write_json(args.output, {**report, "refused": refused, "computed_from": inputs})
-    record([args.output], inputs, {**vars(settings), "batched": batched})
+    record([args.output], inputs, {**as_given(settings), "batched": batched})
     likelier = report["scaffold_likelier"]["per_token"]["share"]
     print(f"{args.output}: {len(pairs)} pairs, scaffolding likelier in {likelier:.1%}; refused {refused or 'none'}")
 

@@ -18,7 +18,7 @@ from pedalign.core.artifacts import read_json, write_columns
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.progress import Progress
 from pedalign.core.provenance import record, verified
-from pedalign.core.settings import add_settings_argument, read_settings
+from pedalign.core.settings import add_settings_argument, as_given, read_settings
 from pedalign.core.time_spent import begin
 from pedalign.data.rubric import load_rubric
 from pedalign.models.checkpoints import load_config, load_model, load_tokenizer
@@ -32,6 +32,7 @@ class ReferenceSettings:
     rendering: dict[str, str]
     dtype: str
     max_batch_tokens: int | None
+    attn_implementation: str | None = None  # None: transformers decides
 
 
 def main() -> None:
@@ -63,13 +64,13 @@ def main() -> None:
         )
     ]
     expect_pairs_fit(measured, args.max_length, model_limits(load_config(args.model)).positions)
-    model = load_model(args.model, settings.dtype)
+    model = load_model(args.model, settings.dtype, attention=settings.attn_implementation)
     begin("working")
     with Progress(f"reference {args.output.parent}", len(replies), "replies") as progress:
         totals, batched = log_probabilities(model, replies, settings.max_batch_tokens, progress.update_to)
     columns["chosen"], columns["rejected"] = totals[: len(prompts)], totals[len(prompts) :]
     write_columns(args.output, columns)
-    record([args.output], inputs, {**vars(settings), "batched": batched})
+    record([args.output], inputs, {**as_given(settings), "batched": batched})
     print(f"{args.output}: {len(prompts)} pairs, both replies of each")
 
 

@@ -18,6 +18,7 @@ from pedalign.core.artifacts import read_json, write_csv
 from pedalign.core.errors import argument_parser, run
 from pedalign.core.paths import tutor_of
 from pedalign.core.provenance import record, verified
+from pedalign.core.settings import settings_values
 from pedalign.data.rubric import load_rubric
 from pedalign.reporting.summary import Key, summary_rows, tutor_marks
 
@@ -31,6 +32,9 @@ def main() -> None:
     parser.add_argument("--audits", type=Path, nargs="*", default=[], help="of the models that were fine-tuned here")
     parser.add_argument(
         "--valid-format", type=float, required=True, help="share below which a tutor is marked, and not tested"
+    )
+    parser.add_argument(
+        "--settings", default="{}", help="JSON: <model>/<policy> and what differs from the model's entry"
     )
     parser.add_argument("--rubric", type=Path, required=True)
     parser.add_argument("--splits", type=Path, required=True, help="splits.json")
@@ -47,9 +51,14 @@ def main() -> None:
     manifests = _read(args.manifests)
     marks = tutor_marks(metrics, manifests, audits, rubric, args.valid_format)
     measured = (metrics, comparisons, perplexities, manifests)
-    header, rows = summary_rows(*measured, rubric, data, marks, args.valid_format)
+    told = {(model, policy): words for (model, _, policy), words in _told(args.settings)}
+    header, rows = summary_rows(*measured, rubric, data, marks, args.valid_format, told)
     write_csv(args.output, header, rows)
     record([args.output], inputs, {"dataset": args.dataset, "valid_format": args.valid_format})
+
+
+def _told(text: str) -> list[tuple[tuple[str, str, str], str]]:
+    return [(tutor.partition("/"), words) for tutor, words in settings_values(text).items()]
 
 
 def _read(paths: list[Path]) -> dict[Key, Any]:

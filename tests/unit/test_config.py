@@ -16,7 +16,7 @@ from pedalign.core.section import Section, read
 from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow.catalogue import filled_in
 from pedalign.workflow.config import Config
-from pedalign.workflow.policies import Policy, parse_policy, policy_name, runs
+from pedalign.workflow.policies import Policy, parse_policy, runs
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -139,7 +139,8 @@ def test_numbers_stay_as_they_are_written() -> None:
 @example(algorithm="dpo", beta=0.1234567, seed=3)
 def test_a_policys_name_says_exactly_what_its_run_says(algorithm, beta, seed) -> None:
     seed = 42 if seed is None else seed
-    assert parse_policy(policy_name(algorithm, beta, seed, 42), 42) == Policy(algorithm, beta, seed)
+    policy = Policy(algorithm, beta, seed)
+    assert parse_policy(policy.name(42), 42) == policy
 
 
 @pytest.mark.parametrize("name", ["dpo", "dpo-b", "dpo-b-1", "dpo-b0.1-s", "dpo-b0.1-sx", "DPO-b0.1", "d/po-b1"])

@@ -375,6 +375,16 @@ def test_a_disk_without_room_is_a_problem(tmp_path, rubric, monkeypatch):
     assert of(list(preflight(settings(tmp_path), rubric)), "problem") == {}
 
 
+def test_an_alignment_with_settings_of_its_own_is_checked_too(tmp_path, rubric):
+    align = MODELS["tiny"]["align"]
+    uneven, large = ({**align, name: value} for name, value in (("global_batch_size", 33), ("device_batch_size", 32)))
+    variants = {"dpo-b0.1-gb33": {"align": uneven, "gpu": 0}, "dpo-b0.1-db32": {"align": large, "gpu": 0}}
+    found = list(preflight(dataclasses.replace(settings(tmp_path), variants={"tiny": variants}), rubric))
+    assert "33" in of(found, "problem")["tiny dpo-b0.1-gb33 batch"]
+    needs = {about: words for about, words in of(found, "ok").items() if about.endswith("memory")}
+    assert needs["tiny dpo-b0.1-db32 memory"] != needs["tiny alignment memory"]
+
+
 def test_on_a_cluster_the_trainings_of_a_stage_have_their_states_at_once(tmp_path, rubric):
     here = dataclasses.replace(settings(tmp_path), runs=[["tiny", "dpo-b0.1"], ["tiny", "ipo-b0.1"]])
     about = f"disk of {tmp_path / 'results'}"

@@ -14,7 +14,7 @@ from pedalign.core.artifacts import read_csv, read_json, whole_directory, write_
 from pedalign.core.section import read
 from pedalign.workflow.config import Config
 from pedalign.workflow.model_settings import Generate, Model
-from pedalign.workflow.policies import Policy, parse_policy, policy_name
+from pedalign.workflow.policies import Policy, parse_policy
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def test_a_policys_name_says_algorithm_beta_and_seed():
         (0.05, 7, "dpo-b0.05-s7"),
         (0.5, 42, "dpo-b0.5"),
     ):
-        assert policy_name("dpo", beta, seed, 42) == name
+        assert Policy("dpo", beta, seed).name(42) == name
         assert parse_policy(name, 42) == Policy("dpo", beta, seed)
 
 

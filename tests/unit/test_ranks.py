@@ -19,7 +19,8 @@ NORM = {"rel": 1e-5}
 # AdamW divides a gradient by its mean square, and so makes much of what rounding left of small ones. Six steps of a
 # learning rate of 1e-4 move weights by some 5e-4.
 WEIGHT = 1e-6
-PAIRWISE = ("dpo", "ipo", "rso", "cdpo")
+PAIRWISE = ("dpo", "ipo", "cdpo", "simpo")
+BATCHED = ("orpo", {"device_batch_size": 2})  # a mean over the tokens that a device computes at a time
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", "v_proj"], "four_bit": False}
 BATCH = {"global_batch_size": 4, "epochs": 1.5, "learning_rate": 1e-4}
 # Several trainings in one start, each as in a start of its own.
@@ -82,13 +83,15 @@ def test_training_all_weights_in_two_ranks_is_training_them_in_one(train, inputs
     ranks compute at a time. No rank waits for a compilation that was killed, DeepSpeed's for shared memory: it leaves a
     lock that is waited for without end."""
     faster = {"learning_rate": 1e-3}
-    ones, _ = train(1, "sft", *PAIRWISE, ("kto", {"device_batch_size": 4, **faster}), device_batch_size=2)
+    ones, _ = train(1, "sft", *PAIRWISE, BATCHED, ("kto", {"device_batch_size": 4, **faster}), device_batch_size=2)
     lock = tmp_path / "extensions/deepspeed_shm_comm/lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
     checkpointing = ("sft", {"gradient_checkpointing": True})
-    others, said = train(2, checkpointing, *PAIRWISE, ("kto", {"device_batch_size": 2, **faster}), device_batch_size=1)
+    others, said = train(
+        2, checkpointing, *PAIRWISE, BATCHED, ("kto", {"device_batch_size": 2, **faster}), device_batch_size=1
+    )
     for one, other in zip(ones, others, strict=True):
         check_equal(one, other, inputs.folder / "base")
         assert [read_json(Path(f"{made}.json"))["processes"] for made in (one, other)] == [1, 2]

@@ -181,7 +181,7 @@ def test_after_a_sigkill_the_newest_state_is_gone_on_with(work, unbroken):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["sft", "dpo", "kto"])
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "kto", "orpo"])
 def test_sigterm_saves_at_the_next_step_and_the_rest_comes_with_the_next_run(work, unbroken, algorithm):
     script = work.script(algorithm, **LONG)
     job = work.launched(script)
@@ -509,7 +509,7 @@ def test_the_origin_is_all_that_decides_the_result(tmp_path, root, monkeypatch):
     assert [found.split(":")[0] for found in now().differences(with_manifest)] == ["model"]
 
     assert now(adapter={"dropout": 0.1}).counted and not now(adapter={"dropout": 0.0}).counted
-    assert now(at_a_time=True).counted
+    assert now(at_a_time=True).counted and now(training={"trainer": {"neftune_noise_alpha": 5}}).counted
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     assert (now().processes, now().sharded) == (2, True) and now().key == now().key

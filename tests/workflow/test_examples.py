@@ -37,7 +37,7 @@ PLANNED = {
     "physics.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
     "paper.yaml": {"download": 4, "split": 1, "sft": 1, "align": 1, "generate": 3},
     "slurm-try-out.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3},
-    "sweep.yaml": {"sft": 1, "pair": 1, "reference": 1, "align": 30, "generate": 32, "compare": 30},
+    "sweep.yaml": {"sft": 2, "pair": 2, "reference": 2, "align": 34, "generate": 38, "compare": 34},
 }
 
 

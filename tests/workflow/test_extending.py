@@ -76,11 +76,11 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     config = yaml.safe_load((checkout.path / QUICK).read_text())
     config |= {"import": {"format": "turns", "files": "my-data/talks.jsonl"}}
     config |= {"dataset": "talks", "rubric": "my-data/rubric.yaml"}
-    config["runs"] = [{"model": "tiny", "algorithm": "sppo", "beta": 0.1}]
+    config["runs"] = [{"model": "tiny", "algorithm": "mpo", "beta": 0.1}]
     config["split"] = {"sft": 6, "dpo": 3, "test": 3}
     config["models"]["tiny"]["generate"] |= {"engine": "by_conversation", "max_new_tokens": 8}
     (checkout.path / "extended.yaml").write_text(yaml.safe_dump(config))
-    targets = ("results/report.html", "results/tiny/sppo-b0.1/test/diversity.json")
+    targets = ("results/report.html", "results/tiny/mpo-b0.1/test/diversity.json")
     answer = checkout.forked("--cores", "2", *targets, config="extended.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return checkout
@@ -112,7 +112,7 @@ def test_what_was_added_is_in_the_results(extended: Checkout) -> None:
     results = extended.path / "results"
     with (results / "summary.csv").open(newline="") as file:
         rows = {row["policy"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["sft", "sppo-b0.1"]  # the algorithm
+    assert list(rows) == ["sft", "mpo-b0.1"]  # the algorithm
     for policy, row in rows.items():
         metrics = json.loads((results / f"tiny/{policy}/test/metrics.json").read_text())
         manifest = json.loads((results / f"tiny/{policy}/checkpoint.json").read_text())
@@ -121,7 +121,7 @@ def test_what_was_added_is_in_the_results(extended: Checkout) -> None:
             assert float(row[f"{field}_kappa"]) == metrics[field]["kappa"]
             low, high = metrics[field]["kappa_ci95"]
             assert [float(row[f"{field}_kappa_{end}"]) for end in ("low", "high")] == [low, high]
-    compared = json.loads((results / "tiny/sppo-b0.1/test/comparison.json").read_text())
+    compared = json.loads((results / "tiny/mpo-b0.1/test/comparison.json").read_text())
     assert compared["hint"]["kappa_difference"] is not None
     page = (results / "report.html").read_text()
     assert '<h2 id="lengths">Length of the replies</h2>' in page and "<td>kappa</td>" in page  # the chart
@@ -130,6 +130,6 @@ def test_what_was_added_is_in_the_results(extended: Checkout) -> None:
     assert file["conversations"] >= 12 and file["rejected"] == {"not JSON": 1}  # the data source
     (table,) = (results / "charts/data").glob("import*.csv")
     assert "rejected: not JSON" in table.read_text()
-    record = extended.provenance("results/tiny/sppo-b0.1/test/responses.csv")
+    record = extended.provenance("results/tiny/mpo-b0.1/test/responses.csv")
     assert "by_conversation" in record  # the engine
-    assert json.loads((results / "tiny/sppo-b0.1/test/diversity.json").read_text())["replies"] > 0  # the stage
+    assert json.loads((results / "tiny/mpo-b0.1/test/diversity.json").read_text())["replies"] > 0  # the stage

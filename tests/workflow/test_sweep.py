@@ -65,3 +65,38 @@ def test_a_sweep_trains_the_tutor_once_and_asks_the_reference_once(checkout):
     }
     assert jobs["align"] == jobs["compare"] == 10
     assert jobs["generate"] == 12 and jobs["score"] == jobs["perplexity"] == 11
+
+
+ADAPTER = {"rank": 4, "alpha": 8, "dropout": 0, "targets": "all-linear", "four_bit": False}
+
+
+def test_a_sweep_of_rates_and_ranks_fine_tunes_once(checkout):
+    file = checkout.path / "tests/config/quick.yaml"
+    config = yaml.safe_load(file.read_text())
+    run = {"model": "tiny", "algorithm": "dpo", "beta": 0.1, "learning_rate": [1e-5, 1e-4], "adapter": {"rank": [4, 8]}}
+    config["models"]["tiny"]["adapter"] = ADAPTER
+    file.write_text(yaml.safe_dump(config | {"runs": [run]}))
+    jobs = checkout.planned("--cores", "2")
+    assert {rule: jobs[rule] for rule in ("sft", "pair", "reference", "align")} == {
+        **dict.fromkeys(("sft", "pair", "reference"), 1),
+        "align": 4,
+    }
+
+
+def test_a_sweep_trains_at_each_rate_and_leaves_the_fine_tuned_tutor_as_it_is(changed):
+    """The finished run's tutor, one at another rate, and one by an algorithm without a reference model."""
+    run = {"model": "tiny", "algorithm": "dpo", "beta": 0.1, "learning_rate": [2.0e-5, 1.0e-3]}
+    checkout = changed(runs=[run])
+    wanted = ("--cores", "2", "results/summary.csv", "results/tiny/simpo-b2/checkpoint.json")
+    jobs = checkout.planned(*wanted)
+    assert jobs["align"] == 2 and not {"sft", "reference", "pair"} & jobs.keys()
+    answer = checkout.forked(*wanted)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    results = checkout.path / "results"
+    with (results / "summary.csv").open(newline="") as file:
+        rows = {row["policy"]: row["settings"] for row in csv.DictReader(file)}
+    assert rows == {"sft": "", "dpo-b0.1": "", "dpo-b0.1-lr0.001": "learning_rate 0.001"}
+    told = [checkout.provenance(f"results/tiny/{name}/checkpoint.json") for name in ("dpo-b0.1-lr0.001", "simpo-b2")]
+    assert ["results/tiny/sft/reference.json" in one for one in told] == [True, False]
+    target = "results/tiny/dpo-b0.1-e2/checkpoint.json"  # the name alone says the settings
+    assert checkout.planned("--cores", "2", target) == {"align": 1}

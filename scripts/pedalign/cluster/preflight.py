@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ class PreflightSettings:
     """`models`: their entries in config.yaml; `runs`: (model, policy) of each run; `jobs`: model → stage → resources of
     its jobs; `data_job`: resources of a job without a model; `here`: whether jobs run on this machine;
     `status_command`: the command that reports how a Slurm job ended, None without Slurm; `data`: DataSettings;
-    `lengths`: model → LengthSettings; `seed`: the config's."""
+    `lengths`: model → LengthSettings; `seed`: the config's; `variants`: model → policy → `align`, `adapter` and `gpu`
+    of an alignment that has settings of its own."""
 
     results: str
     here: bool
@@ -76,6 +77,7 @@ class PreflightSettings:
     data: dict[str, Any]
     lengths: dict[str, dict[str, Any]]
     seed: int
+    variants: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,9 @@ def model_findings(
     for stage, job in _stages(settings, model):
         if stage != "generate":
             yield judged(f"{model} {_NAMES[stage]} batch", batch_in_words, entry[stage], job["gpu"])
+    variants = settings.variants.get(model, {})
+    for policy, variant in variants.items():
+        yield judged(f"{model} {policy} batch", batch_in_words, variant["align"], variant["gpu"])
     if "adapter" in entry and entry["adapter"]["four_bit"]:
         yield four_bit_finding(f"{model} adapter", settings.here)
     if "init" not in entry and not (start and start.has_config()):
@@ -159,6 +164,12 @@ def model_findings(
     for stage, job in _stages(settings, model):
         memory = stage_memory(size, entry, stage, job["gpu"], job["nodes"])
         yield from memory_findings(f"{model} {_NAMES[stage]}", memory, job, machine)
+    for policy, variant in variants.items():
+        whole, job = {**entry, **variant}, {**settings.jobs[model]["align"], "gpu": variant["gpu"]}
+        own = model_size(whole, read_config(start.folder) if start else None)
+        yield from memory_findings(
+            f"{model} {policy}", stage_memory(own, whole, "align", job["gpu"], job["nodes"]), job, machine
+        )
 
 
 def four_bit_finding(about: str, here: bool) -> Finding:
@@ -214,7 +225,9 @@ def stage_findings(
         yield Finding("unknown", f"{model} forward pass", f"not tried: {_gb(weights)} of weights are not loaded here")
     elif made is not None or (start and start.is_whole()):
         try:
-            whole = made or load_model(start.folder if start else "", entry["dtype"], device="cpu")
+            whole = made or load_model(
+                start.folder if start else "", entry["dtype"], device="cpu", attention=entry.get("attn_implementation")
+            )
         except UserError as error:
             yield problem(f"{model} forward pass", error)
             return

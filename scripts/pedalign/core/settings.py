@@ -45,6 +45,12 @@ def read_settings(kind: type[T], given: str, place: str = "--settings") -> T:
     return kind(**values)
 
 
+def as_given(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, for a record: without those that may be left out, and are."""
+    values = {field: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return {field.name: value for field, value in values.items() if value != field.default}
+
+
 def settings_values(given: str, remedy: str = "give a YAML or JSON file, or one JSON object") -> dict[str, Any]:
     """The values by name of a JSON object, or of a YAML or JSON file. Raises UserError if `given` is neither."""
     if given.lstrip().startswith(("{", "[")):

@@ -28,7 +28,7 @@ class AdapterSettings:
     four_bit: bool
 
 
-def load_with_adapter(source: str, dtype: str, settings: AdapterSettings) -> PeftModel:
+def load_with_adapter(source: str, dtype: str, settings: AdapterSettings, attention: str | None = None) -> PeftModel:
     """The model of a checkpoint with a new adapter, which alone is trained.
 
     Raises UserError if 4 bits are asked for without a GPU or bitsandbytes, or a target is not a layer of the model.
@@ -42,7 +42,7 @@ def load_with_adapter(source: str, dtype: str, settings: AdapterSettings) -> Pef
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
-    model: Any = load_model(source, dtype, **options)
+    model: Any = load_model(source, dtype, attention=attention, **options)
     if settings.four_bit:
         model = prepare_model_for_kbit_training(model)
     config = LoraConfig(

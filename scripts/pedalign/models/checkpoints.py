@@ -50,11 +50,15 @@ def load_config(source: str | Path) -> Any:
     return _load(AutoConfig, source)
 
 
-def load_model(source: str | Path, dtype: str, device: str | None = None, **options: Any) -> PreTrainedModel:
+def load_model(
+    source: str | Path, dtype: str, device: str | None = None, attention: str | None = None, **options: Any
+) -> PreTrainedModel:
     """The model of a checkpoint folder or hub id, on the `device` (None: the GPU if there is one); `options` are
-    `from_pretrained`'s."""
+    `from_pretrained`'s. `attention`: as transformers calls it; None: as it decides."""
     if not Path(source).is_dir():
         _fetch(source)
+    if attention is not None:
+        options["attn_implementation"] = attention
     model = _load(AutoModelForCausalLM, source, dtype=getattr(torch, dtype), use_safetensors=True, **options)
     placed = "quantization_config" in options  # quantized weights are put on the GPU as they are read
     if device is None and torch.cuda.is_available():

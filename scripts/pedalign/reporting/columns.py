@@ -37,7 +37,8 @@ class Tutor:
     """What is known of a tutor: metrics.json, comparison.json (empty if it is not compared), perplexity.json (empty if
     there is none), and its manifest, checkpoint.json.
 
-    `data`: what it was tested on, in words. `marks`: what went wrong with it. `tested`: whether its comparison has
+    `data`: what it was tested on, in words. `marks`: what went wrong with it. `settings`: what differs from the model's
+    entry, in words. `tested`: whether its comparison has
     p-values. `p_holm`: adjusted p-values, of "valid_format" and of each "<field>_both_valid".
     """
 
@@ -47,6 +48,7 @@ class Tutor:
     manifest: Mapping[str, Any]
     data: str
     marks: str
+    settings: str
     tested: bool
     p_holm: Mapping[str, float]
 
@@ -146,6 +148,7 @@ def _metric_columns(name: str) -> list[Column]:
 
 COLUMNS: tuple[Column, ...] = (
     Column("seeds", lambda tutor: 1, sum),
+    Column("settings", lambda tutor: tutor.settings, first),
     Column("data", lambda tutor: tutor.data, first),
     Column("conversations", lambda tutor: tutor.metrics["n_conversations"], first),
     Column("replies", lambda tutor: tutor.metrics["n_rows"], first),

@@ -24,6 +24,7 @@ def summary_rows(
     data: str,
     marks: Mapping[Key, str],
     valid_format: float,
+    settings: Mapping[Key, str] = {},
 ) -> tuple[list[str], list[list[Any]]]:
     """Header and one row per tutor, then one per group of tutors that differ only in the training seed.
 
@@ -31,6 +32,7 @@ def summary_rows(
     its intervals and p-values are empty. Also empty are the comparison's columns of tutors that are not compared (the
     fine-tuned ones), and perplexities that were not computed. A comparison is tested if both tutors have a share of at
     least `valid_format` in valid format; else its p-values are empty. `marks`: what went wrong with a tutor.
+    `settings`: what differs from the model's entry, in words, of the tutors where something does.
     """
     fields = [field.key for field in rubric.label_fields]
     tested = {key for key, comparison in comparisons.items() if is_tested(comparison, valid_format)}
@@ -43,6 +45,7 @@ def summary_rows(
             manifest=manifests[key],
             data=data,
             marks=marks.get(key, ""),
+            settings=settings.get(key, ""),
             tested=key in tested,
             p_holm=adjusted.get(key, {}),
         )

@@ -1,7 +1,6 @@
 """What all trainings share: the order of rows, the steps of a trainer, and the script around them."""
 
 import argparse
-import dataclasses
 import math
 import resource
 import time
@@ -237,14 +236,18 @@ def train_and_save(
     rendering = renderer(tokenizer, rubric=load_rubric(args.rubric), **settings.rendering)
     if tokenizer.pad_token is None:  # and no end token of its own, so the template's is used
         tokenizer.pad_token = rendering.template.end
-    dtype, adapter, plain = settings.training.dtype, settings.adapter, dataclasses.asdict(settings)
+    dtype, adapter, plain = settings.training.dtype, settings.adapter, settings.given()
     source = origin(script, plain, [*data, args.rubric], args.model, at_a_time)
     torch.manual_seed(settings.training.seed)  # for the weights of a new adapter
     with TrainingStates(args.output, source, args.save_minutes, args.save_steps) as states:
         # In bfloat16, small steps would be lost to rounding. So weights are trained in float32, and computations use
         # bfloat16 where it suffices. DeepSpeed keeps a float32 copy of the weights that it is given.
         held = dtype if sharded() else "float32"
-        model: Any = load_with_adapter(args.model, dtype, adapter) if adapter else load_model(args.model, held)
+        attention = settings.attn_implementation
+        if adapter:
+            model: Any = load_with_adapter(args.model, dtype, adapter, attention)
+        else:
+            model = load_model(args.model, held, attention=attention)
         begin("training")
         facts = train(model, tokenizer, rendering, states=states, watchers=watchers)
         expect_better(args.output, facts["history"], args.unlearned)

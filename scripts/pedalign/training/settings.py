@@ -4,12 +4,15 @@ import argparse
 import dataclasses
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import get_scheduler
 
+from pedalign.core.errors import UserError
 from pedalign.core.processes import (
     accumulation,
     processes,
@@ -25,6 +28,7 @@ class TrainingSettings:
 
     `warmup`: share of the steps. `global_batch_size`: rows (conversations or pairs) per optimizer step, over all
     devices. `device_batch_size`: rows that one device computes at a time. `max_length`: in tokens; None: no cuts.
+    `trainer`: further arguments of TRL's config, none of those that `trainer_arguments` sets.
     """
 
     epochs: float
@@ -38,6 +42,7 @@ class TrainingSettings:
     dtype: str
     gradient_checkpointing: bool
     seed: int
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def trainer_arguments(self) -> dict[str, Any]:
         """The arguments that SFTConfig and DPOConfig share; rows come in the order of `training_order`."""
@@ -67,6 +72,38 @@ class TrainingSettings:
             "disable_tqdm": True,
         }
 
+    def config(self, kind: Callable[..., Any], **arguments: Any) -> Any:
+        """TRL's config of a `kind`: with the arguments of all trainings, of this one, and those of `trainer`.
+
+        Raises UserError if TRL refuses one.
+        """
+        return made(kind, **{**self.trainer_arguments(), **arguments, **self.trainer})
+
+    def expect_optimizer(self, trainer: Any) -> None:
+        """Raises UserError if a trainer's optimizer or schedule can't be made of the settings."""
+        one = torch.nn.Parameter(torch.zeros(1))
+        arguments = {"num_warmup_steps": 1, "num_training_steps": 100}
+        try:
+            trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+            kwargs = trainer.args.lr_scheduler_kwargs
+            optimizer = torch.optim.SGD([one])
+            get_scheduler(self.scheduler, optimizer, **arguments, scheduler_specific_kwargs=kwargs)
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:
+            raise _refused(error) from None
+
+
+def made(kind: Callable[..., Any], **arguments: Any) -> Any:
+    """TRL's config or trainer of a `kind`. Raises UserError if TRL refuses an argument."""
+    try:
+        return kind(**arguments)
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise _refused(error) from None
+
+
+def _refused(error: Exception) -> UserError:
+    words = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(f"TRL refuses the settings of the training: {words}", "change 'trainer' or 'scheduler'")
+
 
 @dataclass(frozen=True)
 class StageSettings:
@@ -76,6 +113,7 @@ class StageSettings:
     training: TrainingSettings
     adapter: AdapterSettings | None = None  # None: all weights are trained
     alignment: dict[str, Any] | None = None  # AlignmentSettings; None for SFT
+    attn_implementation: str | None = None  # None: transformers decides
 
     @classmethod
     def read(cls, given: str) -> "StageSettings":
@@ -85,6 +123,15 @@ class StageSettings:
             AdapterSettings, json.dumps(settings.adapter), "--settings: adapter"
         )
         return dataclasses.replace(settings, training=training, adapter=adapter)
+
+    def given(self) -> dict[str, Any]:
+        """As they are recorded: without what may be left out, and is."""
+        found = dataclasses.asdict(self)
+        for values, names in ((found["training"], ("trainer",)), (found, ("attn_implementation",))):
+            for name in names:
+                if not values[name]:
+                    del values[name]
+        return found
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:

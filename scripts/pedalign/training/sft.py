@@ -11,9 +11,10 @@ from pedalign.core.errors import UserError
 from pedalign.data.conversations import Conversation
 from pedalign.models.prompt_format import Renderer
 from pedalign.training.loop import expect_all_rows, run_trainer, telling_batches, training_order
-from pedalign.training.settings import TrainingSettings
+from pedalign.training.settings import TrainingSettings, made
 from pedalign.training.states import TrainingStates
-from pedalign.training.trl_log_probs import fast_head, prove_head
+from pedalign.training.trainer_arguments import check_trainer
+from pedalign.training.trl_log_probs import ALONE, apply_kernels, fast_head, prove_head
 
 
 def sft_rows(
@@ -47,19 +48,30 @@ def train_sft(
     watchers: Iterable[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Fine-tune `model` in place on the tutor's turns; returns the facts for the manifest."""
+    check_trainer("SFT", settings.trainer, "sft.trainer")
+    config = settings.config(SFTConfig)
     rows = sft_rows(renderer, conversations, settings.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
     order = training_order(lengths, settings)
-    trainer = SFTTrainer(
+    trainer = made(
+        SFTTrainer,
         model=model,
-        args=SFTConfig(**settings.trainer_arguments()),
+        args=config,
         train_dataset=Dataset.from_list(rows).select(order),
         processing_class=tokenizer,
     )
     expect_all_rows(len(trainer.train_dataset), len(order))
+    settings.expect_optimizer(trainer)
+    apply_kernels(trainer)
     telling = telling_batches([[length] for length in lengths], order, settings.device_batch_size, model.config)
     with fast_head():
         way = prove_head(trainer, [trainer.data_collator([rows[at] for at in batch]) for batch in telling])
+    if trainer.label_smoother is not None and (way == ALONE or trainer.aux_loss_enabled):
+        raise UserError(
+            f"label_smoothing_factor: {type(model).__name__} cannot be trained with it: TRL takes the loss from padded "
+            "batches, without a mixture's auxiliary loss",
+            "leave it out of 'trainer' under 'sft' in the model's entry of config.yaml",
+        )
     facts = {
         "rows": len(rows),
         "longest_row": max(lengths),

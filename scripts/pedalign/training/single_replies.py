@@ -26,7 +26,7 @@ def single_replies(
     depends on the number of rows at a time, and on nothing else of how they are spread. A mismatched reply that does
     not fit into `most` tokens behind its prompt is cut.
     """
-    expect_batch("replies", size := settings.device_batch_size)
+    expect_batch("kto", size := settings.device_batch_size)
     rows = []
     for row in pair_rows:
         for side in SIDES:

@@ -114,8 +114,9 @@ def origin(
 
     `at_a_time`: the loss depends on the rows that all processes compute at a time.
     """
-    adapter = settings.get("adapter")
-    counted = at_a_time or bool(adapter and adapter["dropout"])
+    adapter, trainer = settings.get("adapter"), settings.get("training", {}).get("trainer", {})
+    drawn = bool(adapter and adapter["dropout"]) or trainer.get("neftune_noise_alpha") is not None
+    counted = at_a_time or drawn  # each process draws its own random numbers
     decides = {
         "settings": settings,
         "data": {file.name: sha256(file) for file in files},

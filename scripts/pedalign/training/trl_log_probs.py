@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
+from transformers.integrations.liger import apply_liger_kernel
 from trl.trainer import utils
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -272,6 +273,14 @@ def _is_right(trainer: Any, batch: dict[str, torch.Tensor], way: str) -> bool:
     if options and found.aux_loss is None:
         trainer.aux_loss_enabled = False  # the configuration has one, but the forward pass returns none
     return True
+
+
+def apply_kernels(trainer: Any) -> None:
+    """Put Liger's kernels into the model, if the training has them. The trainer itself would do so as it starts to
+    train, after the proof."""
+    if trainer.args.use_liger_kernel:
+        apply_liger_kernel(trainer.model, trainer.args.liger_kernel_config)
+        trainer.args.use_liger_kernel = False
 
 
 def computing_dtype(trainer: Any) -> torch.dtype:

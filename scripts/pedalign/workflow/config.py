@@ -20,9 +20,12 @@ from pedalign.workflow.setting_types import (
     Name,
     Natural,
     Path,
+    Positive,
+    Scheduler,
     Seed,
     Share,
     Shares,
+    Weight,
     url,
 )
 
@@ -152,8 +155,26 @@ class TrainingState(Section):
     """Optimizer steps between two states; 0: do not save by steps."""
 
 
+class RunAdapter(Section):
+    """Settings of the alignment's adapter that are not those of the model's entry."""
+
+    rank: one_or_list(Count) = None  # type: ignore[valid-type]
+    """Rank r of LoRA."""
+    alpha: one_or_list(Count) = None  # type: ignore[valid-type]
+    """Scaling alpha of LoRA."""
+    dropout: one_or_list(Share) = None  # type: ignore[valid-type]
+    """Dropout before the adapter."""
+    four_bit: one_or_list(bool) = None  # type: ignore[valid-type]
+    """Holds the frozen weights in 4 bits (QLoRA)."""
+    targets: Any = None
+    """Names of the layers that get an adapter, or all-linear; a list of lists stands for all of them."""
+
+
 class Run(Section):
-    """An aligned tutor, with the fine-tuned tutor that it starts from. Lists stand for all their combinations."""
+    """An aligned tutor, with the fine-tuned tutor that it starts from. Lists stand for all their combinations.
+
+    Below `seed` are settings of the alignment that are not those of the model's entry (docs/how-to/sweep.md).
+    """
 
     model: one_or_list(str)  # type: ignore[valid-type]
     """Name of a model in `models`."""
@@ -166,6 +187,28 @@ class Run(Section):
     """Weight of staying near the reference model."""
     seed: one_or_list(Seed) | None = None  # type: ignore[valid-type]
     """Training seed, to repeat a training with another one; left out: the seed of the config."""
+    epochs: one_or_list(Positive) = None  # type: ignore[valid-type]
+    """Passes over the pairs."""
+    learning_rate: one_or_list(Positive) = None  # type: ignore[valid-type]
+    """Peak learning rate."""
+    scheduler: one_or_list(Scheduler) = None  # type: ignore[valid-type]
+    """Schedule of the learning rate."""
+    warmup: one_or_list(Share) = None  # type: ignore[valid-type]
+    """Share of the steps during which the learning rate rises."""
+    weight_decay: one_or_list(Weight) = None  # type: ignore[valid-type]
+    """Weight decay of the optimizer."""
+    global_batch_size: one_or_list(Count) = None  # type: ignore[valid-type]
+    """Pairs per optimizer step, over all devices."""
+    device_batch_size: one_or_list(Count) = None  # type: ignore[valid-type]
+    """Pairs that one device computes at a time."""
+    gradient_checkpointing: one_or_list(bool) = None  # type: ignore[valid-type]
+    """Recomputes activations to save memory."""
+    sft_weight: one_or_list(Weight) = None  # type: ignore[valid-type]
+    """Weight of the fine-tuning loss of the gold replies, for dpo_sft and cpo."""
+    adapter: RunAdapter = None  # type: ignore[assignment]
+    """Settings of the adapter; with an entry that has none, all of them."""
+    trainer: dict[str, Any] = None  # type: ignore[assignment]
+    """Arguments of TRL's config, with lists of values to try."""
 
     @model_validator(mode="after")
     def _trained_or_not(self) -> "Run":

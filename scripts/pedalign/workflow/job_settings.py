@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pedalign.cluster.resources import gpu_count
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import UserError
 from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow.config import Config
+from pedalign.workflow.model_settings import Model
 from pedalign.workflow.policies import BASE
 
 if TYPE_CHECKING:
@@ -67,14 +69,16 @@ class JobSettings:
         return as_text(**self._rendering(wildcards.model))
 
     def sft(self, wildcards: Any) -> str:
-        model = wildcards.model
-        training = self._training(model, "sft", self.config.seed, self._cut_length(model))
-        return as_text(rendering=self._rendering(model), training=training, **self._adapter(model))
+        model, entry = wildcards.model, self.plan.entry(wildcards.model)
+        training = _training(entry, "sft", self.config.seed, self._cut_length(model))
+        return as_text(rendering=self._rendering(model), training=training, **_adapter(entry), **_attention(entry))
 
     def generate(self, wildcards: Any) -> str:
         model = wildcards.model
         how = answering(self.config, model, wildcards.split)
-        return as_text(rendering=self._rendering(model, wildcards.policy), dtype=self.plan.entry(model).dtype, **how)
+        entry = self.plan.entry(model)
+        rendering = self._rendering(model, wildcards.policy)
+        return as_text(rendering=rendering, dtype=entry.dtype, **how, **_attention(entry))
 
     def samples(self, wildcards: Any) -> int:
         """Responses per prompt of a split."""
@@ -89,13 +93,19 @@ class JobSettings:
         return as_text(**self._forward(wildcards.model))
 
     def align(self, wildcards: Any) -> str:
-        model, policy = wildcards.model, self.plan.policy(wildcards)
-        noise = self.config.pair.label_noise if ALGORITHMS[policy.algorithm].uses_label_noise else 0.0
+        policy, entry = self.plan.policy(wildcards), self.plan.aligned_entry(wildcards.model, wildcards.policy)
+        algorithm, training = ALGORITHMS[policy.algorithm], _training(entry, "align", policy.seed, None)
+        weight = training.pop("sft_weight", None)
+        noise = self.config.pair.label_noise if algorithm.uses_label_noise else 0.0
+        alignment = {"algorithm": policy.algorithm, "beta": policy.beta, "label_noise": noise}
+        if algorithm.uses_sft_weight and weight is not None:
+            alignment["sft_weight"] = weight
         return as_text(
-            rendering=self._rendering(model),
-            training=self._training(model, "align", policy.seed, None),
-            alignment={"algorithm": policy.algorithm, "beta": policy.beta, "label_noise": noise},
-            **self._adapter(model),
+            rendering=self._rendering(wildcards.model),
+            training=training,
+            alignment=alignment,
+            **_adapter(entry),
+            **_attention(entry),
         )
 
     def score(self) -> str:
@@ -127,8 +137,8 @@ class JobSettings:
             size=self.config.benchmark,
             model=model,
             dtype=entry.dtype,
-            sft=self._training(model, "sft", self.config.seed, entry.max_length),
-            alignment=self._training(model, "align", self.config.seed, entry.max_length),
+            sft=_training(entry, "sft", self.config.seed, entry.max_length),
+            alignment=_training(entry, "align", self.config.seed, entry.max_length),
             generation=answering(self.config, model, "test")["generation"],
             **self._rendering(model),
         )
@@ -148,7 +158,18 @@ class JobSettings:
             data={"files": plan.conversation_files(), "perplexity": pairs, "splits": self._split()},
             lengths={name: self.limits(name) for name in plan.models},
             seed=self.config.seed,
+            variants={name: self._variants(name) for name in plan.aligned_here},
         )
+
+    def _variants(self, model: str) -> dict[str, dict[str, Any]]:
+        """Policy → the `align`, `adapter` and `gpu` of its alignment, of the policies with settings of their own."""
+        found: dict[str, dict[str, Any]] = {}
+        for (owner, name), policy in self.plan.policies.items():
+            if owner == model and policy.settings and f"{model}/{name}" not in self.plan.adopted:
+                entry = self.plan.aligned_entry(model, name).as_dict
+                gpus = gpu_count(entry, "align", self.plan.machine())
+                found[name] = {"gpu": gpus, **{key: entry[key] for key in ("align", "adapter") if key in entry}}
+        return found
 
     def _stage_requests(self, model: str, request: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Stage → resources of its jobs, for the stages that run for a model."""
@@ -182,11 +203,6 @@ class JobSettings:
         full = policy == BASE and FULL in self.plan.instructions
         return {"template": entry.template, "instruction": FULL if full else entry.instruction}
 
-    def _training(self, model: str, stage: str, seed: int, cut: int | None) -> dict[str, Any]:
-        """TrainingSettings. `cut`: the length at which conversations are cut; pairs never are."""
-        entry = self.plan.entry(model)
-        return {**getattr(entry, stage).values(), "max_length": cut, "dtype": entry.dtype, "seed": seed}
-
     def _cut_length(self, model: str) -> int | None:
         """The length at which a model's SFT conversations are cut; None if the audit says that none is longer.
 
@@ -202,12 +218,23 @@ class JobSettings:
             return entry.max_length
         return entry.max_length if longest > entry.max_length else None
 
-    def _adapter(self, model: str) -> dict[str, Any]:
-        """AdapterSettings; empty if all weights are trained."""
-        adapter = self.plan.entry(model).adapter
-        return {"adapter": adapter.values()} if adapter else {}
-
     def _forward(self, model: str, policy: str = "") -> dict[str, Any]:
         entry = self.plan.entry(model)
         batch = entry.generate.max_batch_tokens
-        return {"rendering": self._rendering(model, policy), "dtype": entry.dtype, "max_batch_tokens": batch}
+        found = {"rendering": self._rendering(model, policy), "dtype": entry.dtype, "max_batch_tokens": batch}
+        return {**found, **_attention(entry)}
+
+
+def _training(entry: Model, stage: str, seed: int, cut: int | None) -> dict[str, Any]:
+    """TrainingSettings. `cut`: the length at which conversations are cut; pairs never are."""
+    return {**getattr(entry, stage).values(), "max_length": cut, "dtype": entry.dtype, "seed": seed}
+
+
+def _adapter(entry: Model) -> dict[str, Any]:
+    """AdapterSettings; empty if all weights are trained."""
+    return {"adapter": entry.adapter.values()} if entry.adapter else {}
+
+
+def _attention(entry: Model) -> dict[str, str]:
+    """Empty if transformers decides."""
+    return {"attn_implementation": entry.attn_implementation} if entry.attn_implementation else {}

@@ -1,13 +1,15 @@
 """The settings of a model's entry in config.yaml."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from pedalign.core.errors import UserError
 from pedalign.core.section import Number, Section, Text, mistake, one_or_list, text_or
-from pedalign.workflow.setting_types import Count, Natural, Positive, Share, UpTo
+from pedalign.training.trainer_arguments import check_aligning, check_schedule, check_trainer
+from pedalign.workflow.setting_types import Attention, Count, Natural, Positive, Scheduler, Share, UpTo, Weight
 
 
 class Architecture(Section):
@@ -26,18 +28,33 @@ class Training(Section):
     """Passes over the split."""
     learning_rate: Positive
     """Peak learning rate."""
-    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"]
-    """Schedule of the learning rate."""
+    scheduler: Scheduler
+    """Schedule of the learning rate, by its name in transformers."""
     warmup: Share
     """Share of the steps during which the learning rate rises."""
-    weight_decay: Annotated[Number, Field(ge=0)]
-    """Weight decay of AdamW."""
+    weight_decay: Weight
+    """Weight decay of the optimizer."""
     global_batch_size: Count
     """Conversations or pairs per optimizer step, over all devices; gradient accumulation follows from it."""
     device_batch_size: Count
     """Conversations or pairs that one device computes at a time."""
     gradient_checkpointing: bool
     """Recomputes activations to save memory."""
+    trainer: dict[str, Any] | None = None
+    """Further arguments of TRL's config, such as {optim: adafactor}; what is set elsewhere is refused
+    (docs/how-to/trainer-arguments.md)."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what may be left out and is: a new setting changes nothing for those who do not use it."""
+        return {name: value for name, value in handler(self).items() if value not in (None, {})}
+
+
+class Alignment(Training):
+    """Settings of an alignment."""
+
+    sft_weight: Weight | None = None
+    """Weight of the fine-tuning loss of the gold replies, for dpo_sft and cpo; left out: 1."""
 
 
 class Adapter(Section):
@@ -149,13 +166,16 @@ class Model(Section):
     """true: train on conversations cut at max_length; false: stop before training if one is longer."""
     dtype: Literal["float32", "bfloat16"]
     """Precision: float32, or bfloat16 on GPUs."""
+    attn_implementation: Attention | None = None
+    """How transformers computes attention, in every stage; left out: as it does by default. FlashAttention needs its
+    package and bfloat16."""
     sft: text_or(Training)  # type: ignore[valid-type]
     """Settings of the fine-tuning; or the folder or hub id of a tutor that is already fine-tuned."""
     adapter: Adapter | None = None
     """Trains a LoRA adapter instead of all weights."""
     aligned: Annotated[dict[str, Text], Field(min_length=1)] | None = None
     """Tutors that are already aligned: policy (such as dpo-b0.1) → folder or hub id."""
-    align: Training | None = None
+    align: Alignment | None = None
     """Settings of the alignments."""
     generate: Generate
     """How the tutors answer."""
@@ -179,6 +199,18 @@ class Model(Section):
             self._needs("resources.align", self.resources.align)
         if self.align is not None or not isinstance(self.sft, str):
             self._needs("max_length", self.max_length)
+        if (self.attn_implementation or "").startswith("flash") and self.dtype != "bfloat16":
+            raise mistake(
+                f"is '{self.attn_implementation}', which computes in 16 bits, and dtype is {self.dtype}",
+                "set dtype to bfloat16, or attn_implementation to sdpa",
+                "attn_implementation",
+            )
+        if isinstance(self.sft, Training):
+            _checked(check_trainer, "SFT", self.sft.trainer or {}, "sft.trainer")
+            _checked(check_schedule, self.sft.scheduler, self.sft.trainer or {}, "sft")
+        if self.align is not None:
+            _checked(check_aligning, self.align.trainer or {}, "align.trainer")
+            _checked(check_schedule, self.align.scheduler, self.align.trainer or {}, "align")
         return self
 
     @staticmethod
@@ -199,3 +231,12 @@ class Model(Section):
         jobs = {name: job for name, job in found["resources"].items() if job is not None}
         dropped = {name: {key: value for key, value in job.items() if value is not None} for name, job in jobs.items()}
         return {**found, "resources": dropped}
+
+
+def _checked(check: Callable[..., None], *given: Any) -> None:
+    """Raises a UserError of a check as a mistake of a section, in which the place comes first."""
+    try:
+        check(*given)
+    except UserError as error:
+        place, _, problem = error.problem.partition(": ")
+        raise mistake(problem, error.remedy, place) from None

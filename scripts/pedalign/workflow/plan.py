@@ -25,7 +25,16 @@ from pedalign.training.algorithms import ALGORITHMS, expect_batch
 from pedalign.workflow.config import Config
 from pedalign.workflow.job_settings import answering, as_text
 from pedalign.workflow.model_settings import Model
-from pedalign.workflow.policies import BASE, Policy, adopted, parse_policy, runs, unknown_model, untrained
+from pedalign.workflow.policies import (
+    BASE,
+    Policy,
+    adopted,
+    aligned_entry,
+    parse_policy,
+    runs,
+    unknown_model,
+    untrained,
+)
 
 PUBLISHED_FOLDER = "datasets/published"
 NO_NAME = "(?!)"  # a wildcard constraint that matches nothing
@@ -50,7 +59,9 @@ class Plan:
         folders = {"simulated": self.simulated, "published": PUBLISHED_FOLDER}
         self.source = self.paths.imported if self.imports else folders.get(config.source, config.source)
         self.published_flag = "--published" if config.source == "published" else ""
-        self.runs = runs(config)
+        self.policies = runs(config)
+        self.runs = list(self.policies)
+        self._aligned_entries: dict[tuple[str, str], Model] = {}
         self.untrained = untrained(config)
         self.models = list(dict.fromkeys([*(model for model, _ in self.runs), *self.untrained]))
         self.adopted = adopted(config)
@@ -61,6 +72,9 @@ class Plan:
         self.fine_tuned = [model for model in self.models if f"{model}/sft" not in self.adopted]
         aligned = [model for model, policy in self.runs if f"{model}/{policy}" not in self.adopted]
         self.aligned_here = list(dict.fromkeys(aligned))
+        for model, policy in self.runs:
+            if f"{model}/{policy}" not in self.adopted:
+                self.aligned_entry(model, policy)
         rubric = load_rubric(Path(self.rubric))
         self.instructions = list(rubric.instructions)
         balance, keys = config.pair.balance, [field.key for field in rubric.label_fields]
@@ -107,7 +121,8 @@ class Plan:
             found = self.paths.model(model)
             paths += [found.audit] if self.config.models[model].path else [found.base, found.base_manifest, found.audit]
         for found in self.model_paths(self.aligned_here):
-            paths += [found.sft.responses("dpo"), found.reference, found.preferences, found.preferences_counts]
+            paths += [found.sft.responses("dpo"), found.preferences, found.preferences_counts]
+        paths += [self.paths.model(model).reference for model in self.aligned_here if self._has_reference(model)]
         for tutor in self.tutor_paths():
             paths += [tutor.checkpoint, tutor.manifest, tutor.responses(), tutor.metrics]
         paths += [self.paths.tutor(name).card for name in self.tutors if not name.endswith(f"/{BASE}")]
@@ -218,7 +233,47 @@ class Plan:
         return self.config.models[name]
 
     def policy(self, wildcards: Any) -> Policy:
-        return parse_policy(wildcards.policy, self.config.seed)
+        return self._policy(wildcards.model, wildcards.policy)
+
+    def _policy(self, model: str, name: str) -> Policy:
+        """A run's policy, or what the name of another one says."""
+        known = self.policies.get((model, name))
+        return known or parse_policy(name, self.config.seed, entry=self.entry(model))
+
+    def aligned_entry(self, model: str, policy: str) -> Model:
+        """A model's entry, with the settings of a policy's alignment."""
+        if (model, policy) not in self._aligned_entries:
+            place = f"{'config: runs' if (model, policy) in self.policies else 'target'}: {model} {policy}"
+            found = aligned_entry(self.entry(model), self._policy(model, policy), place)
+            self._aligned_entries[model, policy] = found
+        return self._aligned_entries[model, policy]
+
+    def _trained_entry(self, wildcards: Any, stage: str) -> Model:
+        """A model's entry, as one of its jobs trains it."""
+        return (
+            self.aligned_entry(wildcards.model, wildcards.policy) if stage == "align" else self.entry(wildcards.model)
+        )
+
+    def _has_reference(self, model: str) -> bool:
+        """Whether an alignment of a model in `runs` has a reference model."""
+        tutors = [(policy, name) for (owner, name), policy in self.policies.items() if owner == model]
+        return any(
+            ALGORITHMS[policy.algorithm].uses_reference
+            for policy, name in tutors
+            if f"{model}/{name}" not in self.adopted
+        )
+
+    def reference(self, wildcards: Any) -> list[str]:
+        """The reference model's log-probabilities, for an alignment that has one."""
+        if f"{wildcards.model}/{wildcards.policy}" in self.adopted:  # Snakemake asks, and then prefers the rule adopt
+            return []
+        uses = ALGORITHMS[self.policy(wildcards).algorithm].uses_reference
+        return [self.paths.model(wildcards.model).reference] if uses else []
+
+    def settings_in_words(self) -> str:
+        """`<model>/<policy>` → what differs from the model's entry, of the policies in `runs` where something does."""
+        told = {f"{model}/{name}": one.in_words() for (model, name), one in self.policies.items() if one.settings}
+        return as_text(**told)
 
     def base_model(self, wildcards: Any) -> str:
         """The model that the fine-tuning starts from."""
@@ -261,11 +316,11 @@ class Plan:
 
     def check_batch(self, stage: str, wildcards: Any, gpus: int) -> None:
         """Raises UserError where a training's batch can't be spread over the processes of its job, one a GPU."""
-        training = getattr(self.entry(wildcards.model), stage)
+        training = getattr(self._trained_entry(wildcards, stage), stage)
         try:
             accumulation(training.global_batch_size, training.device_batch_size, max(1, gpus))
             if stage == "align":
-                expect_batch(self.rows(wildcards), training.device_batch_size)
+                expect_batch(self.policy(wildcards).algorithm, training.device_batch_size)
         except UserError as error:
             raise UserError(f"{wildcards.model}: {stage}: {error.problem}", error.remedy) from None
 
@@ -292,7 +347,7 @@ class Plan:
 
     def gpus(self, stage: str) -> Callable[..., int]:
         """The number of GPUs over all nodes."""
-        return lambda wildcards: gpu_count(self.entry(wildcards.model).as_dict, stage, self.machine())
+        return lambda wildcards: gpu_count(self._trained_entry(wildcards, stage).as_dict, stage, self.machine())
 
     def nodes(self, stage: str) -> Callable[..., int]:
         return lambda wildcards: self._job(wildcards.model, stage).get("nodes", 1)

@@ -1,7 +1,7 @@
 """Types of settings: texts, counts, shares and names, with their limits."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -57,7 +57,22 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Shares = Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 Positive = Annotated[Number, Field(gt=0)]
+Weight = Annotated[Number, Field(ge=0)]
 Beta = Annotated[Number, Field(gt=0, le=1e7)]
 Format = Annotated[str, AfterValidator(importer)]
 UpTo = Annotated[str, AfterValidator(up_to)]
 Algorithm = Annotated[str, AfterValidator(algorithm)]
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+# All of transformers, but reduce_lr_on_plateau and greedy, which look at an evaluation during the training.
+Scheduler = Literal[
+    "cosine",
+    "linear",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "polynomial",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+]
