@@ -64,7 +64,10 @@ def converted(path: Path, name: str, rubric: Rubric) -> Imported:
     if imported.records:
         return imported
     problem = f"{path}: no usable row; rejected: {reasons(imported.counts['rejected'])}"
-    look = looks_of(lines)
+    try:
+        look = looks_of(lines)
+    except UserError:  # not JSON that can be read
+        look = None
     if look is None or look.importer == name:
         raise UserError(problem, f"the format {name} is {IMPORTERS[name].described}")
     remedy = f"the format is {look.importer}, not {name}" if look.importer else look.by_hand
