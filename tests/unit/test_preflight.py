@@ -24,12 +24,15 @@ from pedalign.cluster.estimates import Memory, model_size, stage_memory
 from pedalign.cluster.findings import Finding, report
 from pedalign.cluster.gpu_locks import Card, read_cards
 from pedalign.cluster.preflight import Machine, PreflightSettings, gpu_findings, memory_findings, preflight
+from pedalign.cluster.preset_choice import preset_finding
 from pedalign.models.checkpoints import save_checkpoint
 from pedalign.models.locations import find
 from pedalign.workflow.catalogue import filled_in
 
 ROOT = Path(__file__).parents[2]
-MODELS = filled_in(yaml.safe_load((ROOT / "config.yaml").read_text()))["models"]
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+MODELS = filled_in(CONFIG)["models"]
+PRESETS = [(name, {"path": "some/model", **preset}) for name, preset in CONFIG["presets"].items()]
 MISTRAL = MistralConfig(num_key_value_heads=8)  # of 7B, as its defaults are
 
 # GPUs.
@@ -391,6 +394,23 @@ def test_on_a_cluster_the_trainings_of_a_stage_have_their_states_at_once(tmp_pat
     assert "0.0649 GB for training states" in of(list(preflight(here, rubric)), "ok")[about]
     there = dataclasses.replace(here, here=False)
     assert "0.13 GB for training states" in of(list(preflight(there, rubric)), "ok")[about]
+
+
+@pytest.mark.parametrize(
+    "gpus, card, preset",
+    [(4, 80e9, "full"), (1, 80e9, "lora"), (1, 24e9, "lora"), (0, None, None)],
+)
+def test_the_preset_that_is_proposed_for_a_7b_model_fits_the_machine(gpus, card, preset):
+    memory = 64e9 if gpus == 0 else 512e9
+    found = preset_finding("mine", dict(PRESETS), MISTRAL, gpus, card, memory)
+    assert f"'{preset}' fits" in found.words if preset else "none of full, lora, small, laptop" in found.words
+
+
+def test_a_small_model_is_trained_whole_where_it_fits_and_on_a_laptop_else():
+    config = MistralConfig(vocab_size=32000, hidden_size=512, intermediate_size=1024, num_hidden_layers=8)
+    without_lora = {name: entry for name, entry in PRESETS if name != "lora"}
+    assert "'small' fits" in preset_finding("mine", without_lora, config, 1, 40e9, 64e9).words
+    assert "'laptop' fits" in preset_finding("mine", dict(PRESETS), config, 0, None, 16e9).words
 
 
 def test_the_report_has_the_problems_once_more_at_its_end():

@@ -40,6 +40,7 @@ from pedalign.cluster.preflight_stages import (
     perplexity_findings,
     scratch_model_of,
 )
+from pedalign.cluster.preset_choice import preset_finding
 from pedalign.cluster.resources import check_machine
 from pedalign.core.errors import UserError
 from pedalign.core.paths import Paths
@@ -65,7 +66,8 @@ class PreflightSettings:
     its jobs; `data_job`: resources of a job without a model; `here`: whether jobs run on this machine;
     `status_command`: the command that reports how a Slurm job ended, None without Slurm; `data`: DataSettings;
     `lengths`: model → LengthSettings; `seed`: the config's; `variants`: model → policy → `align`, `adapter` and `gpu`
-    of an alignment that has settings of its own."""
+    of an alignment that has settings of its own; `presets`: model → names of presets, and the entries that they would
+    make."""
 
     results: str
     here: bool
@@ -78,12 +80,14 @@ class PreflightSettings:
     lengths: dict[str, dict[str, Any]]
     seed: int
     variants: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    presets: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Memory of the machine where jobs run, in bytes, if known: of its smallest GPU, and its own."""
+    """The machine where jobs run: its GPUs, and memory in bytes, if known, of its smallest GPU, and its own."""
 
+    gpus: int = 0
     gpu: float | None = None
     memory: float | None = None
 
@@ -100,7 +104,8 @@ def preflight(settings: PreflightSettings, rubric: Rubric) -> Iterator[Finding]:
         except UserError as error:
             devices, cards = [], []
             yield problem("GPUs", error)
-        machine = Machine(min((card.memory for card in cards if card.memory), default=None), _memory_of_machine())
+        smallest = min((card.memory for card in cards if card.memory), default=None)
+        machine = Machine(len(devices), smallest, _memory_of_machine())
         yield from gpu_findings(named, devices, cards)
     splits, findings = draw_splits(DataSettings(**settings.data), rubric)
     yield from findings
@@ -160,6 +165,9 @@ def model_findings(
         return
     adapter = f", and {size.adapter:,} of an adapter, which alone are trained" if size.adapter else ""
     yield Finding("ok", f"{model} model", f"{size.parameters:,} parameters{adapter}")
+    if settings.here and start and settings.presets.get(model):
+        config, presets = read_config(start.folder), dict(settings.presets[model])
+        yield preset_finding(model, presets, config, machine.gpus, machine.gpu, machine.memory)
     yield from stage_findings(settings, model, rubric, start, splits, size)
     for stage, job in _stages(settings, model):
         memory = stage_memory(size, entry, stage, job["gpu"], job["nodes"])

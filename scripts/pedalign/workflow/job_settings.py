@@ -6,15 +6,17 @@ the artifact's last run.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pedalign.cluster.resources import gpu_count
 from pedalign.core.artifacts import read_json
 from pedalign.core.errors import UserError
+from pedalign.core.section import read
 from pedalign.training.algorithms import ALGORITHMS
 from pedalign.workflow.config import Config
-from pedalign.workflow.model_settings import Model
+from pedalign.workflow.model_settings import Model, Training
 from pedalign.workflow.policies import BASE
 
 if TYPE_CHECKING:
@@ -159,7 +161,18 @@ class JobSettings:
             lengths={name: self.limits(name) for name in plan.models},
             seed=self.config.seed,
             variants={name: self._variants(name) for name in plan.aligned_here},
+            presets={name: self._presets(name) for name in plan.models if self.config.models[name].path},
         )
+
+    def _presets(self, model: str) -> list[tuple[str, dict[str, Any]]]:
+        """Each preset's name, and the entry that a model would have with its `path`, the preset, and nothing else."""
+        found = []
+        for name, preset in self.config.presets.items():
+            with suppress(UserError):  # a preset that leaves values to entries
+                entry = read(Model, {"path": self.config.models[model].path, **preset}, f"presets.{name}")
+                if isinstance(entry.sft, Training):
+                    found.append((name, entry.as_dict))
+        return found
 
     def _variants(self, model: str) -> dict[str, dict[str, Any]]:
         """Policy → the `align`, `adapter` and `gpu` of its alignment, of the policies with settings of their own."""
