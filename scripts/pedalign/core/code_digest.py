@@ -33,6 +33,7 @@ NO_INFLUENCE = {
     "core.staleness": "says why something reruns",
     "data.sources.importers": "lists the formats; the code of the one in use counts by Plan.import_code",
     "training.trackers": "writes curves to look at",
+    "training.trainer_arguments": "refuses arguments of trainers; those that pass are settings",
     "generation.vllm_environment": "says where vLLM is installed",
 }
 
