@@ -74,6 +74,7 @@ rule import_conversations:
         runtime=30,
     params:
         code=PLAN.import_code(),
+        raw=PLAN.raw_state,
         format=PLAN.imports.format if PLAN.imports else "",
     shell:
         "python {resources.scripts:q}/import_conversations.py {input.files:q} --format {params.format} --rubric {input.rubric:q}"
@@ -100,6 +101,7 @@ rule import_bank:
         runtime=10,
     params:
         code=PLAN.code("simulate"),
+        raw=PLAN.raw_state,
         dataset=CONFIG.dataset,
         output=PATHS.imported,
         arguments=PLAN.simulation_arguments(),

@@ -48,6 +48,13 @@ def test_an_entry_like_one_from_scratch_starts_from_its_own_path() -> None:
     assert model("mine", {"mine": {"like": "tiny", "sft": {"epochs": 1}}}).init == "scratch"
 
 
+def test_an_entry_with_its_own_path_has_no_tutors_of_the_entry_that_it_is_like() -> None:
+    other = {"path": "a", "preset": "lora", "sft": "a/tutor", "aligned": {"dpo-b0.1": "a/aligned"}}
+    made = model("own", {"own": {"like": "other", "preset": "lora", "path": "b"}, "other": other})
+    assert not isinstance(made.sft, str) and made.aligned is None
+    assert model("same", {"same": {"like": "other"}, "other": other}).sft == "a/tutor"
+
+
 def test_a_preset_of_ones_own_changes_one_value_of_another() -> None:
     given = {"presets": {"laptop": {"sft": {"epochs": 2}}}, "models": {"mine": {"path": "a", "preset": "laptop"}}}
     made = read_config(given, SHIPPED).models["mine"]
@@ -85,6 +92,9 @@ def test_what_cannot_be_filled_in_is_named(refused, entry: object, words: list[s
     [
         ({"presets": {"laptop": 3}}, ["presets.laptop: is 3", "an entry of 'models'"]),
         ({"defaults": [1]}, ["defaults: is [1] (list)", "keys with values"]),
+        ({"defaults": {"preset": "lora"}}, ["defaults: has the key 'preset'", "only entries of 'models'"]),
+        ({"presets": {"mine": {"like": "tiny"}}}, ["presets.mine: has the key 'like'"]),
+        ({"models": {"m" * 101: {}}}, ["is not allowed", "at most 100"]),
         ({"models": [1]}, ["models: is [1] (list)"]),
     ],
 )

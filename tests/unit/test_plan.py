@@ -1,6 +1,7 @@
 """What the config means for each job: artifacts, settings and resources, asked without Snakemake."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +183,14 @@ def test_an_import_takes_the_place_of_the_source_and_gives_no_pairs_but_for_a_ba
     assert (plan.bank_files(), plan.import_report(of_bank=True)) == ([], []) and not plan.perplexities()
     shown = json.loads(settings.report())
     assert shown["import"] == {"format": "sharegpt", "files": raw} and "source" not in shown
+    turned = planned(**{"import": {"format": "sharegpt", "files": raw[::-1]}})[0]
+    assert turned.raw_state() != plan.raw_state()
+    before = plan.raw_state()
+    Path(raw[0]).write_text("[]")
+    os.utime(raw[0], (0, 0))  # an older file in its place
+    assert plan.raw_state() != before
+    with refused("import.files", "name each file once"):
+        planned(**{"import": {"format": "sharegpt", "files": [raw[0], f"{tmp_path}/./a.jsonl"]}})
     assert plan.source_in_words() == "imported (sharegpt)" and plan.split_flags() == "--imported=out/data/imported.json"
     with refused("import: imports no pairs of replies"):
         plan.perplexity_pairs()

@@ -103,6 +103,7 @@ def test_labels_are_the_text_that_stands_in_the_file_whatever_yaml_makes_of_it(o
         ("{1: [hint", "{2: [hint", ["fields[1] (Move): labels_written_as: '2' is no label of the field", "valid: 010"]),
         ("[hint, clue]", "hint", ["labels_written_as.1: is 'hint' (text)", "a list"]),
         ("[hint, clue]", "['010']", ["labels_written_as.1: '010' is the label '010', which would be read as '1'"]),
+        ("[hint, clue]", "['010) told']", ["labels_written_as.1: '010) told' is the label '010'", "take it out"]),
         ("[solution]", "[HINT]", ["labels_written_as.010: 'HINT' is also a spelling of '1'", "take it out"]),
         ("labels_written_as:", "label_written_as:", ["unknown key 'label_written_as'", "'labels_written_as'"]),
         ("all_else: 010", "all_else: other", ["fields[1] (Move): all_else: 'other' is no label of the field"]),

@@ -104,7 +104,15 @@ def test_a_label_before_a_bracket_is_read_and_one_that_names_two_is_not(steps, w
         assert bool(read.read_as) == (written.strip() != label)
 
 
-ELSE = {"2 and 3": "other", "4b": "other", "": "other", "1) and 2)": "other", "other": "other", "Other": None}
+ELSE = {
+    "2 and 3": "other",
+    "4b": "other",
+    "": "other",
+    "1) and 2)": "other",
+    "other": "other",
+    "Other": None,
+    "OTHER) 7": None,
+}
 NOT_ELSE = {"12) N/A": "12", "Step 1": "1", "step 2": "2", "Step 1)": "1"}
 
 

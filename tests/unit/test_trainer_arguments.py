@@ -90,6 +90,13 @@ def test_an_argument_that_is_not_passed_through_is_named_in_two_lines(refused, s
         read_config({"models": {"tiny": {stage: {"trainer": trainer}}}}, ROOT / "config.yaml")
 
 
+def test_an_argument_that_trl_reads_only_beside_another_is_refused_without_it(refused):
+    given = {"f_alpha_divergence_coef": 0.5}
+    with refused("runs[0].trainer.f_alpha_divergence_coef", "alpha_divergence, or leave it out"):
+        check_trainer("DPO", given, "runs[0].trainer", "dpo")
+    check_trainer("DPO", {**given, "f_divergence_type": "alpha_divergence"}, "runs[0].trainer", "dpo")
+
+
 def test_flash_attention_needs_16_bits(refused):
     with refused("models.tiny.attn_implementation", "dtype is float32", "set dtype to bfloat16"):
         read_config({"models": {"tiny": {"attn_implementation": "flash_attention_2"}}}, ROOT / "config.yaml")

@@ -46,7 +46,9 @@ def test_the_settings_of_that_folder_are_read_and_the_others_are_the_workflows(w
     (folder / "config.yaml").write_text("results: elsewhere\nsplit: {sft: 4}\n")
     call(folder, "split", "--snakefile", str(workflow.path / "Snakefile"))
     told = (folder / "elsewhere/logs/data/splits.log").read_text()
-    assert "sft: 12 conversations" in told and re.search(r"^- test: 1\d{3} (of 1200 wanted )?conversations", told, re.MULTILINE)
+    assert "sft: 12 conversations" in told and re.search(
+        r"^- test: 1\d{3} (of 1200 wanted )?conversations", told, re.MULTILINE
+    )
 
 
 def test_as_a_module_of_another_workflow_it_makes_the_same(workflow, finished, tmp_path):

@@ -145,7 +145,7 @@ def model_findings(
             continue
         downloads[source] = found[policy].download
         yield checkpoint_finding(f"{model} {policy}", source, found[policy])
-    start = found.get("base") or found.get("sft")
+    start = found.get("sft") or found.get("base")  # what is trained, or answers first
     yield template_finding(f"{model} template", entry, start, rubric)
     for stage, job in _stages(settings, model):
         if stage != "generate":
@@ -268,8 +268,8 @@ def gpu_findings(jobs: Sequence[tuple[str, Job]], devices: Sequence[str], cards:
 def sources(model: str, entry: dict[str, Any], runs: Sequence[Sequence[str]]) -> dict[str, str]:
     """The folders or hub ids that the config gives for a model: its base model, or tutors that are already trained."""
     given = {"sft": entry["sft"]} if isinstance(entry["sft"], str) else {}
-    if not given and "path" in entry:
-        given = {"base": entry["path"]}
+    if "path" in entry and (not given or [model, "base"] in [list(run) for run in runs]):
+        given = {"base": entry["path"], **given}
     return given | {name: source for name, source in entry.get("aligned", {}).items() if [model, name] in runs}
 
 
@@ -352,7 +352,8 @@ def disk_findings(settings: PreflightSettings, sizes: dict[str, Size], download:
     states: dict[str, list[float]] = {"sft": [0], "align": [0]}
     for model, size in sizes.items():
         entry, jobs, paths = settings.models[model], settings.jobs[model], Paths(settings.results).model(model)
-        aligned = [policy for name, policy in settings.runs if name == model and policy not in entry.get("aligned", {})]
+        given = {"base", *entry.get("aligned", {})}
+        aligned = [policy for name, policy in settings.runs if name == model and policy not in given]
         trained = {"sft": ["sft"] if "sft" in jobs else [], "align": aligned}  # an adopted tutor is a folder of links
         for policy in (*trained["sft"], *aligned):
             checkpoints[Path(paths.tutor(policy).checkpoint)] = checkpoint_bytes(size, entry)

@@ -297,9 +297,11 @@ def _field(entry: _FieldEntry, place: str) -> Field:
         *((f"labels_written_as.{one}", one, _folded(values)) for one, values in ways.items()),
     ):
         for folded, value in written.items():
-            other = next((other for other in labels if other.casefold() == folded), spelled.get(folded, read_as))
+            head = folded.partition(")")[0].strip()  # "b) …" is read as b without a spelling
+            is_label = next((other for other in labels if other.casefold() in (folded, head)), None)
+            other = is_label or spelled.get(folded, read_as)
             if other != read_as:
-                is_what = "is the label" if other.casefold() == folded else "is also a spelling of"
+                is_what = "is the label" if is_label else "is also a spelling of"
                 raise UserError(
                     f"{place}: {key}: '{value}' {is_what} '{other}', which would be read as '{read_as}'",
                     "take it out of the list, or rename the label",

@@ -52,7 +52,9 @@ def read_label(value: str, labels: Mapping[str, str], spellings: Spellings) -> t
     label = _plain(head, labels, spellings) if bracket and head else None
     if label and not _name_another(words, label, labels, spellings):
         return label, f"{head}) …" if words else f"{head})", False
-    if spellings.all_else and value.casefold() not in {one.casefold() for one in labels}:
+    known = {one.casefold() for one in labels}
+    other_case = bracket and head not in labels and head.casefold() in known  # such as "A) Hint"
+    if spellings.all_else and value.casefold() not in known and not other_case:
         return spellings.all_else, value, True
     return None
 

@@ -87,6 +87,8 @@ _SCHEDULES = {  # schedule → arguments of which it needs one
 _CHOICES: dict[str, Any] = {
     "f_divergence_type": Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"],
 }
+# Argument → the value of another one without which TRL ignores it.
+_ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 _PLAIN: dict[str, Any] = {"int": int, "float": Number, "str": str, "bool": bool, "dict": dict, "list": list}
 
 
@@ -116,6 +118,10 @@ def check_trainer(trainer: str, given: Mapping[str, Any], place: str, algorithm:
         except ValidationError as error:
             kinds = [explained(one)[1] for one in error.errors(include_url=False)]
             raise UserError(f"{at}: is {shown(value)}", "; or ".join(dict.fromkeys(filter(None, kinds)))) from None
+    for name, (other, wanted) in _ONLY_WITH.items():
+        if algorithm is not None and name in given and given.get(other) != wanted:
+            problem = f"{place}.{name}: TRL reads it only with {other} {wanted}"
+            raise UserError(problem, f"set {other} to {wanted}, or leave it out")
     if given.get("use_liger_kernel") and config_fields(trainer) and importlib.util.find_spec("liger_kernel") is None:
         problem = f"{place}.use_liger_kernel: the package liger-kernel is not installed"
         raise UserError(problem, "pip install liger-kernel (it needs a GPU), or leave it out")

@@ -21,6 +21,10 @@ def filled_in(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, preset in presets.items():
         if not isinstance(preset, dict):
             raise mistake(f"is {shown(preset)}", "give what an entry of 'models' holds", f"presets.{name}")
+    for place, one in (("defaults", defaults), *((f"presets.{name}", preset) for name, preset in presets.items())):
+        for key in ("preset", "like"):
+            if key in one:
+                raise mistake(f"has the key {key!r}", "only entries of 'models' name a preset or another entry", place)
     return {**values, "models": {name: _entry(name, models, presets, defaults, ()) for name in models}}
 
 
@@ -43,6 +47,10 @@ def _entry(
         other = _entry(entry["like"], models, presets, defaults, (*waiting, name))
         dropped = {"preset", "like", *(_SOURCES if any(key in entry for key in _SOURCES) else ())}
         other = {key: value for key, value in other.items() if key not in dropped} if isinstance(other, dict) else {}
+        if any(key in entry for key in _SOURCES):  # trained tutors are the other model's
+            other = {
+                key: value for key, value in other.items() if key != "aligned" and (key, type(value)) != ("sft", str)
+            }
         whole = _over(whole, other)
     return _over(whole, entry)
 

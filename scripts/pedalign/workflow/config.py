@@ -3,6 +3,7 @@
 The check of a config, its messages and docs/reference/config.md are made from these declarations.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -66,7 +67,7 @@ class Import(Section):
 
     @model_validator(mode="after")
     def _each_once(self) -> "Import":
-        if len(set(self.paths)) < len(self.paths):
+        if len({os.path.realpath(path) for path in self.paths}) < len(self.paths):
             raise mistake(f"is {self.paths}", "name each file once", "files")
         banks = [path.endswith(BANKS) for path in self.paths]
         if any(banks) and not all(banks):

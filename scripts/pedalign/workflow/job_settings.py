@@ -154,7 +154,7 @@ class JobSettings:
             here=here,
             status_command=status_command,
             models={name: self.config.models[name].as_dict for name in plan.models},
-            runs=plan.runs,
+            runs=[*plan.runs, *((model, BASE) for model in plan.untrained)],
             jobs={name: self._stage_requests(name, request) for name in plan.models},
             data_job=request("split"),
             data={"files": plan.conversation_files(), "perplexity": pairs, "splits": self._split()},

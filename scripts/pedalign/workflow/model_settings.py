@@ -71,6 +71,12 @@ class Adapter(Section):
     four_bit: bool
     """Holds the frozen weights in 4 bits (QLoRA)."""
 
+    @model_validator(mode="after")
+    def _all_linear_alone(self) -> "Adapter":
+        if isinstance(self.targets, list) and "all-linear" in self.targets:
+            raise mistake(f"is {self.targets}", "write all-linear alone, without a list", "targets")
+        return self
+
 
 class Generate(Section):
     """How a tutor answers."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pedalign.cluster.resources import gpu_count, runtime
+from pedalign.core.artifacts import sha256
 from pedalign.core.checkpoint_folders import checkpoint_state
 from pedalign.core.code_digest import digest
 from pedalign.core.errors import UserError, nearest
@@ -36,6 +37,7 @@ from pedalign.workflow.policies import (
     untrained,
 )
 
+HASHED = 2**28  # bytes; larger raw files are told apart by size and time
 PUBLISHED_FOLDER = "datasets/published"
 NO_NAME = "(?!)"  # a wildcard constraint that matches nothing
 
@@ -154,6 +156,17 @@ class Plan:
                 what = "is a folder" if os.path.isdir(file) else "no such file"
                 raise UserError(f"config: import.files: {file}: {what}", "name a file, from the folder of the call")
         return files
+
+    def raw_state(self, _: Any = None) -> str:
+        """What is in the raw files, in their order, as a parameter of the rule: a file that is replaced by an older one
+        looks unchanged to Snakemake."""
+        found = [(file, os.stat(file)) for file in self.raw_files() if os.path.isfile(file)]
+        return as_text(
+            files=[
+                [file, sha256(Path(file)) if stat.st_size < HASHED else f"{stat.st_size} bytes of {stat.st_mtime_ns}"]
+                for file, stat in found
+            ]
+        )
 
     def imported_files(self, of_bank: bool = False) -> list[str]:
         """The conversation files that are made of raw files, or of a bank; none if the config names no such files."""

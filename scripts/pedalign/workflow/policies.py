@@ -196,15 +196,17 @@ def _combinations(run: Run, seed: int, place: str) -> Iterator[tuple[str, Policy
         if value == []:
             raise UserError(f"{place}.{name}: is []", "list at least 1 value")
         names.append(name)
-        whole = name == "adapter.targets" and not (isinstance(value, list) and isinstance(value[0], list))
-        lists.append(value if isinstance(value, list) and not whole else [value])
+        of_targets = name == "adapter.targets"  # one value may be a list, whose order does not matter
+        whole = of_targets and not (isinstance(value, list) and isinstance(value[0], list))
+        values = value if isinstance(value, list) and not whole else [value]
+        lists.append([sorted(one) if of_targets and isinstance(one, list) else one for one in values])
     usual = seed if run.seed is None else run.seed
     of_name = (value if isinstance(value, list) else [value] for value in (run.model, run.algorithm, run.beta, usual))
     for model, algorithm, beta, at_random, *values in product(*of_name, *lists):
         yield model, Policy(algorithm, beta, at_random, tuple(zip(names, values, strict=True)))
 
 
-_OF_NAME = ("model", "algorithm", "beta", "seed")
+_OF_NAME = ("model", "policy", "algorithm", "beta", "seed")
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -229,9 +231,18 @@ def _differing(policy: Policy, entry: Model) -> Policy:
     align = {"sft_weight": 1.0, **(entry.align.values() if entry.align else {})}
     usual = dict(_flat({**align, "adapter": entry.adapter.values() if entry.adapter else {}}))
     order = [name for name, _, _ in _PARTS]
-    differing = [(name, value) for name, value in policy.settings if name not in usual or usual[name] != value]
+    differing = [
+        (name, value) for name, value in policy.settings if name not in usual or not _same(name, usual[name], value)
+    ]
     ordered = sorted(differing, key=lambda one: (order.index(one[0]) if one[0] in order else len(order), one[0]))
     return Policy(policy.algorithm, policy.beta, policy.seed, tuple(ordered))
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Whether two values are one. The order of an adapter's targets does not matter."""
+    if name == "adapter.targets":
+        one, other = (sorted(value) if isinstance(value, list) else value for value in (one, other))
+    return bool(one == other)
 
 
 def _check_weight(policy: Policy, place: str) -> None:

@@ -10,8 +10,12 @@ from pedalign.core.section import Number, mistake, shown
 from pedalign.data.sources.importers import IMPORTERS
 from pedalign.training.algorithms import ALGORITHMS
 
+LONGEST_NAME = 100  # characters
+
 
 def name(text: str) -> str:
+    if len(text) > LONGEST_NAME:
+        raise mistake(f"is a name of {len(text)} characters", f"use at most {LONGEST_NAME}; it names files and folders")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
         raise mistake(f"is {text!r}", "use letters, digits, '.', '_' and '-'")
     return text

@@ -59,6 +59,7 @@ def imported(rows: Iterable[Row], read: Callable[[Row], Talk]) -> Imported:
     cuts: Counter[str] = Counter()
     changes: Counter[str] = Counter()
     records: dict[str, dict[str, Any]] = {}
+    last: dict[str, int] = {}  # id → the last number at its end
     for row_number, row in enumerate(rows, start=1):
         try:
             if isinstance(row, Unusable):
@@ -72,10 +73,10 @@ def imported(rows: Iterable[Row], read: Callable[[Row], Talk]) -> Imported:
         changes.update(talk.changed)
         wanted = talk.id or f"row-{row_number}"
         changes[ID_MADE] += not talk.id
-        identity, number = wanted, 1
+        identity = wanted
         while identity in records:
-            number += 1
-            identity = f"{wanted}-{number}"
+            last[wanted] = last.get(wanted, 1) + 1
+            identity = f"{wanted}-{last[wanted]}"
         changes[ID_TAKEN] += identity != wanted
         entries = [{"from": SPEAKERS[at % 2], "value": text} for at, text in enumerate(talk.texts)]
         facts: dict[str, Any] = {"simulated": True} if talk.simulated else {}
