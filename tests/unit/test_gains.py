@@ -49,7 +49,7 @@ class Told:
 
 def test_replies_that_become_closed_but_stay_defective_are_no_gain(tmp_path: Path) -> None:
     told = Told(reported(tmp_path / "results", tests=40, said=cut_or_closed, valid_format=0.9))
-    assert "nothing can be told of what the aligned tutor tiny dpo-b0.1 gained" in told.answer
+    assert "Nothing can be told of what the aligned tutor tiny dpo-b0.1 gained" in told.answer
     assert "both valid (0) none none none all replies +0.0, not tested" in " ".join(told.table.split())
     for text in (told.table, told.page, told.card.partition("## Measured")[2]):
         assert not re.search(r"\bp\s*[<=]\s*[01]|significant|[+\u2212](?!0\.0)\d", text)
@@ -61,8 +61,8 @@ def test_replies_that_become_closed_but_stay_defective_are_no_gain(tmp_path: Pat
 
 def test_a_format_that_is_learned_is_told_as_such_and_no_gain_of_labels(tmp_path: Path) -> None:
     told = Told(reported(tmp_path / "results", tests=120, said=format_learned, valid_format=0.9))
-    assert "which is not significant. In valid format are 100.0% of its replies" in told.answer
-    assert re.search(r": \+\d\.\d points, 95% interval \+\d\.\d to \+\d\.\d, p = 0\.005\.$", told.answer)
+    assert "as far as can be told" in told.answer and "The share in valid format is 100.0%" in told.answer
+    assert re.search(r"\(\+\d\.\d points, 95% interval \+\d\.\d to \+\d\.\d, p = 0\.005\)\.", told.answer)
     (both,) = re.findall(r"both valid \(\d+\)(.*)", told.table)
     assert both.count("+0.0 [+0.0, +0.0] p=1.000") == 3 and "p=0.005" not in both
     ((format_change, over_all),) = re.findall(r"  all replies +(.*?\]) p=0.005(.*)", told.table)

@@ -47,16 +47,18 @@ def report(rubric) -> Callable[..., Report]:
 def test_the_answer_is_a_sentence_with_the_gain_where_both_are_valid_its_interval_and_p_and_the_format(report) -> None:
     (answer,) = answers(report(rows=[tutor("sft"), tutor("dpo-b0.1", 0.034, 0.0004)]))
     assert answer == (
-        "On 525 test replies of 75 conversations, bio (simulated), where both replies are in valid format (1,500), the "
-        "aligned tutor tiny dpo-b0.1 picks the right action in 61.0% of its replies, its fine-tuned tutor in 57.6%: "
-        "+3.4 points, 95% interval +1.4 to +5.4, p < 0.001, which is significant. In valid format are 99.2% of its "
-        "replies, 97.3% of its fine-tuned tutor's: +1.9 points, 95% interval \u22120.1 to +3.9, p = 0.061."
+        "The aligned tutor tiny dpo-b0.1 picks the right action more often than its fine-tuned tutor: in 61.0% of its "
+        "replies, against 57.6% (+3.4 points, 95% interval +1.4 to +5.4, p < 0.001, of the 1,500 replies that both "
+        "tutors gave in valid format). The share in valid format is 99.2%, against 97.3% (+1.9 points, 95% interval "
+        "\u22120.1 to +3.9, p = 0.061). Measured on 525 scored test replies of 75 conversations, bio (simulated)."
     )
 
 
 def test_a_gain_that_is_not_significant_is_said_to_be_none(report) -> None:
     (answer,) = answers(report(rows=[tutor("sft"), tutor("dpo-b0.1", 0.034, 0.06)]))
-    assert "p = 0.060, which is not significant." in answer
+    assert "as often as its fine-tuned tutor, as far as can be told: in" in answer and "p = 0.060" in answer
+    (answer,) = answers(report(rows=[tutor("sft"), tutor("dpo-b0.1", -0.034, 0.0004)]))
+    assert "picks the right action less often" in answer
 
 
 def test_of_many_runs_all_are_counted_and_none_is_picked(report) -> None:
@@ -66,7 +68,7 @@ def test_of_many_runs_all_are_counted_and_none_is_picked(report) -> None:
     assert (
         "1 less often, where both replies are in valid format (p < 0.05, Holm); differences \u22121.0 to +3.0" in answer
     )
-    assert answer.endswith("points, the largest of tiny dpo-b5.")
+    assert "points, the largest of tiny dpo-b5. Measured on" in answer
     (answer,) = answers(report(rows=[tutor("sft"), *runs, tutor("dpo-b6", 0.5, tested=False)]))
     assert "3 of 5 aligned tutors" in answer and "the largest of tiny dpo-b5. 1 of 6 are not tested" in answer
 
@@ -89,7 +91,7 @@ def test_without_a_reply_that_is_valid_in_both_no_gain_is_told(report, runs) -> 
 
 
 def test_without_an_aligned_tutor_no_gain_is_told(report) -> None:
-    assert answers(report(rows=[tutor("sft")]))[0].endswith("no aligned tutor was measured.")
+    assert answers(report(rows=[tutor("sft")]))[0].startswith("No aligned tutor was measured.")
 
 
 def turn(at: int, gold: str, *replies: str | None) -> dict:

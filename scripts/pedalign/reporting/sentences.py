@@ -20,13 +20,13 @@ def answers(report: Report) -> list[str]:
     key = report.main_field.key
     compared = [row for row in report.rows if row["both_valid_replies"]]
     first = report.rows[0]
-    on = f"On {counted(first['replies'], 'test reply', 'test replies')} of "
-    on += f"{counted(first['conversations'], 'conversation')}, {first['data']},"
+    on = f"Measured on {counted(first['replies'], 'scored test reply', 'scored test replies')} of "
+    on += f"{counted(first['conversations'], 'conversation')}, {first['data']}."
     if not compared:
-        return [f"{on} no aligned tutor was measured."]
+        return [f"No aligned tutor was measured. {on}"]
     if len(compared) <= 3:
-        return [f"{on} {_answer(row, key)}" for row in compared]
-    return [f"{on} {_of_many(compared, key)}"]
+        return [f"{_answer(row, key)} {on}" for row in compared]
+    return [f"{_of_many(compared, key)} {on}"]
 
 
 def _of_many(compared: Sequence[Row], key: str) -> str:
@@ -34,7 +34,7 @@ def _of_many(compared: Sequence[Row], key: str) -> str:
     untested = len(compared) - len(tested)
     without = f" {untested} of {len(compared)} are not tested: too few replies are in valid format." if untested else ""
     if not tested:
-        return f"no gain of the {len(compared)} aligned tutors can be told.{without}"
+        return f"No gain of the {len(compared)} aligned tutors can be told.{without}"
     name = f"{key}_both_valid"
     gains = [float(row[f"{name}_difference"]) for row in tested]
     better, worse = (
@@ -53,17 +53,22 @@ def _answer(row: Row, key: str) -> str:
     shares = float(row["valid_format_reference"]), float(row["valid_format"])
     if not _is_told(row, key):
         return (
-            f"nothing can be told of what the aligned tutor {name_of(row)} gained: {shares[1]:.1%} of its replies are "
+            f"Nothing can be told of what the aligned tutor {name_of(row)} gained: {shares[1]:.1%} of its replies are "
             f"in valid format, {shares[0]:.1%} of its fine-tuned tutor's, and that is too few to tell judging from "
             "format."
         )
     name = f"{key}_both_valid"
     before, after = (float(row[f"{name}_{which}"]) for which in ("reference", "aligned"))
-    told = f"where both replies are in valid format ({int(row['both_valid_replies']):,}), the aligned tutor "
-    told += f"{name_of(row)} picks the right {key} in {after:.1%} of its replies, its fine-tuned tutor in "
-    told += f"{before:.1%}: {_gain(row, name)}, which is {'' if _significant(row, name) else 'not '}significant. In "
-    told += f"valid format are {shares[1]:.1%} of its replies, {shares[0]:.1%} of its fine-tuned tutor's: "
-    return f"{told}{_gain(row, 'valid_format')}."
+    told = f"The aligned tutor {name_of(row)} picks the right {key} "
+    if _significant(row, name):
+        told += f"{'more' if float(row[f'{name}_difference']) > 0 else 'less'} often than its fine-tuned tutor"
+    else:
+        told += "as often as its fine-tuned tutor, as far as can be told"
+    told += f": in {after:.1%} of its replies, against {before:.1%} ({_gain(row, name)}, of the "
+    told += (
+        f"{int(row['both_valid_replies']):,} replies that both tutors gave in valid format). The share in valid format "
+    )
+    return f"{told}is {shares[1]:.1%}, against {shares[0]:.1%} ({_gain(row, 'valid_format')})."
 
 
 def _is_told(row: Row, key: str) -> bool:
