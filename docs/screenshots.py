@@ -48,7 +48,7 @@ def chat(page: Page, results: Path) -> None:
         talk = read_json(results / "data/bio-test.json")[4]["conversations"]
         for number, turn in enumerate(talk[: 2 * TURNS : 2]):
             page.get_by_label("You, as the student").fill(turn["value"])
-            page.get_by_role("button", name="Ask").click()
+            page.get_by_role("button", name="Ask", exact=True).click()
             page.locator("#talk .student").nth(number).wait_for()
             page.wait_for_timeout(3000)
         page.screenshot(path=PICTURES / "chat.png")

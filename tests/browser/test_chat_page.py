@@ -80,7 +80,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iter
 
 def ask(page: Page, text: str) -> None:
     page.get_by_label("You, as the student").fill(text)
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#talk .student .said").last).to_have_text(text, timeout=30_000)
     expect(page.get_by_label("You, as the student")).to_have_value("")
 
@@ -137,7 +137,7 @@ def test_a_question_is_asked_once_and_the_next_can_be_written_at_once(page: Page
     expect(page.locator("#talk .turn")).to_have_count(0)
     question.fill("  ")
     question.press("Enter")
-    expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
     expect(page.locator("#talk .turn")).to_have_count(0)
 
 
@@ -145,7 +145,7 @@ def test_a_question_is_asked_once_and_the_next_can_be_written_at_once(page: Page
 def test_a_conversation_that_is_too_long_is_said_to_be(page: Page) -> None:
     ask(page, QUESTION)
     page.get_by_label("You, as the student").fill("why " * 9000)
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.get_by_text("begin a new conversation")).to_be_visible()
     expect(page.get_by_label("You, as the student")).to_have_value("why " * 8999 + "why")
     expect(page.locator("#talk .student")).to_have_count(1)

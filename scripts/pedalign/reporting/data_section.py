@@ -18,7 +18,7 @@ def data(report: Report) -> Section:
     if splits["cut"]:
         why = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in splits["cut_by_reason"].items())
         text += f" Replies that are not valid: {len(splits['cut']):,} ({why}); what follows one is not used."
-    if spelled := spellings.told(splits["read_as"]):
+    if spelled := spellings.told(splits.get("read_as", {"labels": [], "names": []})):
         text += f" {spelled}."
     section = Section("data", "The data", text)
     section.tables += [steps(report), *_imported(splits.get("imported")), *_tables(report)]
