@@ -213,6 +213,7 @@ WITHOUT_INFLUENCE = {
     },
     "core.code_digest": {"digest"},  # training states of other code are not gone on with
     "training.trackers": {"trackers"},
+    "training.trainer_arguments": {"check_trainer"},
     "generation.vllm_environment": {"vllm_python"},
 }
 STAGES = ("base", "audit", "adopt", "sft", "generate", "gather", "pair", "reference", "align", "score")

@@ -24,6 +24,7 @@ RULES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "r
 ENVIRONMENTS = dict(
     re.findall(r'^rule (\w+):.*?^    conda:\n\s+"\.\./envs/(\w+)\.yaml"', RULES, re.MULTILINE | re.DOTALL)
 )
+SCRIPTS = {"import_bank": "simulate"}  # of rules that do not call the script of their name
 ELSEWHERE = {"vllm"}  # in an environment of its own (make vllm)
 # Parts of a library that come with a package that is pinned under another name.
 COMES_WITH = dict.fromkeys(("huggingface_hub", "safetensors", "tokenizers"), "transformers")
@@ -50,9 +51,8 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("rule", sorted(ENVIRONMENTS))
 def test_the_environment_of_a_rule_holds_every_package_that_its_script_imports(rule: str) -> None:
-    modules = {
-        name for path in imported_files(ROOT / f"scripts/{rule}.py", all_of_them=True) for name in imported(path)
-    }
+    script = ROOT / f"scripts/{SCRIPTS.get(rule, rule)}.py"
+    modules = {name for path in imported_files(script, all_of_them=True) for name in imported(path)}
     distributions = {COMES_WITH.get(name, _distributions()[name][0].lower()) for name in modules}
     assert distributions <= pinned(ENVIRONMENTS[rule])
 

@@ -57,7 +57,8 @@ def test_mathdial_is_imported_and_goes_through_the_whole_workflow_with_its_rubri
     shutil.copy(lines, checkout.path / "mathdial.jsonl")
     example = (checkout.path / "examples/mathdial.yaml").read_text()
     quick = yaml.safe_load((checkout.path / "tests/config/quick.yaml").read_text())
-    config = {**yaml.safe_load(example), **quick, "results": "results"}
+    runs = [{"model": "tiny", "algorithm": "dpo", "beta": 0.1}]
+    config = {**yaml.safe_load(example), **quick, "results": "results", "runs": runs}
     (checkout.path / "mathdial.yaml").write_text(yaml.safe_dump(config))
     answer = checkout.forked("--cores", "2", config="mathdial.yaml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
