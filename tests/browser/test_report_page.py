@@ -49,19 +49,31 @@ def test_every_chart_has_marks_in_the_page_and_says_what_it_shows(page: Page) ->
 @ONE_SIZE
 def test_the_answer_is_the_first_that_one_reads(page: Page) -> None:
     answer = page.locator(".answer").first.inner_text()
+    assert answer.startswith("The aligned tutor tiny dpo-b0.1 picks the right action more often than its fine-tuned")
     assert re.search(
-        r"^On [\d,]+ test replies of \d+ conversations, bio \(simulated\), where both replies are in valid format "
-        r"\(\d+\), the aligned tutor tiny dpo-b0.1 picks",
-        answer,
-    )
-    assert re.search(
-        r"right action in \d+\.\d% of .*: \+\d+\.\d points, 95% interval \+.* to \+.*, p .* is significant\. In valid",
+        r"in \d+\.\d% of its replies, against \d+\.\d% \(\+\d+\.\d points, 95% interval \+.* to \+.*, p .*\)\. "
+        r"The share in valid .* Measured on [\d,]+ scored test replies of \d+ conversations, bio \(simulated\)\.$",
         answer,
     )
 
 
 @ONE_SIZE
+def test_the_page_begins_with_what_tutors_said_and_with_replies_that_differ(page: Page) -> None:
+    sections = page.locator("main h2")
+    assert sections.all_inner_texts()[:3] == ["What the tutors said", "All tutors", "Transcripts"]
+    expect(page.locator(".examples article h3")).to_have_text(
+        ["Corrected by alignment", "Spoiled by alignment", "Right before and after"]
+    )
+    expect(page.locator("#outcome")).to_have_value("differ")
+    expect(page.locator("#list a").first).to_contain_text("gold reply: ")
+    page.locator(".examples article h3 a").last.click()  # both tutors are right there
+    expect(page.locator("#list a[aria-current]")).to_have_count(1)
+    expect(page.locator("#outcome")).to_have_value("all")
+
+
+@ONE_SIZE
 def test_filters_change_what_is_listed(page: Page) -> None:
+    page.click("#all")
     every = count(page)
     found = {}
     for outcome in ("gained", "lost", "both", "neither"):
@@ -112,6 +124,7 @@ def test_a_link_opens_its_transcript_and_a_reply_is_text_whatever_it_holds(page:
 
 @ONE_SIZE
 def test_a_link_far_down_the_list_is_marked_there_and_a_wrong_one_says_so(page: Page, address: str) -> None:
+    page.click("#all")
     page.click("#more")
     last = page.locator("#list a").last
     name, link = last.locator("span").inner_text(), last.get_attribute("href")
@@ -122,7 +135,7 @@ def test_a_link_far_down_the_list_is_marked_there_and_a_wrong_one_says_so(page: 
         page.goto("about:blank")
         page.goto(f"{address}{wrong}")
         expect(page.locator("#talk")).to_contain_text(told)
-        assert page.locator("#list a").count() == 100
+        assert page.locator("#list a").count() == min(count(page), 100)
 
 
 def test_the_keyboard_goes_through_the_replies_and_keeps_its_place(page: Page) -> None:
@@ -163,6 +176,7 @@ def test_three_thousand_rows_open_in_two_seconds(browser: Browser, tmp_path: Pat
     opened = browser.new_page()
     opened.goto(big.as_uri())
     expect(opened.locator("#count")).to_contain_text("replies")
-    assert count(opened) > 2500
     assert opened.evaluate("performance.now()") < 2000
+    opened.click("#all")
+    assert count(opened) > 2500
     opened.close()

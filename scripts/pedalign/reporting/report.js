@@ -201,8 +201,11 @@
   for (const id of ["gold", "given", "outcome"]) at(id).addEventListener("change", renew);
   for (const id of ["left", "right"]) at(id).addEventListener("change", () => { outcomeOptions(); renew(); });
   at("field").addEventListener("change", () => { labelOptions(); renew(); });
-  at("all").addEventListener("click", () => {
+  const leaveNothingOut = () => {
     [at("gold").value, at("given").value, at("outcome").value] = ["", "", "all"];
+  };
+  at("all").addEventListener("click", () => {
+    leaveNothingOut();
     renew();
   });
   at("more").addEventListener("click", () => {
@@ -224,7 +227,11 @@
     const asked = linked();
     if (!asked) return; // a section's
     open = asked;
-    if (found.findIndex(isOpen) >= shown) list();
+    if (!found.some(isOpen)) {
+      leaveNothingOut();
+      filter();
+      list();
+    } else if (found.findIndex(isOpen) >= shown) list();
     mark();
     show();
     arrive();
@@ -232,14 +239,15 @@
   // On paper nothing can be unfolded.
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
 
-  // Begin with the replies by which the compared tutors can be told apart.
+  // Begin with the replies by which the compared tutors can be told apart, unless a link names another one.
+  open = linked();
   at("outcome").value = "differ";
   filter();
-  if (!found.length) {
-    at("outcome").value = "all";
+  if (!found.length || (open && !found.some(isOpen))) {
+    leaveNothingOut();
     filter();
   }
-  open = linked() ?? (found.length ? { id: found[0].talk.id, turn: found[0].turn.turn } : null);
+  open ??= (found.length ? { id: found[0].talk.id, turn: found[0].turn.turn } : null);
   draw();
   if (linked()) arrive();
 })();
