@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,13 @@ def test_the_pieces_of_its_own_template_give_the_tokens_of_the_template(smollm2:
     plain = AutoTokenizer.from_pretrained(smollm2)
     ours = renderer(load_tokenizer(smollm2), "auto", "compact", RUBRIC)
     system = [{"role": "system", "content": RUBRIC.instructions["compact"]}]
-    conversations = read_conversations(ROOT / "datasets/simulated/bio-dataset-1.json")[:100]
-    for conversation in conversations:
-        kept, _ = clean(conversation, Reader(RUBRIC))
-        if not kept:
+    raw = islice(read_conversations(ROOT / "datasets/simulated/bio-dataset-1.json"), 100)
+    kept = [clean(one, Reader(RUBRIC))[0] for one in raw]
+    assert sum(one.n_turns > 2 for one in kept) > 90
+    for one in kept:
+        messages = list(one.messages)
+        if not messages:
             continue
-        messages = list(kept.messages)
         whole = plain.apply_chat_template([*system, *messages], tokenize=False)
         assert ours.text(messages) == whole
         assert ours.encode(messages)[0] == plain(whole, add_special_tokens=False).input_ids
@@ -49,10 +51,9 @@ def test_its_trainings_begin_with_the_losses_of_the_plain_model(run: Checkout, s
     ours = renderer(load_tokenizer(smollm2), "auto", "compact", RUBRIC)
     losses = []
     for record in read_records(results(run, "data/bio-sft.json")):
-        (conversation,) = [record]
         messages = [
             {"role": "assistant" if turn["from"] == "gpt" else "user", "content": turn["value"]}
-            for turn in conversation["conversations"]
+            for turn in record["conversations"]
         ]
         ids, trained = ours.encode(messages)
         labels = torch.tensor([[token if wanted else -100 for token, wanted in zip(ids, trained, strict=True)]])
@@ -66,10 +67,8 @@ def test_its_trainings_begin_with_the_losses_of_the_plain_model(run: Checkout, s
 
 def test_its_replies_are_those_of_plain_generate(run: Checkout) -> None:
     checkpoint = results(run, "smollm2/sft/checkpoint")
-    rows = read_records(results(run, "data/bio-test_formatted.json"))
-    given = read_csv(results(run, "smollm2/sft/test/responses.csv"))
-    rows += read_records(results(run, "data/bio-dpo_formatted.json"))
-    given += read_csv(results(run, "smollm2/sft/dpo/responses.csv"))
+    rows = [row for split in ("test", "dpo") for row in read_records(results(run, f"data/bio-{split}_formatted.json"))]
+    given = [row for split in ("test", "dpo") for row in read_csv(results(run, f"smollm2/sft/{split}/responses.csv"))]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     assert len(rows) >= 20
