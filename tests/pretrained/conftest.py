@@ -28,7 +28,9 @@ def run(smollm2: Path, shared_folder: Path) -> Checkout:
     """Ten steps of fine-tuning, five of alignment, and all that follows, in float32 on the CPU."""
     config = {
         "runs": [{"model": "smollm2", "algorithm": "dpo", "beta": 0.1}],
-        "split": {"sft": 4, "dpo": 1, "test": 1, "method": "leak_free"},
+        "import": {"format": "class", "files": "datasets/bio-problems.yaml"},
+        "simulation": {"files": 1, "conversations": 72, "pairs": 6},
+        "split": {"sft": 12, "dpo": 3, "test": 3, "method": "leak_free"},
         "score": {"resamples": 200},
         "pair": {"most": 10},
         "models": {
