@@ -268,7 +268,7 @@ def gpu_findings(jobs: Sequence[tuple[str, Job]], devices: Sequence[str], cards:
 def sources(model: str, entry: dict[str, Any], runs: Sequence[Sequence[str]]) -> dict[str, str]:
     """The folders or hub ids that the config gives for a model: its base model, or tutors that are already trained."""
     given = {"sft": entry["sft"]} if isinstance(entry["sft"], str) else {}
-    if "path" in entry and (not given or [model, "base"] in [list(run) for run in runs]):
+    if "path" in entry and (not given or [model, "base"] in runs):
         given = {"base": entry["path"], **given}
     return given | {name: source for name, source in entry.get("aligned", {}).items() if [model, name] in runs}
 

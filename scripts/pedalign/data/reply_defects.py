@@ -69,7 +69,7 @@ def _unparseable(text: str, detail: str, readable: bool) -> Reason:
 
 def _incomplete(mapping: Mapping[str, Any], rubric: Rubric, detail: str) -> Reason:
     for one in rubric.fields:
-        names = [name for name in (one.name, *one.spellings.names) if name in mapping]
+        names = one.names_in(mapping)
         if not names:
             return _missing(one.name, [name for name in mapping if isinstance(name, str)])
         if "have different values" in detail and len({repr(mapping[name]) for name in names}) > 1:
@@ -100,8 +100,7 @@ def _letters(name: str) -> str:
 
 def _unknown_label(mapping: Mapping[str, Any], rubric: Rubric, detail: str) -> Reason:
     for one in rubric.label_fields:
-        name = next((name for name in (one.name, *one.spellings.names) if name in mapping), one.name)
-        value = str(mapping.get(name, "")).strip()
+        value = str(next((mapping[name] for name in one.names_in(mapping)), "")).strip()
         if read_label(value, one.labels, one.spellings):
             continue
         known = {label.casefold(): label for label in one.labels}

@@ -41,6 +41,10 @@ class Field:
     def is_label(self) -> bool:
         return bool(self.labels)
 
+    def names_in(self, mapping: Mapping[str, Any]) -> list[str]:
+        """The names under which a reply has the field: its own, and others that conversation files may write."""
+        return [name for name in (self.name, *self.spellings.names) if name in mapping]
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -113,7 +117,7 @@ class Rubric:
         for field in self.fields:
             name = field.name
             if spellings and field.spellings.names:
-                names = [one for one in (name, *field.spellings.names) if one in mapping]
+                names = field.names_in(mapping)
                 if len({repr(mapping[one]) for one in names}) > 1:
                     problems.append(("incomplete", f"'{names[0]}' and '{names[1]}' have different values"))
                     continue

@@ -45,13 +45,11 @@ def _entry(
             round_trip = " → ".join((*waiting, name, entry["like"]))
             raise mistake(f"is like itself: {round_trip}", "name another entry", f"models.{name}.like")
         other = _entry(entry["like"], models, presets, defaults, (*waiting, name))
-        dropped = {"preset", "like", *(_SOURCES if any(key in entry for key in _SOURCES) else ())}
-        other = {key: value for key, value in other.items() if key not in dropped} if isinstance(other, dict) else {}
-        if any(key in entry for key in _SOURCES):  # trained tutors are the other model's
-            other = {
-                key: value for key, value in other.items() if key != "aligned" and (key, type(value)) != ("sft", str)
-            }
-        whole = _over(whole, other)
+        other = other if isinstance(other, dict) else {}
+        dropped = {"preset", "like"}
+        if any(key in entry for key in _SOURCES):  # the other's trained tutors are of the other model
+            dropped |= {*_SOURCES, "aligned", *(["sft"] if isinstance(other.get("sft"), str) else [])}
+        whole = _over(whole, {key: value for key, value in other.items() if key not in dropped})
     return _over(whole, entry)
 
 

@@ -174,7 +174,7 @@ def untrained(config: Config) -> list[str]:
     """
     found: dict[str, None] = {}
     for number, run in enumerate(config.runs):
-        for model in (run.model if isinstance(run.model, list) else [run.model]) if run.policy else []:
+        for model in _listed(run.model) if run.policy else []:
             if model not in config.models:
                 raise unknown_model(model, config, f"runs[{number}]")
             if config.models[model].path is None:
@@ -198,12 +198,16 @@ def _combinations(run: Run, seed: int, place: str) -> Iterator[tuple[str, Policy
         names.append(name)
         of_targets = name == "adapter.targets"  # one value may be a list, whose order does not matter
         whole = of_targets and not (isinstance(value, list) and isinstance(value[0], list))
-        values = value if isinstance(value, list) and not whole else [value]
+        values = [value] if whole else _listed(value)
         lists.append([sorted(one) if of_targets and isinstance(one, list) else one for one in values])
     usual = seed if run.seed is None else run.seed
-    of_name = (value if isinstance(value, list) else [value] for value in (run.model, run.algorithm, run.beta, usual))
+    of_name = map(_listed, (run.model, run.algorithm, run.beta, usual))
     for model, algorithm, beta, at_random, *values in product(*of_name, *lists):
         yield model, Policy(algorithm, beta, at_random, tuple(zip(names, values, strict=True)))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 _OF_NAME = ("model", "policy", "algorithm", "beta", "seed")

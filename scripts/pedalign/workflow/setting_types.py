@@ -1,7 +1,8 @@
 """Types of settings: texts, counts, shares and names, with their limits."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -34,16 +35,18 @@ def url(text: str) -> str:
     return text
 
 
-def algorithm(text: str) -> str:
-    if text not in ALGORITHMS:
-        raise mistake(f"is {text!r}", nearest(text, ALGORITHMS))
-    return text
+def one_of(registry: Mapping[str, Any]) -> Callable[[str], str]:
+    """A check that lets a text pass if it is a name in a registry."""
+
+    def check(text: str) -> str:
+        if text not in registry:
+            raise mistake(f"is {text!r}", nearest(text, registry))
+        return text
+
+    return check
 
 
-def importer(text: str) -> str:
-    if text not in IMPORTERS:
-        raise mistake(f"is {text!r}", nearest(text, IMPORTERS))
-    return text
+algorithm, importer = one_of(ALGORITHMS), one_of(IMPORTERS)
 
 
 def up_to(text: str) -> str:
