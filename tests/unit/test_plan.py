@@ -80,6 +80,13 @@ def test_an_untrained_model_is_measured_with_the_full_instruction_and_stands_fir
             assert json.loads(stage(job))["rendering"]["instruction"] == wording
 
 
+def test_layers_of_an_adapter_in_another_order_are_the_same_tutor(planned):
+    orders = [["v_proj", "q_proj"], ["q_proj", "v_proj"]]
+    run = {"model": "smollm2-135m", "algorithm": "dpo", "beta": 0.1, "adapter": {"targets": orders}}
+    entry = {"smollm2-135m": {"adapter": {"targets": orders[0]}}}
+    assert planned(runs=[run], models=entry)[0].runs == [("smollm2-135m", "dpo-b0.1")]
+
+
 def test_a_run_of_an_untrained_model_may_be_the_only_one(planned):
     plan, settings = planned(runs=[{"model": "smollm2-135m", "policy": "base"}])
     assert plan.tutors == ["smollm2-135m/base", "smollm2-135m/sft"] and not plan.aligned_here

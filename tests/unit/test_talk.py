@@ -56,6 +56,13 @@ def test_the_chat_shows_problems_that_the_tutor_was_trained_on(checkpoints, tmp_
     shutil.copytree(checkpoints[1], alone)
     shutil.copy(f"{checkpoints[1]}.json", f"{alone}.json")
     assert known_problems(alone) == []
+    moved = tmp_path / "moved"
+    shutil.copytree(checkpoints[1].parents[2], moved)
+    elsewhere = moved / "tiny/dpo-b0.1/checkpoint"
+    assert known_problems(elsewhere, 2) == found
+    with (moved / "data/sft.json").open("a") as file:  # it is not the split any more that the tutor was trained on
+        file.write("\n")
+    assert known_problems(elsewhere) == []
 
 
 LOADED = """
