@@ -1,8 +1,8 @@
-"""Make the generated parts of the pages: the results table in README.md, the rule graph in
-docs/explanation/architecture.md, the settings in docs/reference/config.md, targets and scripts in
-docs/reference/commands.md, times in docs/explanation/speed.md.
+"""Make the generated parts of the pages: tables of results, the rule graph in docs/explanation/architecture.md, the
+settings in docs/reference/config.md, targets and scripts in docs/reference/commands.md, times in
+docs/explanation/speed.md.
 
-What comes from a run is left as it is where no run lies in results/.
+What comes from a run is left as it is where the run's folder is not there.
 
 python docs/make_pages.py
 """
@@ -22,6 +22,13 @@ from pedalign.core.artifacts import read_csv, read_json, write_text
 from pedalign.reporting.table import table
 
 ROOT = Path(__file__).parents[1]
+# Folder of a run's results → the pages with its table, between comments with the folder's name.
+TABLES = {
+    "results": ["docs/tutorials/first-run.md"],
+    "results-smollm2": ["README.md", "docs/explanation/real-models.md"],
+    "results-mathdial": ["docs/explanation/real-models.md"],
+    "results-physics": ["docs/explanation/real-models.md"],
+}
 
 
 def dag() -> str:
@@ -50,9 +57,8 @@ def scripts() -> str:
     return "\n".join(["| script | what it does |", "|---|---|", *rows])
 
 
-def results() -> str:
-    path = ROOT / "results/summary.csv"
-    return f"```\n{table(read_csv(path))}\n```"
+def results(summary: Path) -> str:
+    return f"```\n{table(read_csv(summary))}\n```"
 
 
 def draw(measured: dict[str, Any], output: Path) -> None:
@@ -94,8 +100,11 @@ def main() -> None:
     put("docs/reference/commands.md", "targets", targets())
     put("docs/reference/commands.md", "scripts", scripts())
     write_text(ROOT / "docs/reference/config.md", config_reference.page())
-    if (ROOT / "results/summary.csv").is_file():
-        put("README.md", "results", results())
+    for folder, pages in TABLES.items():
+        summary = ROOT / folder / "summary.csv"
+        for page in pages if summary.is_file() else []:
+            put(page, folder, results(summary))
+    if (ROOT / "results/time.svg").is_file():
         (ROOT / "docs/pictures/time.svg").write_bytes((ROOT / "results/time.svg").read_bytes())
     measured = ROOT / "results/benchmark.json"
     if measured.is_file():

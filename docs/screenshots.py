@@ -1,6 +1,7 @@
-"""Take the pictures of the last default run that the pages show: its report, a transcript in it, and two tutors.
+"""Take the pictures that the pages show: the report of the last run of examples/smollm2.yaml; of the last default run, a
+transcript in its report, and two tutors. What has not been run is left out.
 
-python docs/screenshots.py [RESULTS]
+python docs/screenshots.py
 """
 
 import shutil
@@ -23,6 +24,10 @@ TURNS = 3  # of a test conversation, asked of the tutors
 def report(page: Page, results: Path) -> None:
     page.goto((results / "report.html").resolve().as_uri())
     page.screenshot(path=PICTURES / "report.png")
+
+
+def transcript(page: Page, results: Path) -> None:
+    page.goto((results / "report.html").resolve().as_uri())
     page.select_option("#outcome", "gained")
     page.locator("#list a").first.click()
     page.locator("#transcripts").scroll_into_view_if_needed()
@@ -57,12 +62,15 @@ def chat(page: Page, results: Path) -> None:
 
 
 def main() -> None:
-    results = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+    default, pretrained = ROOT / "results", ROOT / "results-smollm2"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 860}, color_scheme="light")
-        report(page, results)
-        chat(page, results)
+        if (pretrained / "report.html").is_file():
+            report(page, pretrained)
+        if (default / "report.html").is_file():
+            transcript(page, default)
+            chat(page, default)
         browser.close()
 
 

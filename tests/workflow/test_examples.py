@@ -31,10 +31,10 @@ def checkout(tmp_path_factory):
 
 # Example → jobs of some rules that a dry run plans. own-data.yaml runs below.
 PLANNED = {
-    "mathdial.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
+    "mathdial.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 4, "score": 3},
     "one-gpu-lora.yaml": {"split": 1, "sft": 1, "align": 1, "perplexity": 2},
     "smollm2.yaml": {"import_bank": 1, "adopt": 1, "split": 1, "sft": 1, "align": 1, "generate": 4, "score": 3},
-    "physics.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 3, "score": 2},
+    "physics.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 4, "score": 3},
     "paper.yaml": {"download": 4, "split": 1, "sft": 1, "align": 1, "generate": 3},
     "slurm-try-out.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3},
     "sweep.yaml": {"sft": 2, "pair": 2, "reference": 2, "align": 34, "generate": 38, "compare": 34},
