@@ -58,7 +58,7 @@ def test_an_entry_with_its_own_path_has_no_tutors_of_the_entry_that_it_is_like()
 def test_a_preset_of_ones_own_changes_one_value_of_another() -> None:
     given = {"presets": {"laptop": {"sft": {"epochs": 2}}}, "models": {"mine": {"path": "a", "preset": "laptop"}}}
     made = read_config(given, SHIPPED).models["mine"]
-    assert made.sft.epochs == 2 and made.sft.learning_rate == 3e-4
+    assert made.sft.epochs == 2 and made.sft.learning_rate == 5e-4
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "small", "laptop"])
@@ -101,3 +101,21 @@ def test_what_cannot_be_filled_in_is_named(refused, entry: object, words: list[s
 def test_what_is_no_mapping_is_named(refused, more: dict[str, Any], words: list[str]) -> None:
     with refused("config: ", *words):
         read_config(more, SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"presets": {"laptop": {"sft": {"epochs": -1}}}}, ["presets.laptop.sft.epochs: is -1"]),
+        ({"presets": {"laptop": {"sft": {"epoch": 1}}}}, ["presets.laptop.sft: unknown key 'epoch'"]),
+        ({"presets": {"laptop": {"sfd": {}}}}, ["presets.laptop: unknown key 'sfd'"]),
+        ({"defaults": {"aligned": 3}}, ["defaults.aligned: is 3"]),
+        ({"models": {"other": {"sft": {"epochs": -1}}}}, ["models.other.sft.epochs: is -1"]),
+        ({"models": {"mine": {"sft": {"epochs": -1}}}}, ["models.mine.sft.epochs: is -1"]),
+    ],
+)
+def test_a_mistake_is_told_where_it_was_made(refused, more: dict[str, Any], words: list[str]) -> None:
+    other = {"path": "a", "preset": "laptop", **more.get("models", {}).get("other", {})}
+    mine = {"like": "other", **more.get("models", {}).get("mine", {})}
+    with refused("config: ", *words):
+        read_config({**more, "models": {"mine": mine, "other": other}}, SHIPPED)

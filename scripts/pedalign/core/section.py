@@ -41,6 +41,11 @@ class Section(BaseModel):
         return {field.alias or name: field for name, field in cls.model_fields.items()}
 
     @classmethod
+    def given_at(cls, values: Any, path: list[Any]) -> list[Any]:
+        """Where the value at a path was given; for a section that takes values from other places too."""
+        return path
+
+    @classmethod
     def is_open(cls) -> bool:
         """Whether the section takes fields that it does not declare."""
         return cls.model_config.get("extra") == "allow"
@@ -54,7 +59,7 @@ class Section(BaseModel):
             if name in cls.renamed:
                 raise mistake(f"'{name}' has another name now", f"write '{cls.renamed[name]}' for '{name}'")
             if name not in cls.by_key() and not cls.is_open():
-                raise mistake(f"unknown key '{name}'", nearest(name, cls.by_key()))
+                raise mistake(f"unknown key '{name}'", nearest(name, cls.by_key()), key=name)
         for name, field in cls.by_key().items():
             if field.is_required() and name not in values:
                 meaning = f" ({as_part(field.description)})" if field.description else ""
@@ -62,12 +67,14 @@ class Section(BaseModel):
         return values
 
 
-def mistake(problem: str, remedy: str = "", place: str = "") -> PydanticCustomError:
-    """The error for a validator to raise; `place` is the path of the wrong value, below the value that is validated.
+def mistake(problem: str, remedy: str = "", place: str = "", key: str = "") -> PydanticCustomError:
+    """The error for a validator to raise; `place` is the path of the wrong value, below the value that is validated,
+    and `key` a key of it that should not be there.
 
     Without a `remedy`, the message shows the field's meaning.
     """
-    return PydanticCustomError("mistake", "{problem}", {"problem": problem, "remedy": remedy, "place": place})
+    context = {"problem": problem, "remedy": remedy, "place": place, "key": key}
+    return PydanticCustomError("mistake", "{problem}", context)
 
 
 def as_part(sentence: str) -> str:
@@ -110,9 +117,9 @@ def read(kind: type[S], values: Any, where: str, reference: str = "see the comme
         return kind.model_validate(values)
     except ValidationError as error:
         found = min(error.errors(include_url=False), key=_order)
-    meaning, below = _meaning(kind, found["loc"]) or reference, ""
+    meaning, below, key = _meaning(kind, found["loc"]) or reference, "", ""
     if found["type"] == "mistake":
-        problem, remedy, below = (found["ctx"][name] for name in ("problem", "remedy", "place"))
+        problem, remedy, below, key = (found["ctx"][name] for name in ("problem", "remedy", "place", "key"))
         remedy = remedy or meaning
     else:
         problem, remedy = explained(found, meaning)
@@ -121,7 +128,9 @@ def read(kind: type[S], values: Any, where: str, reference: str = "see the comme
     parts = [part for part in found["loc"] if not str(part).startswith("(")]
     if parts[-1:] == ["[key]"]:
         problem, parts = f"the key {parts[-2]!r} is not allowed", parts[:-2]
-    place = _place(values, [*parts, *filter(None, below.split("."))])
+    path = [*parts, *filter(None, below.split("."))]
+    path = kind.given_at(values, [*path, key])[:-1] if key else kind.given_at(values, path)
+    place = _place(values, path)
     raise UserError(f"{where}: {place}: {problem}", remedy)
 
 

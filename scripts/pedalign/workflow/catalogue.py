@@ -1,6 +1,6 @@
 """Fills in the entries of the catalogue of models: from `defaults`, from presets, and from other entries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pedalign.core.errors import nearest
@@ -58,3 +58,36 @@ def _over(under: Any, values: Any) -> Any:
     if not isinstance(under, dict) or not isinstance(values, dict):
         return values
     return {**under, **{key: _over(under.get(key), value) for key, value in values.items()}}
+
+
+def given_at(values: Mapping[str, Any], path: list[Any]) -> list[Any]:
+    """Where a value of a filled-in entry was given: in the entry, the entry that it is like, a preset, or `defaults`.
+
+    `values`: those of the config before its entries are filled in. The path stays if the value is nowhere.
+    """
+    if path[:1] != ["models"] or len(path) < 3:
+        return path
+    for place in _places(values, path[1]):
+        if _holds(values, found := [*place, *path[2:]]):
+            return found
+    return path
+
+
+def _places(values: Mapping[str, Any], name: str) -> Iterator[list[str]]:
+    """Where values of an entry may be, those that win first."""
+    waiting, presets = [name], []
+    for one in waiting:
+        yield ["models", one]
+        entry = values["models"].get(one)
+        entry = entry if isinstance(entry, dict) else {}
+        presets += [["presets", entry["preset"]]] if "preset" in entry else []
+        waiting += [entry["like"]] if entry.get("like", one) not in waiting else []
+    yield from (*reversed(presets), ["defaults"])
+
+
+def _holds(values: Any, path: list[Any]) -> bool:
+    for key in path:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pedalign.core.section import Number, Section, as_part, mistake, one_or_list
 from pedalign.data.sources.importers import BANKS, IMPORTERS
-from pedalign.workflow.catalogue import filled_in
+from pedalign.workflow.catalogue import filled_in, given_at
 from pedalign.workflow.model_settings import Model
 from pedalign.workflow.setting_types import (
     Algorithm,
@@ -271,6 +271,10 @@ class Config(Section):
     @classmethod
     def _filled_in(cls, values: Any) -> Any:
         return filled_in(values) if isinstance(values, dict) else values
+
+    @classmethod
+    def given_at(cls, values: Any, path: list[Any]) -> list[Any]:
+        return given_at(values, path)
 
     @model_validator(mode="after")
     def _together(self) -> "Config":
