@@ -152,6 +152,16 @@ def test_what_is_generated_is_what_the_workflow_gives(page, part, made):
     assert f"<!-- {part}: " in text
 
 
-def test_the_readme_shows_a_table_of_results():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"<!-- results: [^>]*-->\n```\n.*\ntiny sft .*```\n<!-- /results -->", text, re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "folder", "tutors"),
+    [
+        ("README.md", "results-smollm2", ["smollm2-135m base", "smollm2-135m sft", "smollm2-135m dpo-b0.1"]),
+        ("docs/explanation/real-models.md", "results-smollm2", ["smollm2-135m base"]),
+        ("docs/tutorials/first-run.md", "results", ["tiny sft", "tiny dpo-b0.1"]),
+    ],
+)
+def test_a_page_shows_the_table_of_a_run(page: str, folder: str, tutors: list[str], made) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (table,) = re.findall(rf"<!-- {folder}: [^>]*-->\n```\n(.*?)\n```\n<!-- /{folder} -->", text, re.DOTALL)
+    assert [name for name in tutors if f"\n{name} " not in table] == []
+    assert page in made.TABLES[folder]
