@@ -26,8 +26,6 @@ ROOT = Path(__file__).parents[1]
 TABLES = {
     "results": ["docs/tutorials/first-run.md"],
     "results-smollm2": ["README.md", "docs/explanation/real-models.md"],
-    "results-mathdial": ["docs/explanation/real-models.md"],
-    "results-physics": ["docs/explanation/real-models.md"],
 }
 
 

@@ -1,5 +1,5 @@
-"""Take the pictures that the pages show: the report of the last run of examples/smollm2.yaml; of the last default run, a
-transcript in its report, and two tutors. What has not been run is left out.
+"""Take the pictures that the pages show: three replies in the report of the last run of examples/smollm2.yaml; of the
+last default run, a transcript in its report, and two tutors. What has not been run is left out.
 
 python docs/screenshots.py
 """
@@ -22,8 +22,11 @@ TURNS = 3  # of a test conversation, asked of the tutors
 
 
 def report(page: Page, results: Path) -> None:
+    """The part with three telling replies of each tutor."""
     page.goto((results / "report.html").resolve().as_uri())
-    page.screenshot(path=PICTURES / "report.png")
+    top, bottom = (page.locator(f"#{name}").evaluate("one => one.offsetTop") for name in ("examples", "tutors"))
+    clip = {"x": 0, "y": top - 20, "width": 1200, "height": bottom - top - 20}
+    page.screenshot(path=PICTURES / "report.png", full_page=True, clip=clip)
 
 
 def transcript(page: Page, results: Path) -> None:
