@@ -16,6 +16,7 @@ from pedalign.core.errors import argument_parser, run
 from pedalign.core.json_stream import Table, read_records
 from pedalign.core.provenance import record, verified
 from pedalign.core.settings import add_settings_argument, read_settings
+from pedalign.data.pair_warnings import one_sided
 from pedalign.data.preferences import PreferenceSettings, preference_pairs
 from pedalign.data.responses import READ
 from pedalign.data.rubric import load_rubric
@@ -34,11 +35,14 @@ def main() -> None:
     settings = read_settings(PreferenceSettings, args.settings)
     inputs = verified(args.rows, args.responses, args.rubric)
     rows = read_records(args.rows)
-    pairs, counts = preference_pairs(rows, Table(args.responses, READ), load_rubric(args.rubric), settings)
+    rubric = load_rubric(args.rubric)
+    pairs, counts = preference_pairs(rows, Table(args.responses, READ), rubric, settings)
     write_json(args.counts, counts)
     write_columns(args.output, pairs)
     record([args.output, args.counts], inputs, vars(settings))
     left = ", ".join(f"{one['choice']} → {one['pairs']}" for one in counts["pairs"])
+    if warning := one_sided(pairs, rubric):
+        print(f"warning: {warning}")
     print(f"- {args.output}: of {counts['responses']} responses {left}; by reason {counts['reasons']}")
 
 

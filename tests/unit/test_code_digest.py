@@ -212,6 +212,7 @@ WITHOUT_INFLUENCE = {
         *("folder_hashes", "git_commit", "read_record", "record", "verified", "versions", "write_manifest"),
     },
     "core.code_digest": {"digest"},  # training states of other code are not gone on with
+    "data.pair_warnings": {"one_sided"},
     "training.trackers": {"trackers"},
     "training.trainer_arguments": {"check_trainer"},
     "generation.vllm_environment": {"vllm_python"},

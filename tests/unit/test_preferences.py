@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+from pedalign.data.pair_warnings import one_sided
 from pedalign.data.preferences import PreferenceSettings, preference_pairs
 
 VALUES = {"evaluation": "a", "action": "1", "state": "x", "subproblem": "Why?", "tutorbot": "Look again."}
@@ -120,3 +121,22 @@ def test_a_limit_draws_by_the_seed(rubric):
     assert len(set(turns(seed=1))) == 25
     unlimited, _ = preference_pairs(*many(rubric), rubric, PreferenceSettings(most=60))
     assert len(unlimited["turn"]) == 60
+
+
+def test_a_label_that_the_pairs_nearly_always_reject_is_told(rubric):
+    def told(mistakes: list[tuple[str, str]]) -> str | None:
+        rows, given = answered(
+            rubric,
+            *([reply(rubric, evaluation=wrong)] for _, wrong in mistakes),
+            golds=[{"evaluation": gold} for gold, _ in mistakes],
+        )
+        pairs, _ = preference_pairs(rows, given, rubric, PreferenceSettings())
+        assert len(pairs["turn"]) == len(mistakes)
+        return one_sided(pairs, rubric)
+
+    warning = told([("a", "b")] * 20 + [("b", "c")] * 5 + [("c", "a")] * 5)
+    expected = "the pairs are one-sided: evaluation 'b' (rejected in 20 of 30 pairs that differ in it, chosen in 5);"
+    assert warning and warning.startswith(expected)
+    assert told([("a", "b")] * 20 + [("b", "c")] * 6 + [("c", "a")] * 5) is None  # the opposite mistake is there too
+    assert told([("a", "b")] * 10) is None  # too few to say
+    assert told([("a", "b"), ("b", "a")] * 10) is None

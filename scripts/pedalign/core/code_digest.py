@@ -31,6 +31,7 @@ NO_INFLUENCE = {
     "core.provenance": "writes the records of artifacts, and refuses inputs that have changed",
     "core.code_digest": "decides what reruns",
     "core.staleness": "says why something reruns",
+    "data.pair_warnings": "says what preference pairs have in common",
     "data.sources.importers": "lists the formats; the code of the one in use counts by Plan.import_code",
     "training.trackers": "writes curves to look at",
     "training.trainer_arguments": "refuses arguments of trainers; those that pass are settings",
