@@ -55,8 +55,11 @@ def scripts() -> str:
     return "\n".join(["| script | what it does |", "|---|---|", *rows])
 
 
-def results(summary: Path) -> str:
-    return f"```\n{table(read_csv(summary))}\n```"
+def results(summary: Path, page: str) -> str:
+    """The table of a run; README.md has its first part, the accuracies."""
+    shown = table(read_csv(summary))
+    shown = shown.partition("\n\nperplexity")[0] if page == "README.md" else shown
+    return f"```\n{shown}\n```"
 
 
 def draw(measured: dict[str, Any], output: Path) -> None:
@@ -101,7 +104,7 @@ def main() -> None:
     for folder, pages in TABLES.items():
         summary = ROOT / folder / "summary.csv"
         for page in pages if summary.is_file() else []:
-            put(page, folder, results(summary))
+            put(page, folder, results(summary, page))
     if (ROOT / "results/time.svg").is_file():
         (ROOT / "docs/pictures/time.svg").write_bytes((ROOT / "results/time.svg").read_bytes())
     measured = ROOT / "results/benchmark.json"

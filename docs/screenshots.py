@@ -24,7 +24,9 @@ TURNS = 3  # of a test conversation, asked of the tutors
 def report(page: Page, results: Path) -> None:
     """The part with three telling replies of each tutor."""
     page.goto((results / "report.html").resolve().as_uri())
-    top, bottom = (page.locator(f"#{name}").evaluate("one => one.offsetTop") for name in ("examples", "tutors"))
+    tops = page.locator("h2").evaluate_all("all => all.map(one => [one.id, one.offsetTop])")
+    at = [name for name, _ in tops].index("examples")
+    top, bottom = tops[at][1], tops[at + 1][1]
     clip = {"x": 0, "y": top - 20, "width": 1200, "height": bottom - top - 20}
     page.screenshot(path=PICTURES / "report.png", full_page=True, clip=clip)
 

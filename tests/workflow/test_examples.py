@@ -33,7 +33,7 @@ def checkout(tmp_path_factory):
 PLANNED = {
     "mathdial.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 4, "score": 3},
     "one-gpu-lora.yaml": {"split": 1, "sft": 1, "align": 1, "perplexity": 2},
-    "smollm2.yaml": {"import_bank": 1, "adopt": 1, "split": 1, "sft": 1, "align": 1, "generate": 4, "score": 3},
+    "smollm2.yaml": {"import_bank": 1, "adopt": 1, "split": 1, "sft": 1, "align": 2, "generate": 5, "score": 4},
     "physics.yaml": {"import_conversations": 1, "split": 1, "sft": 1, "align": 1, "generate": 4, "score": 3},
     "paper.yaml": {"download": 4, "split": 1, "sft": 1, "align": 1, "generate": 3},
     "slurm-try-out.yaml": {"split": 1, "sft": 1, "align": 1, "generate": 3},
