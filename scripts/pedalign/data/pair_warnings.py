@@ -30,14 +30,18 @@ def one_sided(pairs: Mapping[str, Sequence[Any]], rubric: Rubric) -> str | None:
 
 
 def _rejected_labels(pairs: Mapping[str, Sequence[Any]], rubric: Rubric) -> Iterator[tuple[str, str, int, int, int]]:
-    both = [
-        [rubric.parse(reply[0]["content"]).values for reply in replies]
-        for replies in zip(pairs["chosen"], pairs["rejected"], strict=True)
-    ]
-    for field in rubric.label_fields:
-        labels = [(chosen.get(field.key), rejected.get(field.key)) for chosen, rejected in both]
-        differing = [of_pair for of_pair in labels if None not in of_pair and of_pair[0] != of_pair[1]]
-        chosen, rejected = (Counter(of_pair[side] for of_pair in differing) for side in (0, 1))
-        for label, times in rejected.most_common() if len(differing) >= FEWEST else ():
-            if label is not None and times >= MUCH * len(differing) and times >= TIMES * chosen[label]:
-                yield field.key, label, times, len(differing), chosen[label]
+    differing: dict[str, Counter[tuple[str, str]]] = {field.key: Counter() for field in rubric.label_fields}
+    for replies in zip(pairs["chosen"], pairs["rejected"], strict=True):
+        chosen, rejected = (rubric.parse(reply[0]["content"]).values for reply in replies)
+        for key, counts in differing.items():
+            labels = chosen.get(key), rejected.get(key)
+            if labels[0] is not None and labels[1] is not None and labels[0] != labels[1]:
+                counts[labels[0], labels[1]] += 1
+    for key, counts in differing.items():
+        in_all, by_chosen, by_rejected = counts.total(), Counter[str](), Counter[str]()
+        for (right, wrong), times in counts.items():
+            by_chosen[right] += times
+            by_rejected[wrong] += times
+        for label, times in by_rejected.most_common() if in_all >= FEWEST else ():
+            if times >= MUCH * in_all and times >= TIMES * by_chosen[label]:
+                yield key, label, times, in_all, by_chosen[label]
