@@ -138,5 +138,6 @@ def test_a_label_that_the_pairs_nearly_always_reject_is_told(rubric):
     expected = "the pairs are one-sided: evaluation 'b' (rejected in 20 of 30 pairs that differ in it, chosen in 5);"
     assert warning and warning.startswith(expected)
     assert told([("a", "b")] * 20 + [("b", "c")] * 6 + [("c", "a")] * 5) is None  # the opposite mistake is there too
+    assert told([("a", "no label")] * 30) is None
     assert told([("a", "b")] * 10) is None  # too few to say
     assert told([("a", "b"), ("b", "a")] * 10) is None

@@ -30,13 +30,14 @@ def one_sided(pairs: Mapping[str, Sequence[Any]], rubric: Rubric) -> str | None:
 
 
 def _rejected_labels(pairs: Mapping[str, Sequence[Any]], rubric: Rubric) -> Iterator[tuple[str, str, int, int, int]]:
-    differing: dict[str, Counter[tuple[str, str]]] = {field.key: Counter() for field in rubric.label_fields}
+    known = {field.key: field.labels for field in rubric.label_fields}
+    differing = {key: Counter[tuple[str, str]]() for key in known}
     for replies in zip(pairs["chosen"], pairs["rejected"], strict=True):
         chosen, rejected = (rubric.parse(reply[0]["content"]).values for reply in replies)
         for key, counts in differing.items():
-            labels = chosen.get(key), rejected.get(key)
-            if labels[0] is not None and labels[1] is not None and labels[0] != labels[1]:
-                counts[labels[0], labels[1]] += 1
+            right, wrong = chosen.get(key), rejected.get(key)
+            if right in known[key] and wrong in known[key] and right != wrong:
+                counts[right, wrong] += 1
     for key, counts in differing.items():
         in_all, by_chosen, by_rejected = counts.total(), Counter[str](), Counter[str]()
         for (right, wrong), times in counts.items():
