@@ -33,6 +33,13 @@ def test_what_an_entry_gives_comes_before_the_entry_it_is_like_its_preset_and_th
     assert model("plain", {"plain": {**plain, "preset": "small"}}, defaults={"aligned": {"dpo-b0.1": "x"}}).aligned
 
 
+def test_defaults_of_the_entry_that_it_is_like_do_not_come_before_its_own_preset() -> None:
+    entries = {"own": {"like": "other", "preset": "mine"}, "other": {"path": "a", "preset": "lora"}}
+    more = {"defaults": {"attn_implementation": "eager"}, "presets": {"mine": {"attn_implementation": "sdpa"}}}
+    assert model("own", entries, **more).attn_implementation == "sdpa"
+    assert model("other", entries, **more).attn_implementation == "eager"
+
+
 def test_null_takes_away_what_a_preset_gives() -> None:
     assert model("mine", {"mine": {"path": "a", "preset": "lora", "adapter": None}}).adapter is None
 
@@ -75,6 +82,7 @@ def test_each_preset_is_whole(name: str) -> None:
         ({"path": "a", "preset": ["laptop"]}, ["models.mine.preset: is ['laptop']"]),
         ({"like": "tyny"}, ["models.mine.like: is 'tyny'", "did you mean 'tiny'?"]),
         ({"like": "mine"}, ["models.mine.like: is like itself: mine → mine", "name another entry"]),
+        ({"like": 7}, ["models.mine.like: is 7"]),
         ({"like": "second"}, ["models.second.like: is like itself: mine → second → mine"]),
         ({"path": "a"}, ["models.mine: key 'instruction' is missing"]),
         ({"preset": "laptop"}, ["models.mine: has no model to start from", "'path'"]),
@@ -109,6 +117,9 @@ def test_what_is_no_mapping_is_named(refused, more: dict[str, Any], words: list[
         ({"presets": {"laptop": {"sft": {"epochs": -1}}}}, ["presets.laptop.sft.epochs: is -1"]),
         ({"presets": {"laptop": {"sft": {"epoch": 1}}}}, ["presets.laptop.sft: unknown key 'epoch'"]),
         ({"presets": {"laptop": {"sfd": {}}}}, ["presets.laptop: unknown key 'sfd'"]),
+        ({"presets": {"laptop": {3: 1}}}, ["presets.laptop: unknown key '3'"]),
+        ({"presets": {"laptop": {"": 1}}}, ["presets.laptop: unknown key ''"]),
+        ({"presets": {"laptop": {"adapter": {"targets": ["a", 3]}}}}, ["presets.laptop.adapter.targets[1]: is 3"]),
         ({"defaults": {"aligned": 3}}, ["defaults.aligned: is 3"]),
         ({"models": {"other": {"sft": {"epochs": -1}}}}, ["models.other.sft.epochs: is -1"]),
         ({"models": {"mine": {"sft": {"epochs": -1}}}}, ["models.mine.sft.epochs: is -1"]),

@@ -67,7 +67,7 @@ class Section(BaseModel):
         return values
 
 
-def mistake(problem: str, remedy: str = "", place: str = "", key: str = "") -> PydanticCustomError:
+def mistake(problem: str, remedy: str = "", place: str = "", key: str | None = None) -> PydanticCustomError:
     """The error for a validator to raise; `place` is the path of the wrong value, below the value that is validated,
     and `key` a key of it that should not be there.
 
@@ -117,7 +117,7 @@ def read(kind: type[S], values: Any, where: str, reference: str = "see the comme
         return kind.model_validate(values)
     except ValidationError as error:
         found = min(error.errors(include_url=False), key=_order)
-    meaning, below, key = _meaning(kind, found["loc"]) or reference, "", ""
+    meaning, below, key = _meaning(kind, found["loc"]) or reference, "", None
     if found["type"] == "mistake":
         problem, remedy, below, key = (found["ctx"][name] for name in ("problem", "remedy", "place", "key"))
         remedy = remedy or meaning
@@ -129,7 +129,7 @@ def read(kind: type[S], values: Any, where: str, reference: str = "see the comme
     if parts[-1:] == ["[key]"]:
         problem, parts = f"the key {parts[-2]!r} is not allowed", parts[:-2]
     path = [*parts, *filter(None, below.split("."))]
-    path = kind.given_at(values, [*path, key])[:-1] if key else kind.given_at(values, path)
+    path = kind.given_at(values, [*path, key])[:-1] if key is not None else kind.given_at(values, path)
     place = _place(values, path)
     raise UserError(f"{where}: {place}: {problem}", remedy)
 

@@ -25,16 +25,15 @@ def filled_in(values: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("preset", "like"):
             if key in one:
                 raise mistake(f"has the key {key!r}", "only entries of 'models' name a preset or another entry", place)
-    return {**values, "models": {name: _entry(name, models, presets, defaults, ()) for name in models}}
+    return {**values, "models": {name: _over(defaults, _entry(name, models, presets, ())) for name in models}}
 
 
-def _entry(
-    name: str, models: Mapping[str, Any], presets: Mapping[str, Any], defaults: Any, waiting: tuple[str, ...]
-) -> Any:
-    """`waiting`: the entries that are like this one, and so wait for it."""
-    entry, whole = models[name], defaults
+def _entry(name: str, models: Mapping[str, Any], presets: Mapping[str, Any], waiting: tuple[str, ...]) -> Any:
+    """An entry without `defaults`. `waiting`: the entries that are like this one, and so wait for it."""
+    entry = models[name]
     if not isinstance(entry, dict):
         return entry
+    whole: Any = {}
     for key, known in (("preset", presets), ("like", models)):
         if key in entry and entry[key] not in list(known):
             raise mistake(f"is {shown(entry[key])}", nearest(str(entry[key]), known), f"models.{name}.{key}")
@@ -42,9 +41,9 @@ def _entry(
         whole = _over(whole, presets[entry["preset"]])
     if "like" in entry:
         if entry["like"] in (*waiting, name):
-            round_trip = " → ".join((*waiting, name, entry["like"]))
+            round_trip = " → ".join(map(str, (*waiting, name, entry["like"])))
             raise mistake(f"is like itself: {round_trip}", "name another entry", f"models.{name}.like")
-        other = _entry(entry["like"], models, presets, defaults, (*waiting, name))
+        other = _entry(entry["like"], models, presets, (*waiting, name))
         other = other if isinstance(other, dict) else {}
         dropped = {"preset", "like"}
         if any(key in entry for key in _SOURCES):  # the other's trained tutors are of the other model
@@ -87,7 +86,8 @@ def _places(values: Mapping[str, Any], name: str) -> Iterator[list[str]]:
 
 def _holds(values: Any, path: list[Any]) -> bool:
     for key in path:
-        if not isinstance(values, dict) or key not in values:
+        inside = range(len(values)) if isinstance(values, list) else values if isinstance(values, dict) else ()
+        if key not in inside:
             return False
         values = values[key]
     return True
