@@ -18,7 +18,7 @@ from pedalign.core.provenance import record, verified
 from pedalign.core.told import DETAIL
 from pedalign.data.rubric import Rubric, load_rubric
 from pedalign.data.sources.imported import Imported
-from pedalign.data.sources.importers import BANKS, IMPORTERS
+from pedalign.data.sources.importers import IMPORTERS, is_bank
 from pedalign.data.sources.raw_rows import looks_of
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def converted(path: Path, name: str, rubric: Rubric) -> Imported:
     """The conversations of a file. Raises UserError, with the format that the file seems to have, if it has none."""
-    if IMPORTERS[name].banks and path.suffix in BANKS:
+    if IMPORTERS[name].banks and is_bank(path.name):
         raise UserError(f"{path}: is a problem bank", f"python scripts/simulate.py {path} makes conversations of it")
     lines = read_text(path).split("\n")
     try:

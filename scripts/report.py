@@ -102,6 +102,8 @@ def main() -> None:
         marks=[f"{name_of(row)}: {row['marks']}" for row in report.rows if row["marks"]],
         leaks=leaks(report.splits),
         examples=examples(report),
+        main_field=report.main_field.name,
+        compared=" and ".join(" ".join(keys[at]) for at in compared_pair(keys)),
         sections=sections,
         transcripts=packed(
             {

@@ -64,6 +64,8 @@ def test_the_page_begins_with_what_tutors_said_and_with_replies_that_differ(page
     expect(page.locator(".examples article h3")).to_have_text(
         ["Corrected by alignment", "Spoiled by alignment", "Right before and after"]
     )
+    introduction = page.locator("section[aria-labelledby=examples] > p")
+    expect(introduction).to_contain_text("by the label “Action Based on Evaluation” of tiny sft and tiny dpo-b0.1.")
     expect(page.locator("#outcome")).to_have_value("differ")
     expect(page.locator("#list a").first).to_contain_text("gold reply: ")
     page.locator(".examples article h3 a").last.click()  # both tutors are right there

@@ -196,6 +196,9 @@ def test_an_import_takes_the_place_of_the_source_and_gives_no_pairs_but_for_a_ba
     Path(raw[0]).write_text("[]")
     os.utime(raw[0], (0, 0))  # an older file in its place
     assert plan.raw_state() != before
+    (tmp_path / "BANK.CSV").touch()  # as a problem bank is called on other systems
+    bank = planned(**{"import": {"format": "class", "files": str(tmp_path / "BANK.CSV")}})[0]
+    assert bank.import_report(of_bank=True) and not bank.import_report(of_bank=False)
     with refused("import.files", "name each file once"):
         planned(**{"import": {"format": "sharegpt", "files": [raw[0], f"{tmp_path}/./a.jsonl"]}})
     assert plan.source_in_words() == "imported (sharegpt)" and plan.split_flags() == "--imported=out/data/imported.json"

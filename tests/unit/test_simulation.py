@@ -150,10 +150,10 @@ def test_a_published_bank_is_read_and_its_bad_rows_are_counted(tmp_path):
         json.dumps({"Problem": "P", "SubProblems": [one, {**one, "Incorrect Response": "yes"}]}),
         json.dumps({"Problem": "P", "SubProblems": [one, {**one, "Hint": ["H"]}]}),
     ]
-    with (tmp_path / "bank.csv").open("w", newline="") as file:
+    with (tmp_path / "bank.CSV").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([["section_name", "problems"], *[["s", row] for row in rows]])
-    problems, rejected = read_problems(tmp_path / "bank.csv")
+    problems, rejected = read_problems(tmp_path / "bank.CSV")
     assert len(problems) == 1
     assert problems[0].subproblems[0].partial_response == "Yes, and no"
     assert rejected == {

@@ -1,6 +1,7 @@
 """A hundred bad inputs: each ends in two lines that say what, where and how to fix it; nothing is half-written."""
 
 import contextlib
+import gzip
 import io
 import json
 import runpy
@@ -213,6 +214,8 @@ FILES: dict[str, tuple[Any, list[str]]] = {
     "two documents": ("[][]", ["not JSON", "line 1, column 3"]),
     "JSON lines that break off": (f"{json.dumps(RECORD)}\n\n{json.dumps(RECORD)[:-9]}", ["line 3: not JSON", "column"]),
     "not UTF-8": (b'[{"id": "\xff"}]', ["not UTF-8 text (byte 9)", "save it as UTF-8"]),
+    "gzip": (gzip.compress(b"[]"), ["compressed by gzip, not text", "unpack it: gunzip FILE"]),
+    "Parquet": (b"PAR1\x15\xff", ["a Parquet file, not text", "to_json(NEW, orient='records', lines=True)"]),
     "UTF-16": (json.dumps([RECORD]).encode("utf-16"), ["not UTF-8 text (byte 0)"]),
     "a NUL": ('[{"id": "a\0"}]', ["not JSON: Invalid control character", "column 11"]),
     "brackets by the ten thousand": ("[" * 50_000 + "]" * 50_000, ["nested too deeply"]),

@@ -21,6 +21,15 @@ from pedalign.core.errors import UserError
 
 _FULL = 2**20  # bytes: a disk with fewer free bytes counts as full
 _DEEPEST = 50  # most levels of brackets in YAML
+# How files begin that are not text, what they are, and what to do with them.
+_PACKED = {
+    b"\x1f\x8b": ("compressed by gzip", "unpack it: gunzip FILE"),
+    b"PK\x03\x04": ("a zip archive", "unpack it"),
+    b"PAR1": (
+        "a Parquet file",
+        "pandas.read_parquet(FILE).to_json(NEW, orient='records', lines=True) makes JSON lines",
+    ),
+}
 
 
 @contextmanager
@@ -34,6 +43,11 @@ def opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed", "name the file itself") from None
     except UnicodeDecodeError:  # its position counts within a part of the file
+        with open(path, "rb") as packed:
+            start = packed.read(4)
+        for magic, (what, remedy) in _PACKED.items():
+            if start.startswith(magic):
+                raise UserError(f"{path}: {what}, not text", remedy) from None
         raise UserError(f"{path}: not UTF-8 text (byte {_bad_byte(path)})", "save it as UTF-8") from None
 
 

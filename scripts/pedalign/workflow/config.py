@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pedalign.core.section import Number, Section, as_part, mistake, one_or_list
-from pedalign.data.sources.importers import BANKS, IMPORTERS
+from pedalign.data.sources.importers import IMPORTERS, is_bank
 from pedalign.workflow.catalogue import filled_in, given_at
 from pedalign.workflow.model_settings import Model
 from pedalign.workflow.setting_types import (
@@ -63,13 +63,13 @@ class Import(Section):
     @property
     def of_bank(self) -> bool:
         """Whether conversations are simulated about the problems of a bank."""
-        return IMPORTERS[self.format].banks and self.paths[0].endswith(BANKS)
+        return IMPORTERS[self.format].banks and is_bank(self.paths[0])
 
     @model_validator(mode="after")
     def _each_once(self) -> "Import":
         if len({os.path.realpath(path) for path in self.paths}) < len(self.paths):
             raise mistake(f"is {self.paths}", "name each file once", "files")
-        banks = [path.endswith(BANKS) for path in self.paths]
+        banks = [is_bank(path) for path in self.paths]
         if any(banks) and not all(banks):
             raise mistake(
                 "has a problem bank beside conversations", "name banks alone, or conversations alone", "files"

@@ -18,7 +18,7 @@ from pedalign.core.errors import UserError, nearest
 from pedalign.core.paths import ModelPaths, Paths, TutorPaths
 from pedalign.core.processes import accumulation
 from pedalign.data.rubric import instruction_text, load_rubric
-from pedalign.data.sources.importers import BANKS, IMPORTERS
+from pedalign.data.sources.importers import IMPORTERS, is_bank
 from pedalign.data.sources.published import PUBLISHED, check_published
 from pedalign.data.splits import SPLITS, dataset_files, perplexity_file
 from pedalign.generation.vllm_environment import vllm_python
@@ -150,7 +150,7 @@ class Plan:
         """The files to import. Raises UserError if one is not there, or there is no `import:`."""
         if not self.imports:
             raise UserError("config: import: is null, so there is nothing to import", "name a format and its files")
-        files = [self.beside(path) if path.endswith(BANKS) else path for path in self.imports.paths]
+        files = [self.beside(path) if is_bank(path) else path for path in self.imports.paths]
         for file in files if self.here else ():
             if not os.path.isfile(file):
                 what = "is a folder" if os.path.isdir(file) else "no such file"

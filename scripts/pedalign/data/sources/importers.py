@@ -41,4 +41,7 @@ IMPORTERS: dict[str, Importer] = {
     "sharegpt": Importer("chats, with 'conversations' of 'from' and 'value'", chats.sharegpt),
 }
 
-BANKS = (".csv", ".yaml", ".yml")  # how the names of problem banks end
+
+def is_bank(path: str) -> bool:
+    """Whether a file is a problem bank, by how its name ends."""
+    return path.lower().endswith((".csv", ".yaml", ".yml"))

@@ -35,7 +35,7 @@ def read_problems(path: Path) -> tuple[list[Problem], dict[str, int]]:
     Raises UserError where the file is neither, or holds no usable problem.
     """
     rejected: Counter[str] = Counter()
-    entries = _csv_entries(path, rejected) if path.suffix == ".csv" else _yaml_entries(path)
+    entries = _csv_entries(path, rejected) if path.suffix.lower() == ".csv" else _yaml_entries(path)
     problems = []
     for entry in entries:
         try:
