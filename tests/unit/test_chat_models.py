@@ -1,14 +1,15 @@
 """A chat model with its own template, from the prompt to the losses: as plain transformers and TRL have it."""
 
 import copy
+import math
 
 import pytest
 import torch
 from architectures import config
 from datasets import Dataset
 from small import settings
-from test_chat_templates import CHATML, FOLDER, tokenizer
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from test_chat_templates import CHATML, TEMPLATES, tokenizer
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from pedalign.data.conversations import Conversation
@@ -51,7 +52,8 @@ FAMILIES = {
 # Of each kind of template one; `make test-architectures` takes all.
 USUAL = ("llama", "qwen3", "gemma2", "mixtral")
 TEXTS = ("Q. Why?", '{"Action": "1"}', "Hm, I see.\n\nReally?", '{"Action": "2", "Tutorbot": "Yes."}')
-BATCH = {"epochs": 1, "learning_rate": 0.0, "scheduler": "constant", "warmup": 0.0}
+# Three steps, each over all of TALKS, whatever their order.
+THREE_STEPS = settings(epochs=3, learning_rate=1e-3, scheduler="constant", warmup=0.0)
 
 
 def messages(*texts: str) -> list[dict[str, str]]:
@@ -61,23 +63,24 @@ def messages(*texts: str) -> list[dict[str, str]]:
 TALKS = [Conversation(str(at), tuple(messages(f"{at}. {TEXTS[0]}", *TEXTS[1:]))) for at in range(4)]
 
 
+def of_family(family: str, tokens: PreTrainedTokenizerBase, end_id: int) -> PreTrainedModel:
+    """A small model with random weights, which knows these tokens."""
+    asked = config(family).to_dict() | {"vocab_size": len(tokens), "eos_token_id": end_id}
+    asked["router_aux_loss_coef"] = 0.0  # of a mixture of experts, a loss beside those that are compared
+    asked |= {name: 0.0 for name, value in asked.items() if "drop" in name and isinstance(value, float)}
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(type(config(family)).from_dict(asked), dtype=torch.float32)
+
+
 @pytest.fixture(
     params=[one if one in USUAL else pytest.param(one, marks=pytest.mark.architectures) for one in FAMILIES]
 )
 def made(request) -> tuple[PreTrainedModel, Renderer]:
     """A small random model, and the renderer of its own chat template."""
     template = FAMILIES[request.param]
-    if (FOLDER / f"{template}.jinja").is_file():
-        template = (FOLDER / f"{template}.jinja").read_text(encoding="utf-8")
-    renderer = Renderer(tokenizer(template), "auto", INSTRUCTION)
-    tokens = renderer.tokenizer
-    tokens.pad_token = "<s>"
-    asked = config(request.param).to_dict() | {"vocab_size": len(tokens), "eos_token_id": renderer.end_id}
-    asked["router_aux_loss_coef"] = 0.0  # of a mixture of experts, a loss beside those that are compared
-    asked |= {name: 0.0 for name, value in asked.items() if "drop" in name and isinstance(value, float)}
-    torch.manual_seed(0)
-    of_this = type(config(request.param)).from_dict(asked)
-    return AutoModelForCausalLM.from_config(of_this, dtype=torch.float32).eval(), renderer
+    renderer = Renderer(tokenizer(TEMPLATES.get(template, template)), "auto", INSTRUCTION)
+    renderer.tokenizer.pad_token = "<s>"
+    return of_family(request.param, renderer.tokenizer, renderer.end_id).eval(), renderer
 
 
 def test_greedy_replies_are_transformers_own_to_the_templates_prompt(made) -> None:
@@ -100,24 +103,31 @@ def test_greedy_replies_are_transformers_own_to_the_templates_prompt(made) -> No
         assert reply == [token for token in right if token != renderer.end_id]
 
 
-def test_the_loss_of_fine_tuning_is_trls_on_the_tutors_turns_of_the_template(made) -> None:
+def losses(trained: dict) -> list[float]:
+    return [step["loss"] for step in trained["history"]]
+
+
+def losses_of_trl(trainer) -> list[float]:
+    trainer.train()
+    return [step["loss"] for step in trainer.state.log_history if "loss" in step]
+
+
+def test_fine_tuning_has_the_losses_of_plain_trl_on_the_tutors_turns_of_the_template(made) -> None:
     model, renderer = made
-    ours = train_sft(model, renderer.tokenizer, renderer, TALKS, settings(**BATCH))["history"][0]["loss"]
-    tokens = renderer.tokenizer
+    plain, tokens = copy.deepcopy(model), renderer.tokenizer
+    ours = losses(train_sft(model, tokens, renderer, TALKS, THREE_STEPS))
     tokens.chat_template = renderer.jinja()
     arguments = SFTConfig(
-        output_dir="unused", assistant_only_loss=True, per_device_train_batch_size=4, max_steps=1, learning_rate=0.0,
-        bf16=False, report_to="none", save_strategy="no", use_cpu=True, logging_steps=1, packing=False,
-        eos_token=renderer.template.end,
-    )  # fmt: skip
-    rows = Dataset.from_list([{"messages": [*talk.messages]} for talk in TALKS])
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokens)
-    trainer.train()
-    assert ours == pytest.approx(trainer.state.log_history[0]["loss"], rel=1e-4)
+        **THREE_STEPS.trainer_arguments(), assistant_only_loss=True, packing=False, eos_token=renderer.template.end
+    )
+    rows = Dataset.from_list([{"messages": [*talk.messages]} for talk in TALKS] * 3)
+    theirs = losses_of_trl(SFTTrainer(model=plain, args=arguments, train_dataset=rows, processing_class=tokens))
+    assert ours == pytest.approx(theirs, rel=1e-3) and ours[2] < ours[0]
 
 
-def test_the_tokens_of_pairs_are_trls_and_alignment_starts_at_ln_2(made) -> None:
+def test_alignment_has_the_tokens_and_the_losses_of_plain_trl(made) -> None:
     model, renderer = made
+    plain = copy.deepcopy(model)
     replies = ('{"Action": "1"}', '{"Action": "3"}')
     pairs = []
     for talk in TALKS:
@@ -126,11 +136,8 @@ def test_the_tokens_of_pairs_are_trls_and_alignment_starts_at_ln_2(made) -> None
             model, [(renderer.encode(prompt)[0], renderer.reply_ids(one)) for one in replies], 10_000
         ).totals
         pairs.append(Pair(prompt, *replies, *totals))
-    found = align(model, renderer.tokenizer, renderer, pairs, AlignmentSettings("dpo", 0.1, 0.0), settings(**BATCH))[
-        "history"
-    ][0]
-    assert found["loss"] == pytest.approx(0.693147, abs=1e-3)
     tokens = renderer.tokenizer
+    ours = losses(align(model, tokens, renderer, pairs, AlignmentSettings("dpo", 0.1, 0.0), THREE_STEPS))
     tokens.chat_template = renderer.jinja()
     names = ("chosen", "rejected")
     rows = Dataset.from_list(
@@ -139,15 +146,18 @@ def test_the_tokens_of_pairs_are_trls_and_alignment_starts_at_ln_2(made) -> None
             | {side: [{"role": "assistant", "content": one}] for side, one in zip(names, replies, strict=True)}
             for pair in pairs
         ]
+        * 3
     )
     trainer = DPOTrainer(
-        model=model,
-        ref_model=copy.deepcopy(model),
-        args=DPOConfig(output_dir="unused", bf16=False, report_to="none", use_cpu=True),
+        model=plain,
+        ref_model=copy.deepcopy(plain),
+        args=DPOConfig(**THREE_STEPS.trainer_arguments(), beta=0.1),
         train_dataset=rows,
         processing_class=tokens,
     )
-    for row, pair in zip(trainer.train_dataset, pairs, strict=True):
+    for row, pair in zip(trainer.train_dataset, pairs * 3, strict=True):
         assert row["prompt_ids"] == renderer.encode(pair.prompt)[0]
         for side, reply in zip(names, replies, strict=True):
             assert row[f"{side}_ids"] == renderer.reply_ids(reply)
+    theirs = losses_of_trl(trainer)
+    assert ours == pytest.approx(theirs, rel=1e-3) and ours[2] < ours[0] == pytest.approx(math.log(2), abs=1e-3)

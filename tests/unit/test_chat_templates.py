@@ -12,12 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from transformers.models.llama4 import processing_llama4
+from transformers.models.qwen2_audio.processing_qwen2_audio import Qwen2AudioProcessor
+from transformers.models.smolvlm import processing_smolvlm
 
 from pedalign.core.errors import UserError
 from pedalign.models.prompt_format import Renderer
 from pedalign.models.templates import Template, own_template, rendered, with_instruction
 
-FOLDER = Path(trl.__file__).parent / "chat_templates"
+# Those that the packages trl and transformers hold.
+TEMPLATES = {
+    **{
+        path.stem: path.read_text(encoding="utf-8") for path in Path(trl.__file__).parent.glob("chat_templates/*.jinja")
+    },
+    "llama4 of transformers": processing_llama4.chat_template,
+    "qwen2_audio of transformers": Qwen2AudioProcessor.default_chat_template.fget(None),
+    "smolvlm of transformers": processing_smolvlm.DEFAULT_CHAT_TEMPLATE,
+}
 # What Llama 3's and Qwen's tokenizers take for a word.
 WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 MARK = r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c]{1,40}\uff5c>|\[/?[A-Z_]+\]|<[|/]?[a-z_]+\|?>"
@@ -38,9 +49,9 @@ REFUSED = {
     "llava_next_training": "can't render a conversation (UndefinedError",
     "smolvlm": "does not keep the turns",
     "smolvlm_training": "does not keep the turns",
+    "smolvlm of transformers": "does not keep the turns",
 }
-NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja"))
-USED = [name for name in NAMES if name not in REFUSED]
+USED = [name for name in sorted(TEMPLATES) if name not in REFUSED]
 
 
 def tokenizer(template: str, texts: Sequence[str] = (), size: int = 400) -> PreTrainedTokenizerFast:
@@ -61,7 +72,7 @@ def tokenizer(template: str, texts: Sequence[str] = (), size: int = 400) -> PreT
 
 @cache
 def own(name: str) -> Renderer:
-    return Renderer(tokenizer((FOLDER / f"{name}.jinja").read_text(encoding="utf-8")), "auto", INSTRUCTION)
+    return Renderer(tokenizer(TEMPLATES[name]), "auto", INSTRUCTION)
 
 
 def messages(*texts: str) -> list[dict[str, str]]:
@@ -71,8 +82,8 @@ def messages(*texts: str) -> list[dict[str, str]]:
 TALK = messages("Q. Why?", '{"Action": "1", "Tutorbot": "Look."}', "Hm,\n\nwhy? É 🙂", '{"Tutorbot": "Right."}', "OK")
 
 
-def test_trl_has_templates_of_some_thirty_families() -> None:
-    assert len(NAMES) > 60 and set(REFUSED) < set(NAMES)
+def test_the_packages_have_templates_of_some_thirty_families() -> None:
+    assert len(TEMPLATES) > 60 and set(REFUSED) < set(TEMPLATES)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -111,7 +122,7 @@ def test_the_reply_and_its_end_token_are_trained_and_nothing_before_it(name: str
 @pytest.mark.parametrize("name", USED)
 def test_the_template_that_a_checkpoint_gets_renders_the_same_and_is_taken_apart_into_the_same_pieces(name) -> None:
     renderer = own(name)
-    saved = tokenizer((FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
+    saved = tokenizer(TEMPLATES[name])
     saved.chat_template = renderer.jinja()
     for end in (1, 3, 5):
         text = saved.apply_chat_template(TALK[:end], tokenize=False, add_generation_prompt=True)

@@ -49,9 +49,14 @@ CHANGED = {
         ["human: Why?\n\nTell me.", "gpt: {}"],
         "turns of the student in a row merged",
     ),
+    "a last turn without a reply": (
+        [ASKED, TOLD, ("user", "Oh."), ("user", "I see.")],
+        ["human: Why?", "gpt: {}"],
+        "the student's last turn, without a reply, dropped",
+    ),
     "a reply sent twice": (
-        [ASKED, TOLD, TOLD, ("user", "Oh.")],
-        ["human: Why?", "gpt: {}", "human: Oh."],
+        [ASKED, TOLD, TOLD],
+        ["human: Why?", "gpt: {}"],
         "a reply that was there twice in a row kept once",
     ),
     "an object for a reply": (
@@ -80,6 +85,11 @@ def test_what_is_changed_in_a_chat_is_counted(what, rubric) -> None:
     assert texts(imported) == expected
     assert (reason in imported.changed) == (reason is not None)
     assert (imported.cut, imported.rejected) == ({}, {})
+
+
+def test_an_instruction_beside_the_turns_is_dropped_and_counted_as_a_system_turn_is(rubric) -> None:
+    imported = sharegpt([json.dumps({**SHARED, "system": "Be kind."}), json.dumps({**SHARED, "system": ""})], rubric)
+    assert imported.changed["a system turn dropped"] == 1
 
 
 UNUSABLE = {

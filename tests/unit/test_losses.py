@@ -285,6 +285,22 @@ def test_an_argument_of_the_trainer_does_in_fine_tuning_what_it_does_in_plain_tr
         assert found[1:] != pytest.approx(losses(fine_tuned(make("gemma2, soft caps")))[1:], rel=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("method", "argument"),
+    [
+        ("dpo", {"f_divergence_type": "js_divergence"}),
+        ("discopop", {"discopop_tau": 0.5}),
+        ("exo", {"label_smoothing": 0.2}),
+        ("simpo", {"simpo_gamma": 1.5}),
+    ],
+)
+def test_an_argument_of_a_loss_does_what_it_does_in_plain_trl(method, argument):
+    name = "gemma2, soft caps"
+    found = losses(ours(make(name), method, **argument))
+    assert found == pytest.approx(by_trl(make(name), method, **argument), rel=1e-3)
+    assert found != pytest.approx(losses(ours(make(name), method)), rel=1e-8)
+
+
 @pytest.mark.architectures  # to compile takes a minute
 def test_a_compiled_training_has_plain_trls_losses():
     arguments = {"torch_compile": True, "torch_compile_backend": "eager"}

@@ -18,7 +18,7 @@ def model(name: str, models: dict[str, Any], **more: Any) -> Model:
 def test_a_model_is_a_path_and_a_preset() -> None:
     made = model("mine", {"mine": {"path": "my/folder", "preset": "laptop"}})
     assert (made.path, made.template, made.dtype, made.instruction) == ("my/folder", "auto", "float32", "compact")
-    assert made.adapter and made.adapter.rank == 16 and made.resources.sft.gpu == 0
+    assert made.adapter and made.adapter.rank == 16 and made.resources.sft.gpu == "up to 1"
 
 
 def test_what_an_entry_gives_comes_before_the_entry_it_is_like_its_preset_and_the_defaults() -> None:

@@ -246,9 +246,27 @@ def test_the_page_compares_an_aligned_tutor_with_its_own_fine_tuned_one(tutors, 
 
 
 @pytest.mark.parametrize("domain", [(0.9, 0.903), (0.0, 0.001), (0.5, 0.9), (0.981, 0.9812), (0, 1), (0.28, 0.33)])
-@pytest.mark.parametrize("ticks", [4, 5])
-def test_no_two_ticks_of_an_axis_have_the_same_text(domain, ticks) -> None:
+def test_no_two_ticks_of_shares_have_the_same_text(domain) -> None:
     point = {"name": "a", "kind": "aligned", "value": sum(domain) / 2, "low": domain[0], "high": domain[1]}
-    drawn = charts.svg(charts.intervals([point]))
-    marks = [text for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn) if text.endswith("%")]
+    marks = texts(charts.intervals([point]), "%")
     assert len(marks) > 1 and len(set(marks)) == len(marks), marks
+
+
+@pytest.mark.parametrize("ends", [(0.69231, 0.69315), (0.01, 3.2), (-4.1e-7, 2e-8), (1200, 1800), (0.5, 0.5)])
+def test_no_two_ticks_of_a_training_curve_have_the_same_text(ends) -> None:
+    curve = [{"step": at, "value": value, "kind": "train"} for at, value in enumerate(ends, start=101)]
+    marks = texts(charts.lines(curve, "step"), "")
+    assert len(marks) > 2 and len(set(marks)) == len(marks), marks
+
+
+def test_names_of_tutors_that_differ_at_their_ends_are_shown_whole() -> None:
+    names = [f"smollm2-135m dpo-b0.1-lr{rate}-ar8-gb16" for rate in ("1e-05", "1e-06")]
+    points = [{"name": name, "kind": "aligned", "value": 0.5, "low": 0.4, "high": 0.6} for name in names]
+    for chart in (charts.intervals(points), charts.bars(points)):
+        assert {word for name in names for word in name.split()} <= set(texts(chart, ""))
+
+
+def texts(chart, end: str) -> list[str]:
+    """The texts of a drawn chart with this end; its lines one by one."""
+    drawn = charts.svg(chart)
+    return [text for text in re.findall(r"<(?:text|tspan)[^>]*>([^<]*)</(?:text|tspan)>", drawn) if text.endswith(end)]

@@ -83,13 +83,14 @@ def test_a_sweep_of_rates_and_ranks_fine_tunes_once(checkout):
     }
 
 
-def test_a_sweep_trains_at_each_rate_and_leaves_the_fine_tuned_tutor_as_it_is(changed):
-    """The finished run's tutor, one at another rate, and one by an algorithm without a reference model."""
-    run = {"model": "tiny", "algorithm": "dpo", "beta": 0.1, "learning_rate": [2.0e-5, 1.0e-3]}
-    checkout = changed(runs=[run])
+def test_a_sweep_trains_at_each_rate_and_rank_and_leaves_the_fine_tuned_tutor_as_it_is(changed):
+    """The finished run's tutor, four with an adapter, and one by an algorithm without a reference model."""
+    run = {"model": "tiny", "algorithm": "dpo", "beta": 0.1}
+    sweep = {"learning_rate": [1.0e-4, 1.0e-3], "adapter": {**ADAPTER, "rank": [4, 8]}}
+    checkout = changed(runs=[run, {**run, **sweep}])
     wanted = ("--cores", "2", "results/summary.csv", "results/tiny/simpo-b2/checkpoint.json")
     jobs = checkout.planned(*wanted)
-    assert jobs["align"] == 2 and not {"sft", "reference", "pair"} & jobs.keys()
+    assert jobs["align"] == 5 and not {"sft", "reference", "pair"} & jobs.keys()
     answer = checkout.forked(*wanted)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     results = checkout.path / "results"

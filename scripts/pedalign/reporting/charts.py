@@ -1,6 +1,7 @@
 """The charts of the report, as SVG within a page: text has the page's colour, in light and in dark mode.
 
-Each chart is narrow enough for a phone; a wider page shows several side by side, grown to its width. Shares are 0 to 1.
+Most charts are narrow enough for a phone; a wider page shows several side by side, grown to its width. Shares are 0 to
+1.
 """
 
 import math
@@ -20,7 +21,8 @@ _OF = {
     **{"sft": COLOURS[4], "dpo": COLOURS[5], "test": COLOURS[6]},  # splits
 }
 _WIDTH = 230
-_TEXT = 13  # pixels; a phone shows a chart a little smaller, and 12 are the least that people read easily
+_TEXT = 13  # pixels; the page shows a chart a little smaller, and 12 are the least that people read easily
+_LONG = 20  # characters of a name, from which each of its words has a line
 _CONFIG = {
     "background": None,
     "padding": {"left": 18, "right": 12, "top": 4, "bottom": 4},  # a page's font may be wider than the one measured
@@ -35,7 +37,7 @@ _CONFIG = {
         "tickColor": NEUTRAL,
         "gridColor": NEUTRAL,
         "gridOpacity": 0.25,
-        "labelLimit": 150,
+        "labelLimit": 240,
         "labelFontSize": _TEXT,
         "titleFontSize": _TEXT,
         "labelFlush": False,
@@ -67,9 +69,9 @@ def intervals(
     domain = [min(ends) - margin, max(ends) + margin]
     domain = domain if unit else [max(domain[0], 0), min(domain[1], 1)]
     axis = alt.Axis(format="+.2~f" if unit else _percent(domain, 4), tickCount=4)
-    base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height={"step": 24})
+    base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height={"step": 36 if _long(rows) else 24})
     x: dict[str, Any] = {"scale": alt.Scale(domain=domain, nice=False), "axis": axis, "title": unit}
-    y = alt.Y("name:N", sort=[row["name"] for row in rows], title=None)
+    y = _names(rows)
     colour = alt.Color("kind:N", scale=_kinds(rows), legend=None)
     parts = [
         base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q", y=y, color=colour),
@@ -81,15 +83,31 @@ def intervals(
     return alt.LayerChart(layer=parts)
 
 
+def _names(rows: Rows) -> alt.Y:
+    """The names from top to bottom: model and policy of a tutor below each other if both don't fit into a line."""
+    lines = f"length(datum.label) > {_LONG} ? split(datum.label, ' ') : datum.label"
+    order = list(dict.fromkeys(row["name"] for row in rows))
+    return alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelExpr=lines))
+
+
+def _long(rows: Rows) -> bool:
+    return any(len(row["name"]) > _LONG for row in rows)
+
+
 def _percent(domain: Sequence[float], ticks: int) -> str:
-    """The format of percentages on an axis: with as many decimals as tell its ticks apart.
+    """The format of percentages on an axis, with `_decimals`."""
+    return f".{max(0, _decimals(domain, ticks) - 2)}%"
+
+
+def _decimals(domain: Sequence[float], ticks: int) -> int:
+    """The decimals that tell the ticks of an axis apart.
 
     The distance of two ticks is 1, 2 or 5 times a power of ten, chosen as by d3's tickStep.
     """
-    least = max(100 * (domain[1] - domain[0]), 1e-6) / ticks
+    least = max(domain[1] - domain[0], 1e-8) / ticks
     power = math.floor(math.log10(least))
     step = 10.0**power * next(factor for factor, bound in _STEPS if least / 10.0**power >= bound)
-    return f".{max(0, -math.floor(math.log10(step) + 1e-9))}%"
+    return max(0, -math.floor(math.log10(step) + 1e-9))
 
 
 _STEPS = ((10, 50**0.5), (5, 10**0.5), (2, 2**0.5), (1, 0))  # multiples of a power of ten, each from its bound on
@@ -131,10 +149,12 @@ def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.
     """A line of `value` over `x` for each `kind`; `band`: also the area from `low` to `high`."""
     base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height=130)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    horizontal = alt.X(f"{x}:Q", title=x, axis=alt.Axis(tickMinStep=1, format="d", tickCount=6))
+    at = [row[x] for row in rows]
+    count = max(min(6, max(at) - min(at)), 1)  # whole numbers alone
+    horizontal = alt.X(f"{x}:Q", title=x, axis=alt.Axis(format="d", tickCount=count))
     ends = [row[end] for row in rows for end in ("value", "low", "high") if end in row]
-    domain = [max(min(*ends, max(ends) - 0.02), 0), max(*ends, 0.02)]
-    axis = alt.Axis(format=_percent(domain, 5) if percent else ".3~r", tickCount=5)
+    domain = [max(min(*ends, max(ends) - 0.02), 0), max(*ends, 0.02)] if percent else [min(ends), max(ends)]
+    axis = alt.Axis(format=_percent(domain, 5) if percent else f",.{_decimals(domain, 5)}~f", tickCount=5)
     scale = alt.Scale(domain=domain, nice=True) if percent else alt.Scale(zero=False)
     legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2) if len(kinds) > 1 else None
     dash = alt.StrokeDash("kind:N", scale=_dashes(kinds), legend=legend) if legend else alt.Undefined
@@ -164,10 +184,10 @@ def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.Laye
     base = alt.Chart(
         alt.Data(values=list(rows)),
         width=_WIDTH,
-        height={"step": 10 + 10 * len(kinds), "for": "position"},
+        height={"step": max(10 + 10 * len(kinds), 36 if _long(rows) else 0), "for": "position"},
     ).encode(
         x=alt.X("value:Q", title=unit, axis=axis),
-        y=alt.Y("name:N", sort=list(dict.fromkeys(row["name"] for row in rows)), title=None),
+        y=_names(rows),
         yOffset=alt.YOffset("kind:N", sort=kinds) if len(kinds) > 1 else alt.Undefined,
     )
     legend = alt.Legend() if len(kinds) > 1 else None

@@ -61,7 +61,7 @@
   const filter = () => {
     const [left, right, gold, given, outcome] = ["left", "right", "gold", "given", "outcome"].map((id) => at(id).value);
     const { key } = field();
-    const among = ["gained", "lost", "both", "neither"].includes(outcome) ? scored : everything;
+    const among = ["gained", "lost", "both", "neither", "differ"].includes(outcome) ? scored : everything;
     found = among.filter(({ turn }) => {
       if (gold && turn.gold.labels[key] !== gold) return false;
       if (given && (turn.replies[right].labels[key] ?? "none") !== given) return false;

@@ -1,8 +1,8 @@
 """Reads chats as they are found: 'messages' of 'role' and 'content' (OpenAI), and ShareGPT's 'conversations' of 'from'
 and 'value'.
 
-System turns are dropped, since the rubric's instruction stands in their place. So is what a tutor says before the
-student's first turn. A conversation ends before the first turn that cannot be used.
+System turns are dropped, since the rubric's instruction stands in their place. So are what a tutor says before the
+student's first turn, and a last turn without a reply. A conversation ends before the first turn that cannot be used.
 """
 
 import json
@@ -21,6 +21,7 @@ _SHOWN = 20  # characters of a speaker's name in a reason
 
 # What is changed in a conversation; the report counts them.
 SYSTEM_DROPPED = "a system turn dropped"
+UNANSWERED_DROPPED = "the student's last turn, without a reply, dropped"
 GREETING_DROPPED = "the tutor's words before the student's first turn dropped"
 STUDENT_MERGED = "turns of the student in a row merged"
 REPLY_ONCE = "a reply that was there twice in a row kept once"
@@ -61,6 +62,8 @@ def _talk(row: Any, keys: _Keys, simulated: bool) -> Talk:
     if not isinstance(row, dict):
         raise Unusable("not an object")
     changed: dict[str, None] = {}
+    if any(row.get(name) for name in SYSTEM):  # beside the turns, as some ShareGPT files have it
+        changed[SYSTEM_DROPPED] = None
     texts, cut = _texts(_listed(row, keys), keys, changed)
     identity, problem = _identity(row.get("id")), _identity(row.get("problem"))
     if problem is None and row.get("problem") is not None:
@@ -107,7 +110,9 @@ def _texts(turns: list[Any], keys: _Keys, changed: dict[str, None]) -> tuple[lis
         cut = str(reason)
     if len(texts) < 2:
         raise Unusable(cut or "no reply")
-    return texts[: len(texts) // 2 * 2] if cut else texts, cut
+    if len(texts) % 2 and not cut:
+        changed[UNANSWERED_DROPPED] = None
+    return texts[: len(texts) // 2 * 2], cut
 
 
 def _spoken(turns: list[Any], keys: _Keys, changed: dict[str, None]) -> Iterator[tuple[bool, str]]:
