@@ -41,7 +41,7 @@ def main() -> None:
     write_columns(args.output, pairs)
     record([args.output, args.counts], inputs, vars(settings))
     left = ", ".join(f"{one['choice']} → {one['pairs']}" for one in counts["pairs"])
-    if warning := one_sided(pairs, rubric):
+    if warning := one_sided(pairs, rubric, settings.samples):
         print(f"warning: {warning}")
     print(f"- {args.output}: of {counts['responses']} responses {left}; by reason {counts['reasons']}")
 

@@ -63,9 +63,10 @@ def messages(*texts: str) -> list[dict[str, str]]:
 TALKS = [Conversation(str(at), tuple(messages(f"{at}. {TEXTS[0]}", *TEXTS[1:]))) for at in range(4)]
 
 
-def of_family(family: str, tokens: PreTrainedTokenizerBase, end_id: int) -> PreTrainedModel:
+def of_family(family: str, tokens: PreTrainedTokenizerBase, end_id: int, positions: int = 512) -> PreTrainedModel:
     """A small model with random weights, which knows these tokens."""
     asked = config(family).to_dict() | {"vocab_size": len(tokens), "eos_token_id": end_id}
+    asked["n_positions" if family == "gpt2" else "max_position_embeddings"] = positions
     asked["router_aux_loss_coef"] = 0.0  # of a mixture of experts, a loss beside those that are compared
     asked |= {name: 0.0 for name, value in asked.items() if "drop" in name and isinstance(value, float)}
     torch.manual_seed(0)

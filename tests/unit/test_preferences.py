@@ -124,7 +124,7 @@ def test_a_limit_draws_by_the_seed(rubric):
 
 
 def test_a_label_that_the_pairs_nearly_always_reject_is_told(rubric):
-    def told(mistakes: list[tuple[str, str]]) -> str | None:
+    def told(mistakes: list[tuple[str, str]], samples: int = 1) -> str | None:
         rows, given = answered(
             rubric,
             *([reply(rubric, evaluation=wrong)] for _, wrong in mistakes),
@@ -132,11 +132,13 @@ def test_a_label_that_the_pairs_nearly_always_reject_is_told(rubric):
         )
         pairs, _ = preference_pairs(rows, given, rubric, PreferenceSettings())
         assert len(pairs["turn"]) == len(mistakes)
-        return one_sided(pairs, rubric)
+        return one_sided(pairs, rubric, samples)
 
     warning = told([("a", "b")] * 20 + [("b", "c")] * 5 + [("c", "a")] * 5)
     expected = "the pairs are one-sided: evaluation 'b' (rejected in 20 of 30 pairs that differ in it, chosen in 5);"
-    assert warning and warning.startswith(expected)
+    assert warning and warning.startswith(expected) and "pair: {samples: 4, temperature: 1.0}" in warning
+    of_several = told([("a", "b")] * 30, samples=4)
+    assert of_several and "samples" not in of_several
     assert told([("a", "b")] * 20 + [("b", "c")] * 6 + [("c", "a")] * 5) is None  # the opposite mistake is there too
     assert told([("a", "no label")] * 30) is None
     assert told([("a", "b")] * 10) is None  # too few to say

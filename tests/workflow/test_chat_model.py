@@ -78,7 +78,7 @@ def test_each_usual_architecture_runs_to_metrics_from_a_folder_and_a_preset(chec
     names = {family: family.replace("_", "-") for family in FAMILIES}
     for family, name in names.items():
         tokens = tokens_of(checkout, TEMPLATES.get(FAMILIES[family], FAMILIES[family]))
-        of_family(family, tokens, tokens.eos_token_id).save_pretrained(checkout.path / name)
+        of_family(family, tokens, tokens.eos_token_id, positions=4096).save_pretrained(checkout.path / name)
         tokens.save_pretrained(checkout.path / name)
     configure(checkout, models={name: {"path": name, "preset": "laptop"} for name in names.values()})
     metrics = [

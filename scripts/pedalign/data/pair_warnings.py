@@ -11,10 +11,10 @@ from pedalign.data.rubric import Rubric
 MUCH, TIMES, FEWEST = 0.25, 4, 20
 
 
-def one_sided(pairs: Mapping[str, Sequence[Any]], rubric: Rubric) -> str | None:
+def one_sided(pairs: Mapping[str, Sequence[Any]], rubric: Rubric, samples: int) -> str | None:
     """A warning if the pairs nearly always reject a label, as alignment may then learn never to give it.
 
-    `pairs`: the columns of the preference dataset.
+    `pairs`: the columns of the preference dataset. `samples`: answers per prompt that they are made of.
     """
     found = [
         f"{field} {label!r} (rejected in {rejected:,} of {differing:,} pairs that differ in it, chosen in {chosen:,})"
@@ -22,10 +22,12 @@ def one_sided(pairs: Mapping[str, Sequence[Any]], rubric: Rubric) -> str | None:
     ]
     if not found:
         return None
+    remedy = "align at a small learning rate, or on other conversations"
+    if samples == 1:
+        remedy = "several answers per prompt have the opposite mistakes too: pair: {samples: 4, temperature: 1.0}"
     return (
         f"the pairs are one-sided: {', '.join(found)}; the alignment may learn never to give these labels "
-        "(docs/explanation/real-models.md); to find the opposite mistakes too, let the tutor answer several times: "
-        "pair: {samples: 4, temperature: 1.0}"
+        f"(docs/explanation/real-models.md); {remedy}"
     )
 
 
