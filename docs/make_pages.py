@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 # Folder of a run's results → the pages with its table, between comments with the folder's name.
 TABLES = {
     "results": ["docs/tutorials/first-run.md"],
+    "results-mathdial": ["docs/explanation/real-models.md"],
     "results-smollm2": ["README.md", "docs/explanation/real-models.md"],
 }
 
