@@ -46,6 +46,8 @@ def test_every_chart_has_marks_in_the_page_and_says_what_it_shows(page: Page) ->
         drawn = charts.nth(at).locator("svg")
         assert drawn.locator(".mark-rect path, .mark-symbol path, .mark-line path, .mark-rule line").count()
         assert len(charts.nth(at).locator("[role=img]").get_attribute("aria-label") or "") > 20
+        box = charts.nth(at).bounding_box()  # a wide chart is scrolled in it
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= page.viewport_size["width"]
         assert drawn.evaluate(SMALLEST_TEXT) >= 12
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 

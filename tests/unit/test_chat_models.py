@@ -9,6 +9,7 @@ from architectures import config
 from datasets import Dataset
 from small import settings
 from test_chat_templates import CHATML, TEMPLATES, tokenizer
+from test_losses import losses, trained
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -104,15 +105,6 @@ def test_greedy_replies_are_transformers_own_to_the_templates_prompt(made) -> No
         assert reply == [token for token in right if token != renderer.end_id]
 
 
-def losses(trained: dict) -> list[float]:
-    return [step["loss"] for step in trained["history"]]
-
-
-def losses_of_trl(trainer) -> list[float]:
-    trainer.train()
-    return [step["loss"] for step in trainer.state.log_history if "loss" in step]
-
-
 def test_fine_tuning_has_the_losses_of_plain_trl_on_the_tutors_turns_of_the_template(made) -> None:
     model, renderer = made
     plain, tokens = copy.deepcopy(model), renderer.tokenizer
@@ -122,8 +114,8 @@ def test_fine_tuning_has_the_losses_of_plain_trl_on_the_tutors_turns_of_the_temp
         **THREE_STEPS.trainer_arguments(), assistant_only_loss=True, packing=False, eos_token=renderer.template.end
     )
     rows = Dataset.from_list([{"messages": [*talk.messages]} for talk in TALKS] * 3)
-    theirs = losses_of_trl(SFTTrainer(model=plain, args=arguments, train_dataset=rows, processing_class=tokens))
-    assert ours == pytest.approx(theirs, rel=1e-3) and ours[2] < ours[0]
+    theirs = trained(SFTTrainer(model=plain, args=arguments, train_dataset=rows, processing_class=tokens))
+    assert ours == pytest.approx(theirs, rel=1e-4) and ours[2] < ours[0]
 
 
 def test_alignment_has_the_tokens_and_the_losses_of_plain_trl(made) -> None:
@@ -160,5 +152,5 @@ def test_alignment_has_the_tokens_and_the_losses_of_plain_trl(made) -> None:
         assert row["prompt_ids"] == renderer.encode(pair.prompt)[0]
         for side, reply in zip(names, replies, strict=True):
             assert row[f"{side}_ids"] == renderer.reply_ids(reply)
-    theirs = losses_of_trl(trainer)
+    theirs = trained(trainer)
     assert ours == pytest.approx(theirs, rel=1e-3) and ours[2] < ours[0] == pytest.approx(math.log(2), abs=1e-3)

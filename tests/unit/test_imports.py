@@ -55,7 +55,7 @@ CHANGED = {
         "the student's last turn, without a reply, dropped",
     ),
     "a reply sent twice": (
-        [ASKED, TOLD, TOLD],
+        [ASKED, TOLD, TOLD, ("user", "Oh.")],
         ["human: Why?", "gpt: {}"],
         "a reply that was there twice in a row kept once",
     ),

@@ -27,7 +27,7 @@ _PACKED = {
     b"PK\x03\x04": ("a zip archive", "unpack it"),
     b"PAR1": (
         "a Parquet file",
-        "pandas.read_parquet(FILE).to_json(NEW, orient='records', lines=True) makes JSON lines",
+        "make JSON lines: pandas.read_parquet(FILE).to_json(NEW, orient='records', lines=True)",
     ),
 }
 
@@ -43,19 +43,18 @@ def opened(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed", "name the file itself") from None
     except UnicodeDecodeError:  # its position counts within a part of the file
-        with open(path, "rb") as packed:
-            start = packed.read(4)
-        for magic, (what, remedy) in _PACKED.items():
-            if start.startswith(magic):
-                raise UserError(f"{path}: {what}, not text", remedy) from None
-        raise UserError(f"{path}: not UTF-8 text (byte {_bad_byte(path)})", "save it as UTF-8") from None
+        raise _not_text(path) from None
 
 
-def _bad_byte(path: Path) -> int:
+def _not_text(path: Path) -> UserError:
+    content = path.read_bytes()
+    for start, (what, remedy) in _PACKED.items():
+        if content.startswith(start):
+            return UserError(f"{path}: {what}, not text", remedy)
     try:
-        path.read_bytes().decode("utf-8-sig")
+        content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return error.start
+        return UserError(f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8")
     raise AssertionError(f"{path} is UTF-8")
 
 

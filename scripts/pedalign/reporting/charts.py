@@ -1,7 +1,6 @@
 """The charts of the report, as SVG within a page: text has the page's colour, in light and in dark mode.
 
-Most charts are narrow enough for a phone; a wider page shows several side by side, grown to its width. Shares are 0 to
-1.
+Most charts fit a phone's width; a wider page shows several side by side, grown to its width. Shares are 0 to 1.
 """
 
 import math
@@ -69,7 +68,7 @@ def intervals(
     domain = [min(ends) - margin, max(ends) + margin]
     domain = domain if unit else [max(domain[0], 0), min(domain[1], 1)]
     axis = alt.Axis(format="+.2~f" if unit else _percent(domain, 4), tickCount=4)
-    base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height={"step": 36 if _long(rows) else 24})
+    base = alt.Chart(alt.Data(values=list(rows)), width=_WIDTH, height={"step": _step(rows, 24)})
     x: dict[str, Any] = {"scale": alt.Scale(domain=domain, nice=False), "axis": axis, "title": unit}
     y = _names(rows)
     colour = alt.Color("kind:N", scale=_kinds(rows), legend=None)
@@ -90,8 +89,9 @@ def _names(rows: Rows) -> alt.Y:
     return alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelExpr=lines))
 
 
-def _long(rows: Rows) -> bool:
-    return any(len(row["name"]) > _LONG for row in rows)
+def _step(rows: Rows, least: int) -> int:
+    """The height of a row in pixels: `least`, or enough for names of two lines."""
+    return max(least, 36) if any(len(row["name"]) > _LONG for row in rows) else least
 
 
 def _percent(domain: Sequence[float], ticks: int) -> str:
@@ -153,9 +153,12 @@ def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.
     count = max(min(6, max(at) - min(at)), 1)  # whole numbers alone
     horizontal = alt.X(f"{x}:Q", title=x, axis=alt.Axis(format="d", tickCount=count))
     ends = [row[end] for row in rows for end in ("value", "low", "high") if end in row]
-    domain = [max(min(*ends, max(ends) - 0.02), 0), max(*ends, 0.02)] if percent else [min(ends), max(ends)]
-    axis = alt.Axis(format=_percent(domain, 5) if percent else f",.{_decimals(domain, 5)}~f", tickCount=5)
-    scale = alt.Scale(domain=domain, nice=True) if percent else alt.Scale(zero=False)
+    if percent:
+        domain = [max(min(*ends, max(ends) - 0.02), 0), max(*ends, 0.02)]
+        numbers, scale = _percent(domain, 5), alt.Scale(domain=domain, nice=True)
+    else:
+        numbers, scale = f",.{_decimals([min(ends), max(ends)], 5)}~f", alt.Scale(zero=False)
+    axis = alt.Axis(format=numbers, tickCount=5)
     legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2) if len(kinds) > 1 else None
     dash = alt.StrokeDash("kind:N", scale=_dashes(kinds), legend=legend) if legend else alt.Undefined
     colour = alt.Color("kind:N", scale=_kinds(rows), legend=legend)
@@ -184,7 +187,7 @@ def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.Laye
     base = alt.Chart(
         alt.Data(values=list(rows)),
         width=_WIDTH,
-        height={"step": max(10 + 10 * len(kinds), 36 if _long(rows) else 0), "for": "position"},
+        height={"step": _step(rows, 10 + 10 * len(kinds)), "for": "position"},
     ).encode(
         x=alt.X("value:Q", title=unit, axis=axis),
         y=_names(rows),
