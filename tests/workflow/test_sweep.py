@@ -84,19 +84,25 @@ def test_a_sweep_of_rates_and_ranks_fine_tunes_once(checkout):
 
 
 def test_a_sweep_trains_at_each_rate_and_rank_and_leaves_the_fine_tuned_tutor_as_it_is(changed):
-    """The finished run's tutor, four with an adapter, and one by an algorithm without a reference model."""
+    """The finished run's tutor, one at another rate, four with adapters, one without a reference model."""
     run = {"model": "tiny", "algorithm": "dpo", "beta": 0.1}
-    sweep = {"learning_rate": [1.0e-4, 1.0e-3], "adapter": {**ADAPTER, "rank": [4, 8]}}
-    checkout = changed(runs=[run, {**run, **sweep}])
+    ranks = {"learning_rate": [1.0e-4, 1.0e-3], "adapter": {**ADAPTER, "rank": [4, 8]}}
+    checkout = changed(runs=[{**run, "learning_rate": [2.0e-5, 1.0e-3]}, {**run, **ranks}])
     wanted = ("--cores", "2", "results/summary.csv", "results/tiny/simpo-b2/checkpoint.json")
     jobs = checkout.planned(*wanted)
-    assert jobs["align"] == 5 and not {"sft", "reference", "pair"} & jobs.keys()
+    assert jobs["align"] == 6 and not {"sft", "reference", "pair"} & jobs.keys()
     answer = checkout.forked(*wanted)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     results = checkout.path / "results"
     with (results / "summary.csv").open(newline="") as file:
         rows = {row["policy"]: row["settings"] for row in csv.DictReader(file)}
+    with_adapters = {name: rows.pop(name) for name in [*rows] if "-ar" in name}
     assert rows == {"sft": "", "dpo-b0.1": "", "dpo-b0.1-lr0.001": "learning_rate 0.001"}
+    assert sorted(settings.partition("; adapter.alpha")[0] for settings in with_adapters.values()) == [
+        f"learning_rate {rate}; adapter.rank {rank}" for rate in ("0.0001", "0.001") for rank in (4, 8)
+    ]
+    trained = [json.loads((results / "tiny" / name / "checkpoint.json").read_text()) for name in with_adapters]
+    assert len({one["history"][-1]["loss"] for one in trained}) == 4
     told = [checkout.provenance(f"results/tiny/{name}/checkpoint.json") for name in ("dpo-b0.1-lr0.001", "simpo-b2")]
     assert ["results/tiny/sft/reference.json" in one for one in told] == [True, False]
     target = "results/tiny/dpo-b0.1-e2/checkpoint.json"  # the name alone says the settings
