@@ -19,7 +19,7 @@ chat: .venv/installed
 test: .venv/developed
 	$(ACTIVATE) && pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not architectures and not browser and not cluster and not vllm and not transformers4 and not fault and not pretrained"
 
-# A real pretrained model, SmolLM2-135M-Instruct, through the whole workflow: 540 MB in .smollm2, five minutes.
+# A real pretrained model, SmolLM2-135M-Instruct, through the whole workflow: 540 MB in .smollm2, eight minutes.
 test-pretrained: .venv/developed
 	$(ACTIVATE) && pytest -m pretrained
 

@@ -29,8 +29,8 @@ def run(smollm2: Path, shared_folder: Path) -> Checkout:
     config = {
         "runs": [{"model": "smollm2", "algorithm": "dpo", "beta": 0.1}],
         "import": {"format": "class", "files": "datasets/bio-problems.yaml"},
-        "simulation": {"files": 1, "conversations": 72, "pairs": 6},
-        "split": {"sft": 12, "dpo": 3, "test": 3, "method": "leak_free"},
+        "simulation": {"files": 1, "conversations": 100, "pairs": 2},
+        "split": {"sft": 12, "dpo": 2, "test": 2},
         "score": {"resamples": 200},
         "pair": {"most": 10},
         "models": {
