@@ -21,7 +21,7 @@ _OF = {
 }
 _WIDTH = 230
 _TEXT = 13  # pixels; the page shows a chart a little smaller, and 12 are the least that people read easily
-_LONG = 20  # characters of a name, from which each of its words has a line
+_LONG = 14  # most characters of a name in one line
 _CONFIG = {
     "background": None,
     "padding": {"left": 18, "right": 12, "top": 4, "bottom": 4},  # a page's font may be wider than the one measured
@@ -83,15 +83,19 @@ def intervals(
 
 
 def _names(rows: Rows) -> alt.Y:
-    """The names from top to bottom: model and policy of a tutor below each other if both don't fit into a line."""
-    lines = f"length(datum.label) > {_LONG} ? split(datum.label, ' ') : datum.label"
+    """The names from top to bottom; if one is too long for a line, each word, of all of them, has its own."""
+    two_lines = alt.Axis(labelExpr="split(datum.label, ' ')", labelOffset=-_TEXT / 2)
     order = list(dict.fromkeys(row["name"] for row in rows))
-    return alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelExpr=lines))
+    return alt.Y("name:N", sort=order, title=None, axis=two_lines if _long(rows) else alt.Undefined)
 
 
 def _step(rows: Rows, least: int) -> int:
     """The height of a row in pixels: `least`, or enough for names of two lines."""
-    return max(least, 36) if any(len(row["name"]) > _LONG for row in rows) else least
+    return max(least, 36) if _long(rows) else least
+
+
+def _long(rows: Rows) -> bool:
+    return any(len(row["name"]) > _LONG for row in rows)
 
 
 def _percent(domain: Sequence[float], ticks: int) -> str:
