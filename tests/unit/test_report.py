@@ -264,6 +264,20 @@ def test_names_of_tutors_that_differ_at_their_ends_are_shown_whole() -> None:
     points = [{"name": name, "kind": "aligned", "value": 0.5, "low": 0.4, "high": 0.6} for name in names]
     for chart in (charts.intervals(points), charts.bars(points)):
         assert {word for name in names for word in name.split()} <= set(texts(chart, ""))
+    curves = [{"step": at, "value": at, "kind": name} for name in names for at in (1, 2)]
+    assert set(names) <= set(texts(charts.lines(curves, "step"), ""))
+
+
+def test_a_label_of_many_words_and_one_without_a_space_are_shown_beside_each_other() -> None:
+    rows = [
+        {"name": name, "value": 1234, "kind": kind}
+        for name in ("focus", "ask a probing question", "give the answer away now", "generic")
+        for kind in ("sft", "dpo")
+    ]
+    drawn = charts.svg(charts.bars(rows))
+    assert 'opacity="0"' not in re.sub(r'(fill|stroke)-opacity="0"', "", drawn)
+    assert {"focus", "give", "the answer away now", "generic"} <= set(texts(charts.bars(rows), ""))
+    assert "1,234" in texts(charts.bars(rows[::2]), "")
 
 
 def texts(chart, end: str) -> list[str]:

@@ -55,7 +55,7 @@ def _not_text(path: Path) -> UserError:
         content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return UserError(f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8")
-    raise AssertionError(f"{path} is UTF-8")
+    return UserError(f"{path}: not UTF-8 text", "save it as UTF-8")  # a pipe, which can't be read again
 
 
 def read_text(path: Path) -> str:

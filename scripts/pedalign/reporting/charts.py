@@ -36,14 +36,14 @@ _CONFIG = {
         "tickColor": NEUTRAL,
         "gridColor": NEUTRAL,
         "gridOpacity": 0.25,
-        "labelLimit": 240,
+        "labelLimit": 320,
         "labelFontSize": _TEXT,
         "titleFontSize": _TEXT,
         "labelFlush": False,
         "labelOverlap": "greedy",
     },
     "legend": {
-        **{"labelColor": "currentColor", "labelFontSize": _TEXT, "labelLimit": 200},
+        **{"labelColor": "currentColor", "labelFontSize": _TEXT, "labelLimit": 320},
         **{"orient": "bottom", "columns": 2, "symbolOpacity": 1, "title": None},
     },
 }
@@ -83,8 +83,11 @@ def intervals(
 
 
 def _names(rows: Rows) -> alt.Y:
-    """The names from top to bottom; if one is too long for a line, each word, of all of them, has its own."""
-    two_lines = alt.Axis(labelExpr="split(datum.label, ' ')", labelOffset=-_TEXT / 2)
+    """The names from top to bottom; if one is too long for a line, all are broken after their first word."""
+    space = "indexof(datum.label, ' ')"
+    broken = f"{space} < 0 ? datum.label : [slice(datum.label, 0, {space}), slice(datum.label, {space} + 1)]"
+    offset = {"condition": {"test": f"{space} < 0", "value": 0}, "value": -_TEXT / 2}
+    two_lines = alt.Axis(labelExpr=broken, labelOffset=offset)
     order = list(dict.fromkeys(row["name"] for row in rows))
     return alt.Y("name:N", sort=order, title=None, axis=two_lines if _long(rows) else alt.Undefined)
 
@@ -163,7 +166,8 @@ def lines(rows: Rows, x: str, percent: bool = False, band: bool = False) -> alt.
     else:
         numbers, scale = f",.{_decimals([min(ends), max(ends)], 5)}~f", alt.Scale(zero=False)
     axis = alt.Axis(format=numbers, tickCount=5)
-    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2) if len(kinds) > 1 else None
+    columns = 1 if any(len(kind) > _LONG for kind in kinds) else 2
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2, columns=columns) if len(kinds) > 1 else None
     dash = alt.StrokeDash("kind:N", scale=_dashes(kinds), legend=legend) if legend else alt.Undefined
     colour = alt.Color("kind:N", scale=_kinds(rows), legend=legend)
     parts: list[Any] = []
@@ -187,7 +191,7 @@ def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.Laye
     """Bars for each `name`: `value`, `kind`. Several kinds are side by side; a single kind has its numbers."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     largest = max((row["value"] for row in rows), default=0)
-    axis = alt.Axis(format=_percent([0, largest], 4) if percent else ",.3~r", tickCount=4)
+    axis = alt.Axis(format=_percent([0, max(largest, 0.02)], 4) if percent else ",.3~r", tickCount=4)
     base = alt.Chart(
         alt.Data(values=list(rows)),
         width=_WIDTH,
@@ -201,5 +205,6 @@ def bars(rows: Rows, unit: str | None = None, percent: bool = False) -> alt.Laye
     parts = [base.mark_bar().encode(color=alt.Color("kind:N", scale=_kinds(rows), legend=legend))]
     if len(kinds) == 1:
         number = base.mark_text(align="left", dx=3, fontSize=_TEXT, color="currentColor")
-        parts.append(number.encode(text=alt.Text("value:Q", format=",.3~r")))
+        whole = all(row["value"] == round(row["value"]) for row in rows)
+        parts.append(number.encode(text=alt.Text("value:Q", format=",d" if whole else ",.3~r")))
     return alt.LayerChart(layer=parts)
